@@ -1,0 +1,226 @@
+# Made by tools/make_doors.py from _public.py; change the table, not this file.
+
+from modelwright import activations as activations
+from modelwright import checkpoint as checkpoint
+from modelwright import config as config
+from modelwright import configuration_utils as configuration_utils
+from modelwright import core as core
+from modelwright import file_utils as file_utils
+from modelwright import generation as generation
+from modelwright import hub as hub
+from modelwright import modeling_outputs as modeling_outputs
+from modelwright import modeling_utils as modeling_utils
+from modelwright import models as models
+from modelwright import nn as nn
+from modelwright import outputs as outputs
+from modelwright import pretrained as pretrained
+from modelwright import pytorch_utils as pytorch_utils
+from modelwright import tokenization as tokenization
+from modelwright import tokenization_utils as tokenization_utils
+from modelwright import tokenization_utils_base as tokenization_utils_base
+from modelwright import utils as utils
+from modelwright.checkpoint.plan import LoadPlan
+from modelwright.checkpoint.report import LoadReport
+from modelwright.config.configuration import PreTrainedConfig, PretrainedConfig
+from modelwright.core import logging
+from modelwright.core.errors import (
+    CheckpointError,
+    CheckpointMismatchError,
+    ConfigError,
+    InputError,
+    MissingPackageError,
+    ModelwrightError,
+    RepoError,
+    UnknownArgumentError,
+)
+from modelwright.core.optional import (
+    is_accelerate_available,
+    is_flax_available,
+    is_keras_available,
+    is_matplotlib_available,
+    is_onnx_available,
+    is_onnxruntime_available,
+    is_peft_available,
+    is_psutil_available,
+    is_safetensors_available,
+    is_sentencepiece_available,
+    is_tf_available,
+    is_tokenizers_available,
+    is_torch_available,
+)
+from modelwright.generation.configuration import GenerationConfig
+from modelwright.generation.logits_process import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+)
+from modelwright.generation.logits_warpers import (
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+from modelwright.generation.mixin import GenerationMixin
+from modelwright.generation.stopping_criteria import (
+    EosTokenCriteria,
+    MaxLengthCriteria,
+    MaxTimeCriteria,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
+from modelwright.generation.streamers import TextIteratorStreamer, TextStreamer
+from modelwright.hub.names import (
+    CONFIG_NAME,
+    GENERATION_CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+)
+from modelwright.models.auto.configuration_auto import AutoConfig
+from modelwright.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM
+from modelwright.models.auto.tokenization_auto import AutoTokenizer
+from modelwright.models.reformer.configuration_reformer import ReformerConfig
+from modelwright.models.reformer.modeling_reformer import (
+    ReformerModel,
+    ReformerModelWithLMHead,
+    ReformerPreTrainedModel,
+)
+from modelwright.nn.activations import ACT2FN
+from modelwright.nn.chunking import apply_chunking_to_forward
+from modelwright.outputs.base import ModelOutput
+from modelwright.outputs.model_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithCrossAttentions,
+    BaseModelOutputWithNoAttention,
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPastAndCrossAttentions,
+    BaseModelOutputWithPooling,
+    BaseModelOutputWithPoolingAndCrossAttentions,
+    CausalLMOutput,
+    CausalLMOutputWithCrossAttentions,
+    CausalLMOutputWithPast,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    NextSentencePredictorOutput,
+    QuestionAnsweringModelOutput,
+    Seq2SeqLMOutput,
+    Seq2SeqModelOutput,
+    Seq2SeqQuestionAnsweringModelOutput,
+    Seq2SeqSequenceClassifierOutput,
+    SequenceClassifierOutput,
+    SequenceClassifierOutputWithPast,
+    TokenClassifierOutput,
+)
+from modelwright.pretrained.modeling import PreTrainedModel
+from modelwright.pretrained.module_utils import ModuleUtilsMixin
+from modelwright.tokenization.base import PreTrainedTokenizerBase
+from modelwright.tokenization.batch_encoding import BatchEncoding
+from modelwright.tokenization.byte_tokenizer import ByteTokenizer
+from modelwright.tokenization.python_tokenizer import PreTrainedTokenizer
+from modelwright.tokenization.special_tokens import SpecialTokensMixin
+from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
+
+__version__: str
+
+__all__ = [
+    "ACT2FN",
+    "CONFIG_NAME",
+    "GENERATION_CONFIG_NAME",
+    "SAFE_WEIGHTS_INDEX_NAME",
+    "SAFE_WEIGHTS_NAME",
+    "WEIGHTS_INDEX_NAME",
+    "WEIGHTS_NAME",
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoTokenizer",
+    "BaseModelOutput",
+    "BaseModelOutputWithCrossAttentions",
+    "BaseModelOutputWithNoAttention",
+    "BaseModelOutputWithPast",
+    "BaseModelOutputWithPastAndCrossAttentions",
+    "BaseModelOutputWithPooling",
+    "BaseModelOutputWithPoolingAndCrossAttentions",
+    "BatchEncoding",
+    "ByteTokenizer",
+    "CausalLMOutput",
+    "CausalLMOutputWithCrossAttentions",
+    "CausalLMOutputWithPast",
+    "CheckpointError",
+    "CheckpointMismatchError",
+    "ConfigError",
+    "EosTokenCriteria",
+    "GenerationConfig",
+    "GenerationMixin",
+    "InputError",
+    "LoadPlan",
+    "LoadReport",
+    "LogitsProcessor",
+    "LogitsProcessorList",
+    "MaskedLMOutput",
+    "MaxLengthCriteria",
+    "MaxTimeCriteria",
+    "MinLengthLogitsProcessor",
+    "MinNewTokensLengthLogitsProcessor",
+    "MinPLogitsWarper",
+    "MissingPackageError",
+    "ModelOutput",
+    "ModelwrightError",
+    "ModuleUtilsMixin",
+    "MultipleChoiceModelOutput",
+    "NextSentencePredictorOutput",
+    "NoRepeatNGramLogitsProcessor",
+    "PaddingStrategy",
+    "PreTrainedConfig",
+    "PreTrainedModel",
+    "PreTrainedTokenizer",
+    "PreTrainedTokenizerBase",
+    "PretrainedConfig",
+    "QuestionAnsweringModelOutput",
+    "ReformerConfig",
+    "ReformerModel",
+    "ReformerModelWithLMHead",
+    "ReformerPreTrainedModel",
+    "RepetitionPenaltyLogitsProcessor",
+    "RepoError",
+    "Seq2SeqLMOutput",
+    "Seq2SeqModelOutput",
+    "Seq2SeqQuestionAnsweringModelOutput",
+    "Seq2SeqSequenceClassifierOutput",
+    "SequenceClassifierOutput",
+    "SequenceClassifierOutputWithPast",
+    "SpecialTokensMixin",
+    "StopStringCriteria",
+    "StoppingCriteria",
+    "StoppingCriteriaList",
+    "TemperatureLogitsWarper",
+    "TensorType",
+    "TextIteratorStreamer",
+    "TextStreamer",
+    "TokenClassifierOutput",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+    "TruncationStrategy",
+    "UnknownArgumentError",
+    "__version__",
+    "apply_chunking_to_forward",
+    "is_accelerate_available",
+    "is_flax_available",
+    "is_keras_available",
+    "is_matplotlib_available",
+    "is_onnx_available",
+    "is_onnxruntime_available",
+    "is_peft_available",
+    "is_psutil_available",
+    "is_safetensors_available",
+    "is_sentencepiece_available",
+    "is_tf_available",
+    "is_tokenizers_available",
+    "is_torch_available",
+    "logging",
+]

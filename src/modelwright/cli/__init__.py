@@ -1,0 +1,1 @@
+"""The `modelwright` command: one file per subcommand, put together in main.py."""

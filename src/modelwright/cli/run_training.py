@@ -1,0 +1,112 @@
+"""What `train` does once its options are read: build or restore, train, plot. The demo calls it too."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelwright.cli.build_model import (
+    SIZE_KEYS,
+    ReformerSizes,
+    config_from,
+    config_from_file,
+    make_model,
+    reformer_config,
+)
+from modelwright.core.errors import InputError
+from modelwright.core.optional import is_matplotlib_available
+from modelwright.training.settings import TrainingSettings, differences
+
+if TYPE_CHECKING:
+    from modelwright.config.configuration import PretrainedConfig
+    from modelwright.training.loop import Observer, TrainingResult
+    from modelwright.training.state import Saved
+
+DEFAULT_STEPS = 1000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """One training as the user asked for it.
+
+    settings and sizes hold only what was given: the rest is a default, or in a resumed training what was saved.
+    """
+
+    out: Path
+    text: tuple[Path, ...] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sizes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    config: Path | None = None
+    resume: bool = False
+
+
+def run_training(request: TrainRequest, *, observe: "Observer | None" = None) -> "TrainingResult":
+    """Train as `request` asks and return what was measured; the model, the metrics and the curve are in `request.out`.
+
+    Raises InputError, RepoError, CheckpointError, CheckpointMismatchError, DivergedError.
+    """
+    if request.config is not None and request.sizes:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(request.sizes))
+        raise InputError(f"--config describes the whole model: expected it alone, got it with {given}.")
+    fresh_settings = None if request.resume else _fresh_settings(request)  # bad values are told before torch is loaded
+    from modelwright.tokenization.byte_tokenizer import ByteTokenizer
+    from modelwright.training.data import TextBytes
+    from modelwright.training.loop import train
+    from modelwright.training.metrics import METRICS_NAME, read_metrics
+    from modelwright.training.plot import PLOT_NAME, plot_loss
+    from modelwright.training.state import newest_checkpoint
+
+    saved = newest_checkpoint(request.out) if request.resume else None
+    if saved is not None:
+        settings = TrainingSettings.from_dict({**saved.facts.settings, **request.settings})
+        config = _saved_config(request, saved)
+        paths = request.text or tuple(Path(path) for path in saved.facts.text_paths)
+    else:
+        settings = fresh_settings or _fresh_settings(request)
+        config = _fresh_config(request, settings)
+        paths = request.text
+    result = train(
+        make_model(config, seed=settings.seed),
+        TextBytes(paths),
+        settings,
+        tokenizer=ByteTokenizer(),
+        out=request.out,
+        resume=request.resume,
+        observe=observe,
+    )
+    if is_matplotlib_available():
+        plot_loss(read_metrics(request.out / METRICS_NAME), request.out / PLOT_NAME)
+    return result
+
+
+def _fresh_settings(request: TrainRequest) -> TrainingSettings:
+    values = dict(request.settings)
+    if "steps" not in values and "minutes" not in values:
+        values["steps"] = DEFAULT_STEPS
+    if "warmup" not in values and "steps" in values:
+        # A short run warms up for a tenth of itself.
+        values["warmup"] = max(0, min(TrainingSettings.warmup, values["steps"] // 10))
+    return TrainingSettings.from_dict(values)
+
+
+def _fresh_config(request: TrainRequest, settings: TrainingSettings) -> "PretrainedConfig":
+    if request.config is not None:
+        return config_from_file(request.config)
+    return config_from(reformer_config(ReformerSizes(**request.sizes), window=settings.window))
+
+
+def _saved_config(request: TrainRequest, saved: "Saved") -> "PretrainedConfig":
+    """Return the config that the saved training began with; raises InputError for an option that contradicts it."""
+    before = saved.facts.model
+    now = dict(before)
+    if request.config is not None:
+        now = config_from_file(request.config).to_dict()
+    for name, value in request.sizes.items():
+        now.update({key: list(value) if name == "layers" else value for key in SIZE_KEYS[name]})
+    found = differences(before, now)
+    if found:
+        raise InputError(
+            f"Resume from {saved.folder}: the model differs from the one that was saved: {'; '.join(found)}. "
+            "Leave these options out, or start a new training in another folder."
+        )
+    return config_from(before)

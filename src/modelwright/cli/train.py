@@ -1,0 +1,140 @@
+"""`modelwright train`."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from modelwright.cli.build_model import ReformerSizes, parse_layers
+from modelwright.cli.console import human_bytes, print_json, progress_console, result_console
+from modelwright.cli.progress import TrainingProgress
+from modelwright.cli.run_training import DEFAULT_STEPS, TrainRequest, run_training
+from modelwright.core.optional import is_matplotlib_available
+from modelwright.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from modelwright.training.loop import TrainingResult
+
+_TRAINING, _MODEL, _SAVING = "Training", "Model (a Reformer)", "Saving and measuring"
+
+
+def _option(panel: str, text: str, default: Any = None, **kwargs: Any) -> Any:
+    """Return an option that is None unless given; `default` is what the help says it is then."""
+    shown = "" if default is None else f" Default: {default}."
+    return typer.Option(help=text + shown, rich_help_panel=panel, **kwargs)
+
+
+def train(
+    out: Annotated[
+        Path, typer.Option(metavar="OUT", help="Folder for the model, its checkpoints, metrics.jsonl and loss.png.")
+    ],
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Text file to train on; repeat it for more. Its end is held out."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT; options not given are as saved.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and no progress.")] = False,
+    steps: Annotated[int | None, _option(_TRAINING, "Number of optimizer steps.", DEFAULT_STEPS)] = None,
+    minutes: Annotated[
+        float | None, _option(_TRAINING, "Instead of --steps: about so long, with steps counted during warm-up.")
+    ] = None,
+    window: Annotated[int | None, _option(_TRAINING, "Bytes in one example.", TrainingSettings.window)] = None,
+    batch: Annotated[int | None, _option(_TRAINING, "Examples in a forward pass.", TrainingSettings.batch)] = None,
+    accumulate: Annotated[
+        int | None, _option(_TRAINING, "Forward passes whose gradients make one step.", TrainingSettings.accumulate)
+    ] = None,
+    lr: Annotated[float | None, _option(_TRAINING, "Peak learning rate.", TrainingSettings.lr)] = None,
+    final_lr: Annotated[
+        float | None, _option(_TRAINING, "Last learning rate, a fraction of the peak.", TrainingSettings.final_lr)
+    ] = None,
+    warmup: Annotated[
+        int | None, _option(_TRAINING, "Steps in which the learning rate rises.", TrainingSettings.warmup)
+    ] = None,
+    weight_decay: Annotated[
+        float | None, _option(_TRAINING, "Decay of matrices.", TrainingSettings.weight_decay)
+    ] = None,
+    clip: Annotated[float | None, _option(_TRAINING, "Largest gradient norm, 0: any.", TrainingSettings.clip)] = None,
+    precision: Annotated[str | None, _option(_TRAINING, "fp32, or bf16 (mixed).", TrainingSettings.precision)] = None,
+    device: Annotated[str | None, _option(_TRAINING, "auto or cpu.", TrainingSettings.device)] = None,
+    seed: Annotated[
+        int | None, _option(_TRAINING, "Seed of weights, windows and dropout.", TrainingSettings.seed)
+    ] = None,
+    hidden: Annotated[int | None, _option(_MODEL, "Width of the model.", ReformerSizes.hidden)] = None,
+    layers: Annotated[
+        str | None, _option(_MODEL, "Attention of each layer, local or lsh.", ",".join(ReformerSizes.layers))
+    ] = None,
+    heads: Annotated[int | None, _option(_MODEL, "Attention heads.", ReformerSizes.heads)] = None,
+    num_hashes: Annotated[int | None, _option(_MODEL, "Rounds of LSH.", ReformerSizes.num_hashes)] = None,
+    chunk: Annotated[int | None, _option(_MODEL, "Tokens in an attention chunk.", ReformerSizes.chunk)] = None,
+    dropout: Annotated[float | None, _option(_MODEL, "Dropout probability.", ReformerSizes.dropout)] = None,
+    config: Annotated[
+        Path | None, _option(_MODEL, "JSON configuration of any causal model, instead of the options above.")
+    ] = None,
+    held_out: Annotated[
+        float | None, _option(_SAVING, "Fraction of the text, at its end, never trained on.", TrainingSettings.held_out)
+    ] = None,
+    eval_bytes: Annotated[
+        int | None, _option(_SAVING, "Held-out bytes measured at most.", TrainingSettings.eval_bytes)
+    ] = None,
+    eval_every: Annotated[
+        int | None, _option(_SAVING, "Steps between measurements.", TrainingSettings.eval_every)
+    ] = None,
+    save_every: Annotated[
+        int | None, _option(_SAVING, "Steps between checkpoints.", TrainingSettings.save_every)
+    ] = None,
+    keep: Annotated[int | None, _option(_SAVING, "Checkpoints that stay.", TrainingSettings.keep)] = None,
+    max_shard_size: Annotated[
+        str | None, _option(_SAVING, "Largest weights file.", TrainingSettings.max_shard_size)
+    ] = None,
+) -> None:
+    """Train a byte-level language model on text files."""
+    given = {name: value for name, value in locals().items() if value is not None}
+    request = TrainRequest(
+        out=out,
+        text=tuple(text or ()),
+        settings={name: given[name] for name in given if name in _SETTINGS},
+        sizes={
+            name: parse_layers(given[name]) if name == "layers" else given[name] for name in given if name in _SIZES
+        },
+        config=config,
+        resume=resume,
+    )
+    if json:
+        print_json(result_dict(run_training(request)))
+        return
+    with TrainingProgress(progress_console()) as progress:
+        result = run_training(request, observe=progress.observe)
+    print_result(result)
+
+
+_SETTINGS = {field.name for field in dataclasses.fields(TrainingSettings)}
+_SIZES = {field.name for field in dataclasses.fields(ReformerSizes)}
+
+
+def result_dict(result: "TrainingResult") -> dict[str, Any]:
+    """Return the result as JSON values."""
+    return {**dataclasses.asdict(result), "folder": str(result.folder)}
+
+
+def print_result(result: "TrainingResult") -> None:
+    """Print what a training measured as a table on stdout."""
+    baselines = result.baselines
+    table = Table(title=f"bits per byte on the {baselines.measured_bytes:,} held-out bytes", title_justify="left")
+    table.add_column("method")
+    table.add_column("bits/byte", justify="right")
+    table.add_row(f"this model, {result.steps:,} steps", f"{result.held_out_bits:.3f}", style="bold")
+    table.add_row("order-0 entropy of these bytes", f"{baselines.entropy:.3f}")
+    table.add_row("xz -9e of these bytes alone", f"{baselines.xz:.3f}")
+    if baselines.xz_primed is not None:
+        table.add_row("xz -9e, what they add after the training text", f"{baselines.xz_primed:.3f}")
+    console = result_console()
+    console.print(table)
+    memory = human_bytes(result.peak_rss_bytes)
+    console.print(f"{result.seconds:,.0f} s, {result.tokens_per_s:,.0f} tokens/s, peak memory {memory}")
+    console.print(f"saved in {result.folder}")
+    if not is_matplotlib_available():
+        console.print("no picture of the loss curve: pip install 'modelwright[plots]'")

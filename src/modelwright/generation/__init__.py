@@ -1,0 +1,62 @@
+"""Decoding: settings on disk, logits processors, stopping criteria, streamers, and the loop that joins them."""
+# Made by tools/make_doors.py from _public.py; change the table, not this file.
+
+from typing import TYPE_CHECKING
+
+from modelwright._public import DOORS
+from modelwright.core.lazy import serve
+
+if TYPE_CHECKING:
+    from modelwright.generation.configuration import GenerationConfig
+    from modelwright.generation.logits_process import (
+        LogitsProcessor,
+        LogitsProcessorList,
+        MinLengthLogitsProcessor,
+        MinNewTokensLengthLogitsProcessor,
+        NoRepeatNGramLogitsProcessor,
+        RepetitionPenaltyLogitsProcessor,
+    )
+    from modelwright.generation.logits_warpers import (
+        MinPLogitsWarper,
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
+    from modelwright.generation.mixin import GenerationMixin
+    from modelwright.generation.outputs import GenerateDecoderOnlyOutput
+    from modelwright.generation.stopping_criteria import (
+        EosTokenCriteria,
+        MaxLengthCriteria,
+        MaxTimeCriteria,
+        StoppingCriteria,
+        StoppingCriteriaList,
+        StopStringCriteria,
+    )
+    from modelwright.generation.streamers import BaseStreamer, TextIteratorStreamer, TextStreamer
+
+__all__ = [
+    "BaseStreamer",
+    "EosTokenCriteria",
+    "GenerateDecoderOnlyOutput",
+    "GenerationConfig",
+    "GenerationMixin",
+    "LogitsProcessor",
+    "LogitsProcessorList",
+    "MaxLengthCriteria",
+    "MaxTimeCriteria",
+    "MinLengthLogitsProcessor",
+    "MinNewTokensLengthLogitsProcessor",
+    "MinPLogitsWarper",
+    "NoRepeatNGramLogitsProcessor",
+    "RepetitionPenaltyLogitsProcessor",
+    "StopStringCriteria",
+    "StoppingCriteria",
+    "StoppingCriteriaList",
+    "TemperatureLogitsWarper",
+    "TextIteratorStreamer",
+    "TextStreamer",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+]
+
+__getattr__, __dir__ = serve(__name__, DOORS[__name__])

@@ -1,0 +1,141 @@
+"""Functions on the next token's scores, applied in a row: the list, and the processors for every way of decoding.
+
+Each takes input_ids [batch, tokens so far] and scores [batch, vocabulary] (float32 logits) and returns new scores.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modelwright.core.errors import InputError
+
+FORBIDDEN = -float("inf")
+
+
+class LogitsProcessor:
+    """Base of everything that changes the next token's scores."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return new scores [batch, vocabulary]; `scores` itself is not written to."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(input_ids, scores).")
+
+
+class LogitsProcessorList(list[Any]):
+    """Processors that are applied one after the other."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """Return the scores after the last processor.
+
+        kwargs: handed to the processors that take more than the two arguments; InputError if one needs a missing one.
+        """
+        for processor in self:
+            parameters = list(inspect.signature(processor.__call__).parameters.values())[2:]
+            needed = {
+                each.name
+                for each in parameters
+                if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+            }
+            if missing := sorted(needed - kwargs.keys()):
+                raise InputError(f"{type(processor).__name__} needs the arguments {', '.join(missing)}; pass them.")
+            takes = {each.name for each in parameters}
+            scores = processor(input_ids, scores, **{name: kwargs[name] for name in kwargs if name in takes})
+        return scores
+
+
+class RepetitionPenaltyLogitsProcessor(LogitsProcessor):
+    """Make tokens that are already there less likely (Keskar et al. 2019, arXiv 1909.05858, section 4.1).
+
+    The logit of such a token is divided by `penalty` if positive and multiplied by it if negative; below 1 it rewards.
+    Raises InputError for a penalty that is not above 0.
+    """
+
+    def __init__(self, penalty: float) -> None:
+        if not (isinstance(penalty, (int, float)) and penalty > 0):
+            raise InputError(f"RepetitionPenaltyLogitsProcessor: expected a penalty above 0, got {penalty!r}.")
+        self.penalty = float(penalty)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores with the tokens of `input_ids` penalised, each once."""
+        seen = scores.gather(1, input_ids)
+        return scores.scatter(1, input_ids, torch.where(seen < 0, seen * self.penalty, seen / self.penalty))
+
+
+class NoRepeatNGramLogitsProcessor(LogitsProcessor):
+    """Forbid every token that would complete an n-gram that the row already holds (Paulus et al. 2017, section 2.5).
+
+    Raises InputError for a size below 1.
+    """
+
+    def __init__(self, ngram_size: int) -> None:
+        if not isinstance(ngram_size, int) or ngram_size < 1:
+            raise InputError(f"NoRepeatNGramLogitsProcessor: expected an ngram_size of 1 or more, got {ngram_size!r}.")
+        self.ngram_size = ngram_size
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores with the forbidden tokens at minus infinity."""
+        size, length = self.ngram_size, input_ids.shape[1]
+        if length < size:
+            return scores
+        ngrams_BNn = input_ids.unfold(1, size, 1)
+        beginning_B1n = input_ids[:, length - (size - 1) :].unsqueeze(1)
+        repeated_BN = (ngrams_BNn[..., :-1] == beginning_B1n).all(dim=-1)
+        row, start = repeated_BN.nonzero(as_tuple=True)
+        forbidden = torch.zeros_like(scores, dtype=torch.bool)
+        forbidden[row, ngrams_BNn[row, start, -1]] = True
+        return scores.masked_fill(forbidden, FORBIDDEN)
+
+
+def eos_ids(where: str, eos_token_id: int | list[int] | Tensor, device: Any = None) -> Tensor:
+    """Return the ids that end a text, [ids]; raises InputError for something that is no id or list of ids."""
+    ids = torch.as_tensor(eos_token_id, device=device).reshape(-1)
+    if ids.numel() == 0 or ids.is_floating_point() or ids.dtype == torch.bool or bool((ids < 0).any()):
+        raise InputError(f"{where}: expected eos_token_id to be an id or a list of ids, got {eos_token_id!r}.")
+    return ids.to(torch.long)
+
+
+class MinLengthLogitsProcessor(LogitsProcessor):
+    """Forbid the end while a row, prompt included, has fewer than `min_length` tokens.
+
+    Raises InputError for a length below 0 or an id that is none.
+    """
+
+    def __init__(self, min_length: int, eos_token_id: int | list[int] | Tensor, device: Any = "cpu") -> None:
+        if not isinstance(min_length, int) or min_length < 0:
+            raise InputError(f"MinLengthLogitsProcessor: expected a min_length of 0 or more, got {min_length!r}.")
+        self.min_length, self.eos_token_id = min_length, eos_ids("MinLengthLogitsProcessor", eos_token_id, device)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores, the ends at minus infinity while the row is too short."""
+        return _without_end(scores, self.eos_token_id) if input_ids.shape[1] < self.min_length else scores
+
+
+class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
+    """Forbid the end until `min_new_tokens` tokens have followed the prompt's `prompt_length_to_skip`.
+
+    Raises InputError for a count below 0 or an id that is none.
+    """
+
+    def __init__(
+        self,
+        prompt_length_to_skip: int,
+        min_new_tokens: int,
+        eos_token_id: int | list[int] | Tensor,
+        device: Any = "cpu",
+    ) -> None:
+        where = "MinNewTokensLengthLogitsProcessor"
+        for name, value in (("prompt_length_to_skip", prompt_length_to_skip), ("min_new_tokens", min_new_tokens)):
+            if not isinstance(value, int) or value < 0:
+                raise InputError(f"{where}: expected {name} to be 0 or more, got {value!r}.")
+        self.prompt_length_to_skip, self.min_new_tokens = prompt_length_to_skip, min_new_tokens
+        self.eos_token_id = eos_ids(where, eos_token_id, device)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores, the ends at minus infinity while too few tokens are new."""
+        new = input_ids.shape[1] - self.prompt_length_to_skip
+        return _without_end(scores, self.eos_token_id) if new < self.min_new_tokens else scores
+
+
+def _without_end(scores: Tensor, ends: Tensor) -> Tensor:
+    return scores.index_fill(1, ends.to(scores.device), FORBIDDEN)

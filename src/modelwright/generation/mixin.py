@@ -1,0 +1,196 @@
+"""GenerationMixin: `generate` for every model that fulfils the small protocol in `modelwright.generation.protocol`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from modelwright.core.errors import InputError
+from modelwright.generation.assemble import logits_processors_of, logits_warpers_of, merged, stopping_criteria_of
+from modelwright.generation.configuration import GenerationConfig
+from modelwright.generation.decode import Decoding, decode
+from modelwright.generation.logits_process import LogitsProcessorList
+from modelwright.generation.outputs import GenerateDecoderOnlyOutput
+from modelwright.generation.prepare import (
+    check_attention_mask,
+    pad_id_of,
+    prompt_of_call,
+    repeat_rows,
+    resolve_lengths,
+    settings_of_call,
+)
+from modelwright.generation.protocol import GenerativeModel, accepted_keywords
+from modelwright.generation.stopping_criteria import Decoder, StoppingCriteriaList
+
+
+class GenerationMixin:
+    """Decoding for a model with `config`, `device`, `prepare_inputs_for_generation` and a call that gives `logits`."""
+
+    # Whether the model keeps what it computed for the prefix, so that `use_cache=True` can be asked for.
+    _supports_generation_cache: ClassVar[bool] = False
+    # Where a model's output may hold its cache; the same name is its keyword in the next step.
+    _cache_names: ClassVar[tuple[str, ...]] = ("past_key_values", "past_buckets_states")
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Tell whether the class defines `prepare_inputs_for_generation`, which `generate` needs."""
+        return cls.prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Return the keywords of one call of the model, given all ids so far, [batch, tokens].
+
+        kwargs: the caller's keywords, `attention_mask` [batch, tokens] among them if there is padding, and with a cache
+        `use_cache` and the cache by its name. A class that can decode defines this method.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot generate: it does not define prepare_inputs_for_generation. Use a class "
+            "with a language-model head."
+        )
+
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        streamer: Any = None,
+        *,
+        generator: torch.Generator | None = None,
+        tokenizer: Decoder | None = None,
+        **kwargs: Any,
+    ) -> Tensor | GenerateDecoderOnlyOutput:
+        """Continue each prompt of `inputs` [batch, tokens], and return prompts and new ids [batch, tokens].
+
+        Rows that finish early are filled with the pad id. Runs without gradients, in the mode (train or eval) that the
+        model is in. Prompts of different lengths are padded on the left and come with their `attention_mask`.
+        logits_processor, stopping_criteria: in addition to those that the settings ask for; one of the same class takes
+        its place. streamer: gets the prompt and each token; one row only. generator: what sampling draws from, else
+        torch's own stream. tokenizer: for `stop_strings`. kwargs: fields of GenerationConfig and keywords of the model.
+        Raises UnknownArgumentError, InputError, ConfigError, and NotImplementedError for what is not built.
+        """
+        with _reporting_to(streamer), torch.no_grad():
+            if not self.can_generate():
+                GenerationMixin.prepare_inputs_for_generation(self, torch.empty(0))
+            model = cast(GenerativeModel, self)
+            given = set(kwargs)
+            settings, model_kwargs = settings_of_call(model, generation_config, dict(kwargs))
+            input_ids = prompt_of_call(model, inputs, settings, model_kwargs)
+            check_attention_mask(input_ids, settings, model_kwargs)
+            input_ids, model_kwargs = repeat_rows(input_ids, model_kwargs, settings.num_return_sequences or 1)
+            _check_row_count(input_ids, streamer)
+            _check_generator(generator, input_ids)
+            if "use_cache" in accepted_keywords(model):
+                model_kwargs["use_cache"] = self._supports_generation_cache and settings.use_cache is not False
+            length = input_ids.shape[1]
+            shortest, longest = resolve_lengths(model, settings, prompt_length=length, given=given)
+            criteria = stopping_criteria_of(settings, longest, tokenizer)
+            early = len(criteria) > 1 or bool(stopping_criteria)
+            run = Decoding(
+                settings=settings,
+                processors=merged(logits_processors_of(settings, shortest, length, input_ids.device), logits_processor),
+                criteria=merged(criteria, stopping_criteria),
+                pad_id=pad_id_of(settings, input_ids.shape[0], rows_may_finish_early=early),
+                streamer=streamer,
+                generator=generator,
+            )
+            if settings.do_sample:
+                run.processors.extend(logits_warpers_of(settings))
+            return decode(model, input_ids, model_kwargs, run)
+
+    def _next_token_logits(self, outputs: Any, inputs: dict[str, Any]) -> Tensor:  # noqa: ARG002
+        """Return the logits of each row's next token, [batch, vocabulary]: by default those at the last position.
+
+        A model whose `prepare_inputs_for_generation` puts a row's text elsewhere than at its end, as `inputs` (the
+        keywords of this call) show, defines this method.
+        """
+        return cast(Tensor, outputs.logits[:, -1, :])
+
+    def _update_model_kwargs_for_generation(
+        self,
+        outputs: Any,
+        model_kwargs: dict[str, Any],
+        is_encoder_decoder: bool = False,  # noqa: ARG002 (4.x's signature, which models override)
+        num_new_tokens: int = 1,
+    ) -> dict[str, Any]:
+        """Return the keywords of the next step: masks grown by the new tokens, and the cache that `outputs` hold."""
+        updated = dict(model_kwargs)
+        for name, grown in (("attention_mask", _ones), ("token_type_ids", _repeat_last)):
+            if isinstance(value := updated.get(name), Tensor):
+                updated[name] = torch.cat([value, grown(value, num_new_tokens)], dim=-1)
+        if updated.get("use_cache"):
+            for name in self._cache_names:
+                if getattr(outputs, name, None) is not None:
+                    updated[name] = getattr(outputs, name)
+        return updated
+
+    def _reorder_cache(self, past_key_values: Any, beam_idx: Tensor) -> Any:
+        """Return the cache with its rows in the order of `beam_idx` [rows].
+
+        Made for caches that are tensors with the rows first, in tuples or lists of any depth, or an object with
+        `reorder_cache(beam_idx)`. A model with another cache defines this method.
+        """
+        if hasattr(past_key_values, "reorder_cache"):
+            reordered = past_key_values.reorder_cache(beam_idx)
+            return past_key_values if reordered is None else reordered
+        if isinstance(past_key_values, Tensor):
+            return past_key_values.index_select(0, beam_idx.to(past_key_values.device))
+        if isinstance(past_key_values, (tuple, list)):
+            return type(past_key_values)(self._reorder_cache(each, beam_idx) for each in past_key_values)
+        if past_key_values is None:
+            return None
+        raise InputError(
+            f"{type(self).__name__}: no rule to reorder a cache of type {type(past_key_values).__name__}; define "
+            "_reorder_cache."
+        )
+
+    def _position_limit(self) -> int | None:
+        """Return the most tokens that one call can look at, None if there is no limit.
+
+        By default `config.max_position_embeddings`; a model with relative positions returns None.
+        """
+        limit = getattr(cast(GenerativeModel, self).config, "max_position_embeddings", None)
+        return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def positions_of_mask(attention_mask: Tensor) -> Tensor:
+    """Return the position of each token [batch, tokens], counted from each row's first one; padding gets 0.
+
+    With these as `position_ids` a row that is padded on the left is the same text as without the padding.
+    """
+    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+
+
+@contextmanager
+def _reporting_to(streamer: Any) -> Iterator[None]:
+    # A reader of a TextIteratorStreamer waits in another thread; an error must not leave it waiting.
+    try:
+        yield
+    except BaseException as error:
+        if hasattr(streamer, "fail"):
+            streamer.fail(error)
+        raise
+
+
+def _check_row_count(input_ids: Tensor, streamer: Any) -> None:
+    if streamer is not None and input_ids.shape[0] > 1:
+        raise InputError(
+            f"generate: a streamer shows one row, got {input_ids.shape[0]}; pass one prompt, or no streamer."
+        )
+
+
+def _check_generator(generator: torch.Generator | None, input_ids: Tensor) -> None:
+    if generator is not None and generator.device.type != input_ids.device.type:
+        raise InputError(
+            f"generate: the generator is on {generator.device} and the prompt on {input_ids.device}: make it with "
+            f"torch.Generator(device={input_ids.device.type!r})."
+        )
+
+
+def _ones(mask: Tensor, count: int) -> Tensor:
+    return mask.new_ones((mask.shape[0], count))
+
+
+def _repeat_last(types: Tensor, count: int) -> Tensor:
+    return types[:, -1:].expand(-1, count)

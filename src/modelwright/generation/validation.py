@@ -1,0 +1,83 @@
+"""Which settings cannot work: rules on the fields of a GenerationConfig."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelwright.core.errors import ConfigError
+
+_FLAGS = ("do_sample", "output_attentions", "output_hidden_states", "output_scores", "return_dict_in_generate")
+_OPTIONAL_FLAGS = ("use_cache", "output_logits")
+# Whole numbers: field -> smallest value.
+_COUNTS = {
+    "max_length": 1,
+    "max_new_tokens": 1,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "no_repeat_ngram_size": 0,
+    "bos_token_id": 0,
+}
+
+
+def check_settings(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError, naming the field, for a value or a combination that cannot work.
+
+    Sampling fields are checked only with `do_sample`: files exist that hold a temperature of 0 beside greedy search.
+    """
+    for name in _FLAGS:
+        _require(name, values[name], isinstance(values[name], bool), "True or False")
+    for name in _OPTIONAL_FLAGS:
+        _require(name, values[name], values[name] is None or isinstance(values[name], bool), "True, False or None")
+    for name, smallest in _COUNTS.items():
+        value = values[name]
+        _require(name, value, value is None or _whole(value, smallest), f"a whole number, {smallest} or more")
+    # -1 stands for "none" in old files; what needs the token will ask for it.
+    pad = values["pad_token_id"]
+    _require("pad_token_id", pad, pad is None or _whole(pad, -1), "a token id")
+    eos = values["eos_token_id"]
+    ids = eos if isinstance(eos, list) else [eos]
+    _require("eos_token_id", eos, eos is None or all(_whole(each, -1) for each in ids), "a token id or a list of them")
+    _check_positive("repetition_penalty", values["repetition_penalty"])
+    _check_positive("max_time", values["max_time"])
+    stop = values["stop_strings"]
+    strings = [stop] if isinstance(stop, str) else stop
+    good = stop is None or (isinstance(strings, list) and all(isinstance(each, str) and each for each in strings))
+    _require("stop_strings", stop, good, "a string or a list of strings, none of them empty")
+    if values["do_sample"]:
+        _check_sampling(values)
+    elif values["num_return_sequences"] not in (None, 1) and values["num_beams"] in (None, 1):
+        raise ConfigError(
+            f"GenerationConfig: num_return_sequences={values['num_return_sequences']} would repeat one greedy answer: "
+            "set do_sample=True, or leave it at 1."
+        )
+
+
+def _check_sampling(values: Mapping[str, Any]) -> None:
+    temperature, top_k, top_p, min_p = (values[name] for name in ("temperature", "top_k", "top_p", "min_p"))
+    if temperature is not None and not (_number(temperature) and temperature > 0):
+        raise ConfigError(
+            f"GenerationConfig: expected temperature to be a number above 0, got {temperature!r}. For the most likely "
+            "token at each step use do_sample=False."
+        )
+    _require("top_k", top_k, top_k is None or _whole(top_k, 0), "a whole number, or 0 for no limit")
+    # As 0 keeps only the most likely token it is allowed, as in 4.x.
+    _require("top_p", top_p, top_p is None or (_number(top_p) and 0 <= top_p <= 1), "a number from 0 to 1")
+    _require("min_p", min_p, min_p is None or (_number(min_p) and 0 <= min_p <= 1), "a number from 0 to 1")
+
+
+def _check_positive(name: str, value: Any) -> None:
+    _require(name, value, value is None or (_number(value) and value > 0), "a number above 0")
+
+
+def _require(name: str, value: Any, good: bool, expected: str) -> None:
+    if not good:
+        raise ConfigError(f"GenerationConfig: expected {name} to be {expected}, got {value!r}.")
+
+
+def _whole(value: Any, smallest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

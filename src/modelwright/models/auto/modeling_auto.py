@@ -1,0 +1,84 @@
+"""AutoModel and its siblings: the model class that a config.json asks for."""
+
+import os
+from typing import Any, ClassVar
+
+from modelwright.config.configuration import PretrainedConfig
+from modelwright.core.errors import ConfigError, InputError
+from modelwright.models.auto.remote_code import refuse_remote_code
+from modelwright.models.auto.tables import MODELS, AutoTable
+
+
+class _AutoModelBase:
+    """Finds the model class by the config's `model_type`; made by `from_pretrained` or `from_config` only."""
+
+    table: ClassVar[AutoTable]
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        name = type(self).__name__
+        raise InputError(f"{name}: call {name}.from_pretrained(folder) or {name}.from_config(config)")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *model_args: Any,
+        config: PretrainedConfig | str | os.PathLike[str] | None = None,
+        trust_remote_code: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Return the model of a folder; all keywords are those of `PreTrainedModel.from_pretrained`.
+
+        Raises ConfigError for an unknown model_type, InputError (NotImplementedError with trust_remote_code) for a
+        model with code of its own, and what the model's own `from_pretrained` raises.
+        """
+        if isinstance(config, PretrainedConfig):
+            model_class = cls.table.find(config.model_type, type(config).__name__)
+        else:
+            source = pretrained_model_name_or_path if config is None else config
+            if source is None:
+                raise InputError(f"{cls.__name__}.from_pretrained: expected a folder or a config, got neither")
+            subfolder = kwargs.get("subfolder", "") if config is None else ""
+            values, _ = PretrainedConfig.get_config_dict(source, subfolder=subfolder)
+            model_type = values.get("model_type")
+            refuse_remote_code(cls.__name__, str(source), values, trust_remote_code, model_type in cls.table)
+            if not model_type:
+                raise ConfigError(
+                    f"{source}: expected a model_type in config.json, found none; add one of "
+                    f"{', '.join(cls.table.known())}, or use the model class of its family"
+                )
+            model_class = cls.table.find(model_type, str(source))
+        return model_class.from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Any:
+        """Return a newly initialised model; the keywords are those of `PreTrainedModel.from_config`."""
+        if not isinstance(config, PretrainedConfig):
+            raise InputError(f"{cls.__name__}.from_config: expected a config, got {type(config).__name__}")
+        return cls.table.find(config.model_type, type(config).__name__).from_config(config, **kwargs)
+
+    @classmethod
+    def register(cls, config_class: type[PretrainedConfig], model_class: type, exist_ok: bool = False) -> None:
+        """Make `model_class` the class for configs of `config_class`, which must be its own config_class.
+
+        Raises InputError if it is not, or if there is a class already and `exist_ok` is False.
+        """
+        own = getattr(model_class, "config_class", None)
+        if own is not None and own is not config_class:
+            raise InputError(
+                f"{cls.__name__}.register: expected a model class whose config_class is {config_class.__name__}, "
+                f"but that of {model_class.__name__} is {own.__name__}"
+            )
+        cls.table.add(config_class.model_type, model_class, exist_ok)
+
+
+class AutoModel(_AutoModelBase):
+    """The base model, without a head, of any family."""
+
+    table = AutoTable("AutoModel", MODELS["AutoModel"])
+
+
+class AutoModelForCausalLM(_AutoModelBase):
+    """The language model that predicts the next token, of any family that has one."""
+
+    table = AutoTable("AutoModelForCausalLM", MODELS["AutoModelForCausalLM"])

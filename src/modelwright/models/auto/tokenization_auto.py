@@ -1,0 +1,130 @@
+"""AutoTokenizer: the tokenizer class that a folder asks for."""
+
+import os
+from typing import Any
+
+from modelwright import _public
+from modelwright.config.configuration import PretrainedConfig
+from modelwright.config.json_file import read_json
+from modelwright.core.errors import ConfigError, InputError
+from modelwright.hub.names import CONFIG_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
+from modelwright.hub.open import open_repo
+from modelwright.hub.repo import Repo
+from modelwright.models.auto.remote_code import refuse_remote_code
+from modelwright.models.auto.tables import TOKENIZERS, AutoTable, load_public
+from modelwright.pretrained.legacy_keywords import HUB, settle
+
+TABLE = AutoTable("AutoTokenizer", TOKENIZERS)
+FAST_TABLE = AutoTable("AutoTokenizer", {})
+
+_VOCABULARY_FILES = (
+    TOKENIZER_NAME,
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+    "vocab.json",
+)
+
+
+class AutoTokenizer:
+    """Finds the tokenizer class; made by `from_pretrained` only."""
+
+    def __init__(self) -> None:
+        raise InputError("AutoTokenizer: call AutoTokenizer.from_pretrained(folder)")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *inputs: Any,
+        config: PretrainedConfig | None = None,
+        subfolder: str = "",
+        use_fast: bool = True,
+        trust_remote_code: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Return the tokenizer of a folder: of the class that tokenizer_config.json names, else the model_type's.
+
+        use_fast: of two classes of one name, take the one with "Fast" at its end. config: instead of the folder's
+        config.json. Other keywords go to the tokenizer.
+        Raises RepoError, ConfigError for a class or model_type that nobody knows, InputError (NotImplementedError with
+        trust_remote_code) for a tokenizer with code of its own.
+        """
+        kwargs = settle("AutoTokenizer.from_pretrained", kwargs, HUB)
+        repo = open_repo(os.fspath(pretrained_model_name_or_path), subfolder=subfolder)
+        place = str(pretrained_model_name_or_path)
+        says = read_json(repo.path(TOKENIZER_CONFIG_NAME)) if repo.has(TOKENIZER_CONFIG_NAME) else {}
+        name = says.get("tokenizer_class") or getattr(config, "tokenizer_class", None)
+        found = None if name is None else _class_by_name(name, use_fast)
+        refuse_remote_code("AutoTokenizer", place, says, trust_remote_code, found is not None)
+        if name is not None and found is None:
+            raise ConfigError(
+                f"{place}: AutoTokenizer does not know the tokenizer class {name!r}; import it and call "
+                "AutoTokenizer.register(), or use the class itself"
+            )
+        if found is None:
+            found = cls._class_by_model_type(_model_type(repo, config, place), place, use_fast)
+            _check_vocabulary(found, repo, place)
+        return found.from_pretrained(pretrained_model_name_or_path, *inputs, subfolder=subfolder, **kwargs)
+
+    @classmethod
+    def _class_by_model_type(cls, model_type: str, place: str, use_fast: bool) -> Any:
+        table = FAST_TABLE if use_fast and model_type in FAST_TABLE else TABLE
+        if model_type not in table and model_type in FAST_TABLE:
+            table = FAST_TABLE
+        return table.find(model_type, place)
+
+    @staticmethod
+    def register(
+        config_class: type[PretrainedConfig],
+        slow_tokenizer_class: type | None = None,
+        fast_tokenizer_class: type | None = None,
+        exist_ok: bool = False,
+    ) -> None:
+        """Make one or both classes the tokenizers for models of `config_class`, and known by their names.
+
+        Raises InputError if neither is given, or if there is a class already and `exist_ok` is False.
+        """
+        if slow_tokenizer_class is None and fast_tokenizer_class is None:
+            raise InputError("AutoTokenizer.register: expected a slow_tokenizer_class, a fast_tokenizer_class or both")
+        if slow_tokenizer_class is not None:
+            TABLE.add(config_class.model_type, slow_tokenizer_class, exist_ok)
+        if fast_tokenizer_class is not None:
+            FAST_TABLE.add(config_class.model_type, fast_tokenizer_class, exist_ok)
+
+
+def _class_by_name(name: str, use_fast: bool) -> Any:
+    """Return the class `name`, of its two forms with and without "Fast" the wanted one if there is it, or None."""
+    plain = name.removesuffix("Fast")
+    forms = (f"{plain}Fast", plain) if use_fast else (plain, f"{plain}Fast")
+    registered = {entry.__name__: entry for table in (TABLE, FAST_TABLE) for entry in table.classes()}
+    for form in forms:
+        if form in registered:
+            return registered[form]
+        if _public.find(form) is not None:
+            return load_public(form)
+    return None
+
+
+def _check_vocabulary(found: Any, repo: Repo, place: str) -> None:
+    """Raise ConfigError if the folder has a vocabulary that the class, which only its model_type suggests, ignores."""
+    unread = [name for name in _VOCABULARY_FILES if repo.has(name)]
+    if unread and not set(unread) & set(found.vocab_files_names.values()):
+        raise ConfigError(
+            f"{place}: expected {TOKENIZER_CONFIG_NAME} to name the tokenizer_class; its model_type suggests "
+            f"{found.__name__}, which does not read {', '.join(unread)}. Use the tokenizer class itself"
+        )
+
+
+def _model_type(repo: Repo, config: PretrainedConfig | None, place: str) -> str:
+    if config is not None:
+        return config.model_type
+    values = read_json(repo.path(CONFIG_NAME)) if repo.has(CONFIG_NAME) else {}
+    model_type = values.get("model_type")
+    if not model_type:
+        raise ConfigError(
+            f"{place}: expected a tokenizer_class in {TOKENIZER_CONFIG_NAME} or a model_type in {CONFIG_NAME}, found "
+            "neither; use the tokenizer class itself"
+        )
+    return str(model_type)

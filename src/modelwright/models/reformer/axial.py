@@ -1,0 +1,122 @@
+"""Position embeddings: the plain table, and the axial one that is stored as two small factors.
+
+Source of the axial form: Kitaev et al. 2020, appendix ("Axial position embeddings" of Trax).
+Shapes: B batch, L tokens, E hidden size.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modelwright.core.errors import ConfigError, InputError
+from modelwright.models.reformer.configuration_reformer import ReformerConfig
+
+
+class AxialPositionEmbeddings(nn.Module):
+    """Embeds position p as the concatenation of one row per axis of `axial_pos_shape`, p written row by row in it.
+
+    Any number of positions up to the product of the shape works, in training too. Dropout drops whole columns (all
+    positions that share the place on the last axis), as the original does.
+    Raises ConfigError if the widths do not add up to the hidden size or the numbers of axes differ.
+    """
+
+    def __init__(
+        self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(config.axial_pos_shape)
+        widths = tuple(config.axial_pos_embds_dim)
+        if sum(widths) != config.hidden_size or len(widths) != len(self.shape):
+            raise ConfigError(
+                f"axial_pos_embds_dim: expected {len(self.shape)} widths (one per axis of axial_pos_shape "
+                f"{list(self.shape)}) that add up to hidden_size {config.hidden_size}, got {list(widths)}"
+            )
+        self.dropout = config.hidden_dropout_prob
+        self.weights = nn.ParameterList()
+        for axis, (size, width) in enumerate(zip(self.shape, widths, strict=True)):
+            shape = [1] * len(self.shape) + [width]
+            shape[axis] = size
+            self.weights.append(nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+
+    @property
+    def num_positions(self) -> int:
+        """The number of positions that have an embedding."""
+        return math.prod(self.shape)
+
+    def forward(self, position_ids_BL: Tensor) -> Tensor:
+        """Return the embeddings (B, L, E) of positions (B, L)."""
+        rows = []
+        rest = position_ids_BL
+        for weight, size in zip(reversed(list(self.weights)), reversed(self.shape), strict=True):
+            rows.append(nn.functional.embedding(rest % size, weight.flatten(0, -2)))
+            rest = rest // size
+        embedded_BLE = torch.cat(rows[::-1], dim=-1)
+        if not self.training or self.dropout == 0.0:
+            return embedded_BLE
+        # One draw per row of the batch and place on the last axis.
+        keep = torch.ones(
+            position_ids_BL.shape[0], self.shape[-1], device=embedded_BLE.device, dtype=embedded_BLE.dtype
+        )
+        keep = nn.functional.dropout(keep, self.dropout)
+        return embedded_BLE * keep.gather(1, position_ids_BL.expand(keep.shape[0], -1) % self.shape[-1]).unsqueeze(-1)
+
+
+class PositionEmbeddings(nn.Module):
+    """Embeds positions with one learned row each, followed by dropout."""
+
+    def __init__(
+        self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size, device=device, dtype=dtype)
+
+    @property
+    def num_positions(self) -> int:
+        """The number of positions that have an embedding."""
+        return self.embedding.num_embeddings
+
+    def forward(self, position_ids_BL: Tensor) -> Tensor:
+        """Return the embeddings (B, L, E) of positions (B, L)."""
+        embedded: Tensor = self.dropout(self.embedding(position_ids_BL))
+        return embedded
+
+
+class ReformerEmbeddings(nn.Module):
+    """Word embeddings (with dropout) plus position embeddings.
+
+    Raises InputError if the sequence has more tokens than there are positions.
+    """
+
+    def __init__(
+        self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, **factory)
+        kind = AxialPositionEmbeddings if config.axial_pos_embds else PositionEmbeddings
+        self.position_embeddings = kind(config, **factory)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self, input_ids_BL: Tensor | None, position_ids_BL: Tensor | None, inputs_embeds_BLE: Tensor | None
+    ) -> Tensor:
+        """Return words (ids or their embeddings) plus positions (0, 1, ... if not given): (B, L, E)."""
+        words_BLE: Tensor = self.word_embeddings(input_ids_BL) if inputs_embeds_BLE is None else inputs_embeds_BLE
+        length = words_BLE.shape[1]
+        limit = self.position_embeddings.num_positions
+        if length > limit:
+            raise InputError(
+                f"Reformer: expected at most {limit} tokens (its number of position embeddings), got {length}; "
+                f"cut the sequence or make a model with a larger axial_pos_shape or max_position_embeddings"
+            )
+        if position_ids_BL is None:
+            position_ids_BL = torch.arange(length, device=words_BLE.device).unsqueeze(0)
+        elif position_ids_BL.numel() and not 0 <= int(position_ids_BL.min()) <= int(position_ids_BL.max()) < limit:
+            # The axial table would wrap around silently.
+            wrong = position_ids_BL[(position_ids_BL < 0) | (position_ids_BL >= limit)][0]
+            raise InputError(f"Reformer: expected position_ids in 0..{limit - 1}, got {int(wrong)}")
+        embedded: Tensor = self.dropout(words_BLE) + self.position_embeddings(position_ids_BL)
+        return embedded

@@ -1,0 +1,45 @@
+"""What one forward call hands to its layers, and what a layer must remember to compute the same thing again."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+# Each random choice of a layer has its own generator, so that one never shifts another when a layer is replayed.
+_SITES = ("hash", "attention_probs", "attention_output", "feed_forward")
+
+
+@dataclass(frozen=True)
+class ForwardCall:
+    """The constants of one forward call.
+
+    `key_mask` (B, L) is True at tokens that may be attended to, or None if all may. `seed` comes from one draw of
+    torch's own stream; `training` switches dropout on.
+    """
+
+    key_mask: Tensor | None
+    num_hashes: int
+    num_buckets: int | list[int] | None
+    seed: int
+    training: bool
+    return_attentions: bool = False
+
+
+@dataclass
+class LayerCall:
+    """What belongs to one layer in one forward call: its row (H,) of the head mask, and its sorted token order.
+
+    The order is set by the first pass and kept for the replay.
+    """
+
+    index: int
+    head_mask: Tensor | None = None
+    order: Tensor | None = field(default=None, repr=False)
+
+    def seeded(self, call: ForwardCall, site: str, device: torch.device) -> torch.Generator:
+        """Return a new generator on `device` that is a function of the call's seed, this layer and the site."""
+        return torch.Generator(device).manual_seed(call.seed + self.index * len(_SITES) + _SITES.index(site))
+
+    def generator(self, call: ForwardCall, site: str, device: torch.device) -> torch.Generator | None:
+        """Return the generator for dropout at that site, or None in evaluation."""
+        return self.seeded(call, site, device) if call.training else None

@@ -1,0 +1,123 @@
+"""The configuration of Reformer models."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from modelwright.config.configuration import PretrainedConfig
+from modelwright.core.errors import ConfigError
+
+ATTENTION_TYPES = ("local", "lsh")
+
+
+class ReformerConfig(PretrainedConfig):
+    """Sizes and switches of a Reformer; the defaults are those of google/reformer-crime-and-punishment's shape.
+
+    Lengths and chunk lengths count tokens, probabilities lie in [0, 1]. `num_hidden_layers` is the length of
+    `attn_layers`, whose entries are "local" or "lsh". `num_buckets` is an even number, a list of even factors, or None:
+    then the first training forward chooses it from its sequence length and writes it here (see
+    `modelwright.models.reformer.hashing.choose_num_buckets`), so that it is saved and reused.
+    `hash_seed` fixes the random rotations of LSH; the value draws the same rotations as upstream.
+    `local_chunk_length`, `lsh_chunk_length`, `max_embedding_size` and `n_layers` are other names of
+    `local_attn_chunk_length`, `lsh_attn_chunk_length`, `max_position_embeddings` and `num_hidden_layers`.
+    Raises ConfigError for attention types that do not exist. Source: Kitaev et al. 2020.
+    """
+
+    model_type = "reformer"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_buckets_states"]
+    attribute_map: ClassVar[dict[str, str]] = {
+        "local_chunk_length": "local_attn_chunk_length",
+        "lsh_chunk_length": "lsh_attn_chunk_length",
+        "max_embedding_size": "max_position_embeddings",
+        "n_layers": "num_hidden_layers",
+    }
+
+    def __init__(
+        self,
+        attention_head_size: int = 64,
+        attn_layers: Sequence[str] = ("local", "lsh", "local", "lsh", "local", "lsh"),
+        axial_norm_std: float = 1.0,
+        axial_pos_embds: bool = True,
+        axial_pos_shape: Sequence[int] = (64, 64),
+        axial_pos_embds_dim: Sequence[int] = (64, 192),
+        chunk_size_lm_head: int = 0,
+        eos_token_id: int | None = 2,
+        feed_forward_size: int = 512,
+        hash_seed: int | None = None,
+        hidden_act: str | Callable[..., Any] = "relu",
+        hidden_dropout_prob: float = 0.05,
+        hidden_size: int = 256,
+        initializer_range: float = 0.02,
+        is_decoder: bool = False,
+        layer_norm_eps: float = 1e-12,
+        local_num_chunks_before: int = 1,
+        local_num_chunks_after: int = 0,
+        local_attention_probs_dropout_prob: float = 0.05,
+        local_attn_chunk_length: int = 64,
+        lsh_attn_chunk_length: int = 64,
+        lsh_attention_probs_dropout_prob: float = 0.0,
+        lsh_num_chunks_before: int = 1,
+        lsh_num_chunks_after: int = 0,
+        max_position_embeddings: int = 4096,
+        num_attention_heads: int = 12,
+        num_buckets: int | Sequence[int] | None = None,
+        num_hashes: int = 1,
+        pad_token_id: int | None = 0,
+        vocab_size: int = 320,
+        tie_word_embeddings: bool = False,
+        use_cache: bool = True,
+        classifier_dropout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.attention_head_size = attention_head_size
+        self.attn_layers = _checked_layers(attn_layers)
+        self.axial_norm_std = axial_norm_std
+        self.axial_pos_embds = axial_pos_embds
+        self.axial_pos_shape = tuple(axial_pos_shape)  # Tuples here, lists elsewhere: upstream's types.
+        self.axial_pos_embds_dim = tuple(axial_pos_embds_dim)
+        self.chunk_size_lm_head = chunk_size_lm_head
+        self.feed_forward_size = feed_forward_size
+        self.hash_seed = hash_seed
+        self.hidden_act = hidden_act
+        self.hidden_dropout_prob = hidden_dropout_prob
+        self.hidden_size = hidden_size
+        self.initializer_range = initializer_range
+        self.layer_norm_eps = layer_norm_eps
+        self.local_num_chunks_before = local_num_chunks_before
+        self.local_num_chunks_after = local_num_chunks_after
+        self.local_attention_probs_dropout_prob = local_attention_probs_dropout_prob
+        self.local_attn_chunk_length = local_attn_chunk_length
+        self.lsh_attn_chunk_length = lsh_attn_chunk_length
+        self.lsh_attention_probs_dropout_prob = lsh_attention_probs_dropout_prob
+        self.lsh_num_chunks_before = lsh_num_chunks_before
+        self.lsh_num_chunks_after = lsh_num_chunks_after
+        self.max_position_embeddings = max_position_embeddings
+        self.num_attention_heads = num_attention_heads
+        self.num_buckets = list(num_buckets) if isinstance(num_buckets, Sequence) else num_buckets
+        self.num_hashes = num_hashes
+        self.vocab_size = vocab_size
+        self.use_cache = use_cache
+        self.classifier_dropout = classifier_dropout
+        for derived in ("num_hidden_layers", "n_layers"):  # A saved config repeats what attn_layers says.
+            kwargs.pop(derived, None)
+        self.num_hidden_layers = len(self.attn_layers)
+        ids = {"pad_token_id": pad_token_id, "eos_token_id": eos_token_id}
+        super().__init__(is_decoder=is_decoder, tie_word_embeddings=tie_word_embeddings, **ids, **kwargs)
+
+    def chunk_lengths(self) -> list[int]:
+        """Return the chunk lengths, in tokens, of the attention types that `attn_layers` uses."""
+        lengths = {"local": self.local_attn_chunk_length, "lsh": self.lsh_attn_chunk_length}
+        return [lengths[kind] for kind in ATTENTION_TYPES if kind in self.attn_layers]
+
+    def least_common_chunk_length(self) -> int:
+        """Return the number of tokens of which a sequence must be a multiple to be cut into whole chunks."""
+        return math.lcm(*self.chunk_lengths())
+
+
+def _checked_layers(attn_layers: Sequence[str]) -> list[str]:
+    if not attn_layers or set(attn_layers) - set(ATTENTION_TYPES):
+        raise ConfigError(
+            f"ReformerConfig.attn_layers: expected a non-empty list of {' or '.join(map(repr, ATTENTION_TYPES))}, "
+            f"got {list(attn_layers)!r}"
+        )
+    return list(attn_layers)

@@ -1,0 +1,52 @@
+"""The stack of Reformer layers with the final norm over both residual streams."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modelwright.models.reformer.call import ForwardCall, LayerCall
+from modelwright.models.reformer.configuration_reformer import ReformerConfig
+from modelwright.models.reformer.layer import ReformerLayer
+from modelwright.models.reformer.reversible import reversible_stack, run_layer
+from modelwright.nn.norm import LayerNorm
+
+
+class ReformerEncoder(nn.Module):
+    """Runs the layers on two fp32 streams that both start as the embeddings.
+
+    Shapes: (B, L, E) -> (B, L, 2E), with the second stream after each layer and the attention probabilities if asked.
+    With gradients, activations are recomputed rather than stored, except when the intermediate results themselves are
+    asked for or a head mask wants a gradient: then the stack is an ordinary one, so that those gradients exist too.
+    """
+
+    def __init__(self, config: ReformerConfig, **factory: Any) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([ReformerLayer(config, kind, **factory) for kind in config.attn_layers])
+        self.layer_norm = LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps, **factory)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self, embedded: Tensor, call: ForwardCall, head_mask: Tensor | None, *, output_hidden_states: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+        """Return the normed streams, and per layer the hidden states and attentions that were asked for."""
+        calls = [LayerCall(index, None if head_mask is None else head_mask[index]) for index in range(len(self.layers))]
+        hidden_states, attentions = [embedded], []
+        x1 = x2 = embedded.float()
+        masked_with_grad = head_mask is not None and head_mask.requires_grad
+        keep = output_hidden_states or call.return_attentions or masked_with_grad
+        if torch.is_grad_enabled() and not keep:
+            x1, x2 = reversible_stack(list(self.layers), x1, call, calls)  # type: ignore[arg-type]
+        else:
+            for block, layer in zip(self.layers, calls, strict=True):
+                x1, x2, probs = run_layer(block, x1, x2, call, layer)  # type: ignore[arg-type]
+                if output_hidden_states:
+                    hidden_states.append(x2.to(embedded.dtype))
+                if call.return_attentions:
+                    attentions.append(probs)
+        last = self.dropout(self.layer_norm(torch.cat([x1, x2], dim=-1)))
+        return (
+            last,
+            tuple(hidden_states) if output_hidden_states else None,
+            tuple(attentions) if call.return_attentions else None,
+        )

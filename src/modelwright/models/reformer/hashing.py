@@ -1,0 +1,84 @@
+"""Angular locality-sensitive hashing: which tokens may attend to each other (Kitaev et al. 2020, section 2).
+
+Shapes: B batch, H heads, L tokens, D head size, N hash rounds, R columns of the random rotations.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from modelwright.core.errors import ConfigError
+
+Buckets = int | list[int]
+
+
+def choose_num_buckets(sequence_length: int, chunk_length: int, max_position_embeddings: int) -> Buckets:
+    """Return the number of buckets for sequences of that length: about two a chunk, rounded down to a power of two.
+
+    More than twice the square root of the longest sequence's chunk count (and than two a token of a chunk) is given as
+    two factors, whose hashes are cheaper: [2**(p//2), 2**(p-p//2)]. All arguments count tokens.
+    """
+    power = (2 * (sequence_length // chunk_length)).bit_length() - 1
+    limit = 2 * max(math.isqrt(max_position_embeddings // chunk_length), chunk_length)
+    if 1 << power > limit:
+        return [1 << power // 2, 1 << power - power // 2]
+    return 1 << power
+
+
+def bucket_factors(num_buckets: int | Sequence[int]) -> list[int]:
+    """Return `num_buckets` as a list of factors; raises ConfigError unless each one is a positive even number."""
+    factors = [num_buckets] if isinstance(num_buckets, int) else list(num_buckets)
+    if not factors or any(factor <= 0 or factor % 2 for factor in factors):
+        raise ConfigError(
+            f"num_buckets: expected an even number or a list of even factors (a rotation and its opposite make two "
+            f"buckets), got {num_buckets!r}"
+        )
+    return factors
+
+
+def draw_rotations(
+    *, num_heads: int, head_size: int, num_hashes: int, factors: Sequence[int], like: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Draw the random rotations (H, D, N, R), R being half the sum of `factors`, in `like`'s dtype and on its device.
+
+    The order of the draw is upstream's, so that one seed gives one set of rotations on both sides.
+    """
+    shape = (num_heads, head_size, num_hashes, sum(factors) // 2)
+    return torch.randn(shape, device=like.device, dtype=like.dtype, generator=generator)
+
+
+def hash_vectors(vectors_BHLD: Tensor, rotations_HDNR: Tensor, factors: Sequence[int]) -> Tensor:
+    """Return the bucket (B, H, N, L) of every vector in every round, in 0 .. prod(factors)-1.
+
+    A bucket is the index of the largest of the rotated vector and its opposite; with several factors each one hashes
+    with its own columns and the results are digits, the first factor the lowest. In fp32, under autocast too.
+    """
+    buckets = None
+    base, column = 1, 0
+    for factor in factors:
+        columns_HDNR = rotations_HDNR[..., column : column + factor // 2].float()
+        with torch.autocast(vectors_BHLD.device.type, enabled=False):
+            rotated_BHNLR = torch.einsum("bhld,hdnr->bhnlr", vectors_BHLD.float(), columns_HDNR)
+        # argmax([x, -x]) without building [x, -x]: the larger of the maximum and the negated minimum; a tie is the
+        # maximum's, as it comes first.
+        top, top_index = rotated_BHNLR.max(dim=-1)
+        low, low_index = rotated_BHNLR.min(dim=-1)
+        digit = torch.where(top >= -low, top_index, low_index + factor // 2)
+        buckets = digit if buckets is None else buckets + base * digit
+        base, column = base * factor, column + factor // 2
+    assert buckets is not None
+    return buckets
+
+
+def sort_by_bucket(buckets_BHNL: Tensor, key_mask_BL: Tensor | None, num_buckets: int) -> Tensor:
+    """Return, per round, the token indices (B, H, N, L) ordered by bucket and then by position, as int32.
+
+    Tokens that `key_mask_BL` rules out (False) come last, as if they had a bucket of their own.
+    """
+    if key_mask_BL is not None:
+        buckets_BHNL = buckets_BHNL.masked_fill(~key_mask_BL[:, None, None, :], num_buckets)
+    # A narrow type halves the bytes that the sort moves.
+    narrow = torch.int16 if num_buckets < 2**15 else torch.int32
+    return buckets_BHNL.to(narrow).argsort(dim=-1, stable=True).to(torch.int32)

@@ -1,0 +1,366 @@
+"""Reformer models: the parts of this folder, assembled.
+
+Shapes: B batch, L tokens, E hidden size, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modelwright.core.errors import ConfigError, InputError
+from modelwright.models.reformer.axial import AxialPositionEmbeddings, ReformerEmbeddings
+from modelwright.models.reformer.call import ForwardCall
+from modelwright.models.reformer.configuration_reformer import ReformerConfig
+from modelwright.models.reformer.encoder import ReformerEncoder
+from modelwright.models.reformer.hashing import choose_num_buckets
+from modelwright.nn.chunking import apply_chunking_to_forward
+from modelwright.nn.losses import causal_lm_loss
+from modelwright.outputs.base import ModelOutput
+from modelwright.outputs.model_outputs import CausalLMOutput
+from modelwright.pretrained.modeling import PreTrainedModel
+
+
+@dataclass
+class ReformerModelOutput(ModelOutput):
+    """What `ReformerModel` returns.
+
+    `last_hidden_state` (B, L, 2E): both residual streams, normed. `hidden_states`: the second stream, (B, L, E),
+    before the first layer and after each. `attentions`: per layer the probabilities in chunks (B, H, C, Q, W), or
+    (B, H, L, L) where the sequence is no longer than a chunk.
+    """
+
+    last_hidden_state: Tensor | None = None
+    past_buckets_states: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class ReformerPreTrainedModel(PreTrainedModel):
+    """What all Reformer models share: the config class, the initialisation and the dummy inputs."""
+
+    config_class = ReformerConfig
+    base_model_prefix = "reformer"
+    # Constants that checkpoints of 2020 stored as buffers; the bias that 4.x stores under two names.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+        r"(self_)?mask_value_float(16|32)$",
+        r"lm_head\.decoder\.bias$",
+    ]
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A batch of two short rows that every Reformer accepts."""
+        ids = torch.tensor([[1, 2, 0], [2, 1, 1]])
+        return {"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])}
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, AxialPositionEmbeddings):
+            for weight in module.weights:
+                nn.init.normal_(weight, std=self.config.axial_norm_std)
+        elif isinstance(module, nn.Embedding | nn.Linear):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, ReformerOnlyLMHead):
+            nn.init.zeros_(module.bias)
+
+
+class ReformerModel(ReformerPreTrainedModel):
+    """The Reformer without a head: ids or embeddings to (B, L, 2E).
+
+    In training the sequence must be a multiple of the least common multiple of the chunk lengths in use; in evaluation
+    longer sequences than a chunk are padded to one, masked and trimmed. Raises InputError for inputs that do not fit.
+    Source: Kitaev et al. 2020.
+    """
+
+    def __init__(
+        self, config: ReformerConfig, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__(config)
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.embeddings = ReformerEmbeddings(config, **factory)
+        self.encoder = ReformerEncoder(config, **factory)
+        self.num_heads = config.num_attention_heads
+        self.num_hashes = config.num_hashes
+        self.chunk_lengths = config.chunk_lengths()
+        self.chunk_multiple = config.least_common_chunk_length()
+        self.lsh_chunk_length = config.lsh_attn_chunk_length if "lsh" in config.attn_layers else None
+        self.draws_rotations = config.hash_seed is None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the word embeddings."""
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the word embeddings."""
+        self.embeddings.word_embeddings = value
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        num_hashes: int | None = None,
+        past_buckets_states: Any = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ReformerModelOutput | tuple[Any, ...]:
+        """Return a `ReformerModelOutput`, or a tuple if `return_dict` is False.
+
+        `attention_mask` (B, L) is 0 at tokens that nobody may attend to; `head_mask` (H,) or (layers, H) scales heads;
+        `num_hashes` overrides the configured number of hash rounds. Raises NotImplementedError for caching.
+        """
+        if use_cache or past_buckets_states is not None:
+            raise NotImplementedError(
+                "Reformer: cached decoding is not built yet; leave use_cache and past_buckets_states out "
+                "(generate() recomputes the prefix)"
+            )
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = (
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        )
+        return_dict = self.config.use_return_dict if return_dict is None else return_dict
+        given = input_ids if input_ids is not None else inputs_embeds
+        if given is None or (input_ids is not None and inputs_embeds is not None):
+            raise InputError("Reformer: expected either input_ids or inputs_embeds, got both or neither")
+        num_hashes = self.num_hashes if num_hashes is None else num_hashes
+        if num_hashes < 1:
+            raise InputError(f"num_hashes: expected a positive number of hash rounds, got {num_hashes}")
+        batch, length = given.shape[:2]
+        key_mask = _key_mask(attention_mask, batch, length)
+        padding = self._padding(length)
+        if padding:
+            input_ids, inputs_embeds, position_ids, key_mask = self._pad(
+                padding, input_ids, inputs_embeds, position_ids, key_mask
+            )
+        embedded = self.embeddings(input_ids, position_ids, inputs_embeds)
+        hashing = self.lsh_chunk_length is not None and embedded.shape[1] > self.lsh_chunk_length
+        draws = self.training or (hashing and self.draws_rotations)
+        call = ForwardCall(
+            key_mask=key_mask,
+            num_hashes=num_hashes,
+            num_buckets=self._num_buckets(embedded.shape[1]) if hashing else None,
+            seed=int(torch.randint(2**62, ())) if draws else 0,
+            training=self.training,
+            return_attentions=output_attentions,
+        )
+        last, hidden_states, attentions = self.encoder(
+            embedded,
+            call,
+            _head_mask(head_mask, len(self.encoder.layers), self.num_heads),
+            output_hidden_states=output_hidden_states,
+        )
+        output = ReformerModelOutput(
+            last_hidden_state=last[:, :length],
+            hidden_states=None if hidden_states is None else tuple(state[:, :length] for state in hidden_states),
+            attentions=attentions,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def _padding(self, length: int) -> int:
+        """Return how many tokens to add so that the sequence is cut into whole chunks."""
+        missing = -length % self.chunk_multiple
+        if not missing or length <= min(self.chunk_lengths):
+            return 0
+        if self.training:
+            raise InputError(
+                f"Reformer: expected a training sequence whose length is a multiple of {self.chunk_multiple} (the "
+                f"least common multiple of its chunk lengths), got {length}; pad it with {missing} masked tokens"
+            )
+        return missing
+
+    def _pad(
+        self,
+        padding: int,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        position_ids: Tensor | None,
+        key_mask: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor]:
+        """Append `padding` masked tokens."""
+        given = input_ids if input_ids is not None else inputs_embeds
+        assert given is not None
+        if key_mask is None:
+            key_mask = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
+        pad_id = self.config.pad_token_id or 0
+        if inputs_embeds is not None:
+            pads = torch.full((given.shape[0], padding), pad_id, device=given.device)
+            inputs_embeds = torch.cat([inputs_embeds, self.embeddings.word_embeddings(pads)], dim=1)
+        if input_ids is not None:
+            input_ids = F.pad(input_ids, (0, padding), value=pad_id)
+        if position_ids is not None:
+            # Masked tokens need a position that exists, and it does not matter which.
+            position_ids = F.pad(position_ids, (0, padding), value=0)
+        return input_ids, inputs_embeds, position_ids, F.pad(key_mask, (0, padding), value=False)
+
+    def _num_buckets(self, length: int) -> int | list[int]:
+        """Return the configured number of buckets, or the right one for `length` tokens if there is none.
+
+        The one place where a forward writes to the config: in training the choice is kept, so that it is saved with
+        the model and used again. Evaluation chooses afresh each time and writes nothing, so that a short first input
+        does not decide for later ones.
+        """
+        assert self.lsh_chunk_length is not None
+        configured: int | list[int] | None = self.config.num_buckets
+        if configured is not None:
+            return configured
+        chosen = choose_num_buckets(length, self.lsh_chunk_length, self.config.max_position_embeddings)
+        if self.training:
+            self.config.num_buckets = chosen
+        return chosen
+
+
+class ReformerOnlyLMHead(nn.Module):
+    """Maps both streams to vocabulary scores: (B, L, 2E) -> (B, L, V), in slices of `chunk_size_lm_head` tokens."""
+
+    def __init__(self, config: ReformerConfig, **factory: Any) -> None:
+        super().__init__()
+        self.chunk_size = config.chunk_size_lm_head
+        self.decoder = nn.Linear(2 * config.hidden_size, config.vocab_size, bias=False, **factory)
+        # Beside the weight, as checkpoints name it.
+        self.bias = nn.Parameter(torch.empty(config.vocab_size, **factory))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the scores."""
+        return apply_chunking_to_forward(lambda part: self.decoder(part) + self.bias, self.chunk_size, 1, hidden)
+
+
+class ReformerModelWithLMHead(ReformerPreTrainedModel):
+    """The Reformer as a causal language model.
+
+    Raises ConfigError unless `is_decoder` is True and no layer attends to chunks after its own.
+    """
+
+    def __init__(
+        self, config: ReformerConfig, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__(config)
+        if not config.is_decoder:
+            raise ConfigError(
+                "ReformerModelWithLMHead: expected a config with is_decoder=True, got False; pass is_decoder=True "
+                "to the config or to from_pretrained"
+            )
+        for kind in ("local", "lsh"):
+            after = getattr(config, f"{kind}_num_chunks_after")
+            if kind in config.attn_layers and after:
+                raise ConfigError(
+                    f"ReformerModelWithLMHead: expected {kind}_num_chunks_after=0 for causal language modelling, "
+                    f"got {after}"
+                )
+        self.reformer = ReformerModel(config, device=device, dtype=dtype)
+        self.lm_head = ReformerOnlyLMHead(config, device=device, dtype=dtype)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the output projection."""
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the output projection, and the bias by the projection's own size if that changed."""
+        self.lm_head.decoder = new_embeddings  # type: ignore[assignment]
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        num_hashes: int | None = None,
+        past_buckets_states: Any = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        labels: Tensor | None = None,
+    ) -> CausalLMOutput | tuple[Any, ...]:
+        """Return a `CausalLMOutput` (or a tuple): logits (B, L, V) and, with `labels` (B, L), the loss.
+
+        The loss is the mean over labels that are not -100 of the cross-entropy, in nats, of token t+1 given tokens
+        0..t: pass the input ids as labels.
+        """
+        return_dict = self.config.use_return_dict if return_dict is None else return_dict
+        output = self.reformer(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            num_hashes=num_hashes,
+            past_buckets_states=past_buckets_states,
+            use_cache=use_cache,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
+        )
+        logits = self.lm_head(output.last_hidden_state)
+        result = CausalLMOutput(
+            loss=None if labels is None else causal_lm_loss(logits, labels),
+            logits=logits,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+        return result if return_dict else result.to_tuple()
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        num_hashes: int | None = None,
+    ) -> dict[str, Any]:
+        """Return the keywords of one decoding step, with each row's masked tokens moved behind its text.
+
+        Positions and local chunks count from the start of a row, so a row that is padded on the left would otherwise
+        be another text than the same row alone.
+        """
+        inputs = {"input_ids": input_ids, "head_mask": head_mask, "num_hashes": num_hashes}
+        if attention_mask is not None:
+            order = attention_mask.bool().long().argsort(dim=-1, descending=True, stable=True)
+            inputs["input_ids"] = input_ids.gather(1, order)
+            inputs["attention_mask"] = attention_mask.gather(1, order)
+        return inputs
+
+    def _next_token_logits(self, outputs: Any, inputs: dict[str, Any]) -> Tensor:
+        """Return the scores [batch, V] after the last token of each row's text."""
+        logits: Tensor = outputs.logits
+        if inputs.get("attention_mask") is None:
+            return logits[:, -1]
+        last = inputs["attention_mask"].bool().sum(dim=-1) - 1
+        return logits[torch.arange(len(last), device=last.device), last]
+
+
+def _key_mask(attention_mask: Tensor | None, batch: int, length: int) -> Tensor | None:
+    """Return the mask as booleans, or None if it rules nothing out; raises InputError for another shape."""
+    if attention_mask is None:
+        return None
+    if attention_mask.shape != (batch, length):
+        raise InputError(
+            f"Reformer: expected an attention_mask of shape ({batch}, {length}), got {tuple(attention_mask.shape)}"
+        )
+    mask = attention_mask.bool()
+    return None if bool(mask.all()) else mask
+
+
+def _head_mask(head_mask: Tensor | None, num_layers: int, num_heads: int) -> Tensor | None:
+    """Return the head mask as (layers, H); raises InputError for another shape than that or (H,)."""
+    if head_mask is None:
+        return None
+    if head_mask.shape == (num_heads,):
+        return head_mask.expand(num_layers, num_heads)
+    if head_mask.shape == (num_layers, num_heads):
+        return head_mask
+    raise InputError(
+        f"Reformer: expected a head_mask of shape ({num_heads},) or ({num_layers}, {num_heads}), "
+        f"got {tuple(head_mask.shape)}"
+    )

@@ -1,0 +1,1 @@
+"""Layers and layer surgery that are not attention."""

@@ -1,0 +1,19 @@
+"""Layer normalisation with its statistics in fp32."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation that computes in fp32 and returns the dtype of its weight.
+
+    Shapes: (..., *normalized_shape) -> the same. A half-precision block can so read an fp32 residual stream.
+    Source: Ba et al. 2016.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised input, in the weight's dtype."""
+        weight = None if self.weight is None else self.weight.float()
+        bias = None if self.bias is None else self.bias.float()
+        normed = F.layer_norm(input.float(), self.normalized_shape, weight, bias, self.eps)
+        return normed if self.weight is None else normed.to(self.weight.dtype)

@@ -1,0 +1,1 @@
+"""What models return: ModelOutput and its subclasses, one field per thing."""

@@ -1,0 +1,1 @@
+"""The base class of all models: loading, saving, initialisation, tying, dtypes and the small module utilities."""

@@ -1,0 +1,83 @@
+"""What `from_pretrained` was asked for, checked, in one object."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from modelwright.core.errors import InputError
+
+_DEVICE_MAP_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """The keywords of `from_pretrained` that decide what is loaded and how; their meaning is documented there."""
+
+    where: str
+    config: Any = None
+    state_dict: Mapping[str, torch.Tensor] | None = None
+    dtype: Any = None
+    torch_dtype: Any = None
+    device_map: Any = None
+    subfolder: str = ""
+    variant: str | None = None
+    use_safetensors: bool | None = None
+    strict: bool = False
+    ignore_mismatched_sizes: bool = False
+    output_loading_info: bool = False
+    key_mapping: Mapping[str, str] | None = None
+    generation_config: Any = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a value of a wrong type."""
+        self._check("state_dict", Mapping, "a dictionary of tensors or None", optional=True)
+        self._check("subfolder", str, "a folder name")
+        self._check("variant", str, "a name such as 'fp16' or None", optional=True)
+        self._check("use_safetensors", bool, "True, False or None", optional=True)
+        self._check("key_mapping", Mapping, "a dictionary {pattern: replacement} or None", optional=True)
+        for name in ("strict", "ignore_mismatched_sizes", "output_loading_info"):
+            self._check(name, bool, "True or False")
+
+    def _check(self, name: str, kind: Any, expected: str, optional: bool = False) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, kind) and not (optional and value is None):
+            raise InputError(f"{self.where}: expected {name} to be {expected}, got {value!r}")
+
+    def device(self) -> torch.device:
+        """Return the device to load to: what `device_map` names, the CPU if it is None.
+
+        Raises NotImplementedError for maps over several devices, InputError for what is no device.
+        """
+        return single_device(self.where, self.device_map)
+
+
+def single_device(where: str, device_map: Any) -> torch.device:
+    """Return the one device that `device_map` stands for; see `LoadOptions.device`."""
+    if device_map is None:
+        return torch.device("cpu")
+    if isinstance(device_map, Mapping):
+        if set(device_map) == {""}:
+            return single_device(where, device_map[""])
+        raise NotImplementedError(
+            f"{where}: a device_map over several devices is not built yet (issue 6); expected None or one device"
+        )
+    if device_map in (*_DEVICE_MAP_STRATEGIES, "disk"):
+        raise NotImplementedError(
+            f"{where}: device_map={device_map!r} is not built yet (issue 6); expected None or one device, such as 'cpu'"
+        )
+    try:
+        device = torch.device(device_map)
+    except (RuntimeError, TypeError):
+        device = torch.device("meta")
+    if device.type == "meta" or isinstance(device_map, bool):
+        raise InputError(
+            f"{where}: expected device_map to be None, a device such as 'cpu' or 'cuda:0', or one of "
+            f"{', '.join(_DEVICE_MAP_STRATEGIES)}, got {device_map!r}"
+        )
+    return device
+
+
+PathLike = str | os.PathLike[str]

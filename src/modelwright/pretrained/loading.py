@@ -1,0 +1,190 @@
+"""What `from_pretrained` does, step by step.
+
+    folder --> config --> model on meta --> plan (headers only) --> load --> initialise the missing --> tie --> eval
+
+A class of the 4.x kind, whose constructor takes a config only, is built on the CPU instead of on meta.
+"""
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from modelwright.checkpoint.headers import Checkpoint, dtype_name
+from modelwright.checkpoint.load import load_into, module_targets
+from modelwright.checkpoint.memory import MemoryCheckpoint
+from modelwright.checkpoint.names import Rename
+from modelwright.checkpoint.open import open_checkpoint
+from modelwright.checkpoint.plan import LoadPlan, make_load_plan
+from modelwright.checkpoint.report import LoadReport, merge_keys
+from modelwright.config.configuration import PretrainedConfig
+from modelwright.core.errors import CheckpointMismatchError, ConfigError, InputError, UnknownArgumentError, nearest
+from modelwright.core.logging import INFO, WARNING, get_logger
+from modelwright.generation.configuration import GenerationConfig
+from modelwright.hub.names import CONFIG_NAME, GENERATION_CONFIG_NAME
+from modelwright.hub.open import open_repo
+from modelwright.hub.repo import Repo
+from modelwright.pretrained import dtypes, initialization, tying
+from modelwright.pretrained.construction import construct, init_parameters
+from modelwright.pretrained.legacy_keywords import LEGACY
+from modelwright.pretrained.load_options import LoadOptions, PathLike
+
+logger = get_logger(__name__)
+
+
+def load_pretrained(
+    model_class: Any,
+    name_or_path: PathLike | None,
+    model_args: Sequence[Any],
+    options: LoadOptions,
+    keywords: Mapping[str, Any],
+) -> Any:
+    """Return the loaded model; documented at `PreTrainedModel.from_pretrained`."""
+    device = options.device()
+    wanted = dtypes.wanted_dtype(options.where, options.dtype, options.torch_dtype)
+    repo = _repo(name_or_path, options)
+    config, rest = _config(model_class, repo, options, keywords)
+    arguments = _constructor_arguments(model_class, config, rest, options.where)
+    with _checkpoint(repo, options) as checkpoint:
+        dtype = dtypes.resolve(wanted, config, checkpoint.infos)
+        config.dtype = dtype_name(dtype)
+        model = construct(model_class, config, *model_args, device="meta", dtype=dtype, **arguments)
+        model.tie_weights()
+        plan = _plan(model, checkpoint, options)
+        model.load_report = load_into(model, checkpoint, plan, device, strict=options.strict)
+    _finish(model, device)
+    _say(model, name_or_path)
+    model.generation_config = _generation_config(model, repo, options)
+    return model.eval()
+
+
+def _repo(name_or_path: PathLike | None, options: LoadOptions) -> Repo | None:
+    if name_or_path is not None:
+        return open_repo(os.fspath(name_or_path), subfolder=options.subfolder)
+    if options.state_dict is None or options.config is None:
+        raise InputError(
+            f"{options.where}: expected the folder of a model, got None; without one, pass both config and state_dict"
+        )
+    return None
+
+
+# --- the config -----------------------------------------------------------------------------------------------------
+
+
+def _config(
+    model_class: Any, repo: Repo | None, options: LoadOptions, keywords: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the config, a copy that may be changed, with the keywords that override it, and the other keywords."""
+    given = options.config
+    if isinstance(given, PretrainedConfig):
+        _check_model_type(model_class, given.model_type, f"the given {type(given).__name__}")
+        config, rest = copy.deepcopy(given), dict(keywords)
+        if keywords:
+            config, rest = type(given).from_dict(given.to_dict(), return_unused_kwargs=True, **keywords)
+    else:
+        if given is not None and not isinstance(given, str | os.PathLike):
+            raise InputError(f"{options.where}: expected config to be a config or a folder, got {given!r}")
+        source = repo if given is None else open_repo(os.fspath(given))
+        assert source is not None
+        path = source.path(CONFIG_NAME)
+        values, _ = PretrainedConfig.get_config_dict(path)
+        found = values.pop("model_type", None)
+        _check_model_type(model_class, found, str(path))
+        try:
+            config, rest = model_class.config_class.from_dict(values, return_unused_kwargs=True, **keywords)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+    config.name_or_path = "" if repo is None else repo.name
+    return config, rest
+
+
+def _check_model_type(model_class: Any, found: str | None, place: str) -> None:
+    config_class = model_class.config_class
+    if config_class is None:
+        raise InputError(f"{model_class.__name__}: expected a class with config_class, the class of its config")
+    known = {config_class.model_type, *config_class.compatible_model_types, *model_class._compatible_model_types}
+    if found and config_class.model_type and found not in known:
+        raise CheckpointMismatchError(
+            f"{place}: expected a checkpoint of model_type {config_class.model_type!r} for {model_class.__name__}, "
+            f"found {found!r}. Use the class of that family, or AutoModel"
+        )
+
+
+def _constructor_arguments(model_class: Any, config: Any, keywords: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return what is left of the keywords if the constructor takes all of it, else raise UnknownArgumentError."""
+    accepted = init_parameters(model_class)
+    for name in keywords:
+        if name not in accepted:
+            choices = {*accepted, *LoadOptions.__dataclass_fields__, *LEGACY}
+            choices |= {"num_labels", *config, *config.attribute_map}
+            raise UnknownArgumentError(f"{where} got an unknown keyword {name!r}.{nearest(name, choices)}")
+    return dict(keywords)
+
+
+# --- the weights ----------------------------------------------------------------------------------------------------
+
+
+def _checkpoint(repo: Repo | None, options: LoadOptions) -> Checkpoint:
+    if options.state_dict is not None:
+        return MemoryCheckpoint(options.state_dict)
+    assert repo is not None
+    return open_checkpoint(repo, variant=options.variant, use_safetensors=options.use_safetensors)
+
+
+def _plan(model: Any, checkpoint: Checkpoint, options: LoadOptions) -> LoadPlan:
+    mapped = [Rename(pattern, replacement) for pattern, replacement in (options.key_mapping or {}).items()]
+    return make_load_plan(
+        checkpoint.infos,
+        module_targets(model),
+        rules=(*mapped, *model._checkpoint_renames),
+        base_model_prefix=model.base_model_prefix,
+        keys_to_ignore_missing=model._keys_to_ignore_on_load_missing or (),
+        keys_to_ignore_unexpected=model._keys_to_ignore_on_load_unexpected or (),
+        tied=tying.tied_groups(model),
+        ignore_mismatched_sizes=options.ignore_mismatched_sizes,
+    )
+
+
+def _finish(model: Any, device: torch.device) -> None:
+    """Give values to all that was not loaded, and put the model on its device with its tied weights tied."""
+    initialization.initialize_missing(model, device)
+    model.tie_weights()
+    tying.move(model, device)
+    initialization.check_nothing_on_meta(model)
+
+
+def _say(model: Any, name_or_path: PathLike | None) -> None:
+    """Tell in one message what was initialised, and in one what was not used."""
+    report: LoadReport = model.load_report
+    where, place = type(model).__name__, "the state dict" if name_or_path is None else name_or_path
+    fresh = [*report.missing_keys, *(mismatch[0] for mismatch in report.mismatched_keys)]
+    if fresh:
+        logger.warning(
+            "%s: %d weights are not in %s, or not in this shape, and are newly initialised: %s. Train the model before "
+            "you rely on its predictions.",
+            where,
+            len(fresh),
+            place,
+            ", ".join(merge_keys(fresh)),
+        )
+    if report.unexpected_keys:
+        # The checkpoint of another class, such as one with a head, naturally holds more than is used.
+        own = where in (model.config.architectures or [where])
+        logger.log(
+            WARNING if own else INFO,
+            "%s: %d weights of %s are not used: %s",
+            where,
+            len(report.unexpected_keys),
+            place,
+            ", ".join(merge_keys(report.unexpected_keys)),
+        )
+
+
+def _generation_config(model: Any, repo: Repo | None, options: LoadOptions) -> Any:
+    if options.generation_config is not None:
+        return options.generation_config
+    if model.can_generate() and repo is not None and repo.has(GENERATION_CONFIG_NAME):
+        return GenerationConfig.from_pretrained(repo.path(GENERATION_CONFIG_NAME).parent)
+    return model.generation_config

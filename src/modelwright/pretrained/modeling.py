@@ -1,0 +1,279 @@
+"""PreTrainedModel: what every model class inherits, and where the 4.x interface meets the rooms that do the work.
+
+    from_pretrained --> loading.load_pretrained      save_pretrained --> saving.save_pretrained
+    post_init       --> initialization, tying        _from_config    --> construction.construct
+
+Nothing here changes the state of the process: many threads may load at once.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from modelwright.checkpoint.headers import dtype_name
+from modelwright.checkpoint.names import Rename
+from modelwright.checkpoint.report import LoadReport
+from modelwright.config.configuration import PretrainedConfig
+from modelwright.core.errors import InputError, UnknownArgumentError, nearest
+from modelwright.generation.configuration import GenerationConfig
+from modelwright.generation.mixin import GenerationMixin
+from modelwright.pretrained import dtypes, initialization, saving, tying
+from modelwright.pretrained.construction import construct, init_parameters
+from modelwright.pretrained.legacy_keywords import settle
+from modelwright.pretrained.load_options import LoadOptions, PathLike
+from modelwright.pretrained.loading import load_pretrained
+from modelwright.pretrained.module_utils import ModuleUtilsMixin
+
+
+class PreTrainedModel(nn.Module, ModuleUtilsMixin, GenerationMixin):
+    """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
+
+    A subclass sets `config_class` and `base_model_prefix`, builds its layers in `__init__(self, config, *,
+    device=None, dtype=None)`, handing both to each of them, and calls `post_init()` last. It initialises its layers in
+    `_init_weights(self, module)`. A class whose `__init__` takes a config only works too; it is built on the CPU.
+
+    Other class attributes: `_tied_weights_keys` (see `modelwright.pretrained.tying`), `_checkpoint_renames` (rules for
+    names in files, undone when saving), `_compatible_model_types` (other model types whose checkpoints this class may
+    read), `_keys_to_ignore_on_load_missing`, `_keys_to_ignore_on_load_unexpected` (regular expressions) and
+    `_keys_to_ignore_on_save` (names).
+    """
+
+    config_class: ClassVar[Any] = None
+    base_model_prefix: str = ""
+    main_input_name: str = "input_ids"
+    _checkpoint_renames: ClassVar[tuple[Rename, ...]] = ()
+    _compatible_model_types: ClassVar[tuple[str, ...]] = ()
+    _tied_weights_keys: ClassVar[Any] = None
+    _keys_to_ignore_on_load_missing: ClassVar[Any] = None
+    _keys_to_ignore_on_load_unexpected: ClassVar[Any] = None
+    _keys_to_ignore_on_save: ClassVar[Any] = None
+
+    load_report: LoadReport | None = None
+
+    def __init__(self, config: Any, *inputs: Any, **kwargs: Any) -> None:
+        """Keep the config; raise InputError if it is none, UnknownArgumentError for what nobody took."""
+        super().__init__()
+        where = type(self).__name__
+        if not isinstance(config, PretrainedConfig):
+            raise InputError(
+                f"{where}: expected a config (a PretrainedConfig), got {type(config).__name__}; to load weights use "
+                f"{where}.from_pretrained(folder)"
+            )
+        if inputs or kwargs:
+            extra = next(iter(kwargs), None)
+            raise UnknownArgumentError(
+                f"{where} got an unknown keyword {extra!r}.{nearest(extra, init_parameters(type(self)))}"
+                if extra is not None
+                else f"{where}: expected one argument without a name, the config, got {1 + len(inputs)}"
+            )
+        self.config: Any = config
+        self.name_or_path: str = config.name_or_path
+        self.generation_config: GenerationConfig | None = (
+            GenerationConfig.from_model_config(config) if self.can_generate() else None
+        )
+
+    # --- making and loading -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: PathLike | None,
+        *model_args: Any,
+        config: PretrainedConfig | PathLike | None = None,
+        state_dict: Mapping[str, Tensor] | None = None,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device_map: Any = None,
+        subfolder: str = "",
+        variant: str | None = None,
+        use_safetensors: bool | None = None,
+        strict: bool = False,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        key_mapping: Mapping[str, str] | None = None,
+        generation_config: GenerationConfig | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Return the model of a folder (config.json and weights) with its weights, in evaluation mode.
+
+        With `output_loading_info` the result is (model, {"missing_keys", "unexpected_keys", "mismatched_keys",
+        "error_msgs"}); the same, and more, is always in `model.load_report`. What the checkpoint lacks is initialised
+        and listed in one warning. The caller's config is copied, never changed.
+
+        config: a config, or a folder to read it from, instead of the checkpoint's.
+        state_dict: weights to use instead of the folder's; the path may then be None if `config` is a config.
+        dtype: a floating-point dtype, its name, or "auto" (the config's, else the checkpoint's); None is float32.
+            `torch_dtype` is its older name.
+        device_map: one device, or None for the CPU.
+        subfolder, variant: where in the folder, and "fp16" for files such as model.fp16.safetensors.
+        use_safetensors: True reads safetensors files only, False .bin files only, None what is there.
+        strict: raise for missing, unexpected and mismatched keys.
+        ignore_mismatched_sizes: initialise parameters whose shape differs in the checkpoint, instead of raising.
+        key_mapping: {regular expression: replacement} for names in the checkpoint.
+        model_args and other keywords: attributes of the config override it, parameters of the class's constructor are
+            handed to it, keywords of 4.x that do nothing say so once.
+
+        Raises RepoError (no such folder or file), ConfigError, CheckpointError (damaged files),
+        CheckpointMismatchError (another architecture or shape), UnknownArgumentError, NotImplementedError.
+        """
+        where = f"{cls.__name__}.from_pretrained"
+        options = LoadOptions(
+            where=where,
+            config=config,
+            state_dict=state_dict,
+            dtype=dtype,
+            torch_dtype=torch_dtype,
+            device_map=device_map,
+            subfolder=subfolder,
+            variant=variant,
+            use_safetensors=use_safetensors,
+            strict=strict,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+            key_mapping=key_mapping,
+            output_loading_info=output_loading_info,
+            generation_config=generation_config,
+        )
+        model = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
+        if not output_loading_info:
+            return model
+        return model, model.load_report.loading_info()
+
+    @classmethod
+    def from_config(
+        cls,
+        config: PretrainedConfig,
+        *,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Return a newly initialised model, in training mode, of a copy of `config`.
+
+        dtype: as for `from_pretrained`, "auto" being the config's. device: where to build it, "meta" for a model
+        without memory. Other keywords go to the constructor. Raises UnknownArgumentError for those that it lacks.
+        """
+        where = f"{cls.__name__}.from_config"
+        kwargs = settle(where, kwargs)
+        known = init_parameters(cls)
+        for name in kwargs:
+            if name not in known:
+                choices = {*known, "dtype", "torch_dtype"}
+                raise UnknownArgumentError(f"{where} got an unknown keyword {name!r}.{nearest(name, choices)}")
+        config = copy.deepcopy(config)
+        resolved = dtypes.resolve(dtypes.wanted_dtype(where, dtype, torch_dtype), config)
+        config.dtype = dtype_name(resolved)
+        model: Self = construct(cls, config, device=device, dtype=resolved, **kwargs)
+        if device is not None:
+            tying.move(model, device)
+        return model
+
+    # 4.x's name, which its Auto classes and third-party code call.
+    _from_config = from_config
+
+    def post_init(self) -> None:
+        """Initialise and tie; the last call of every constructor."""
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Initialise the modules that have not been initialised yet and tie the weights; on meta only tie them."""
+        if getattr(self.config, "pruned_heads", None):
+            raise NotImplementedError(
+                f"{type(self).__name__}: config.pruned_heads={self.config.pruned_heads!r}: pruned heads are not built "
+                "yet (issue 5)"
+            )
+        if not any(parameter.is_meta for parameter in self.parameters()):
+            initialization.initialize(self)
+        self.tie_weights()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise the parameters of `module`; a subclass overrides this. Here: what torch does for its layers."""
+
+    def tie_weights(self) -> None:
+        """Make tied parameters one again, as after replacing embeddings; see `modelwright.pretrained.tying`."""
+        tying.tie(self)
+
+    # --- saving -----------------------------------------------------------------------------------------------------
+
+    def save_pretrained(
+        self,
+        save_directory: PathLike,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        save_function: Callable[..., Any] = torch.save,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "5GB",
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        token: str | bool | None = None,
+        save_peft_format: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Write config.json, generation_config.json (if the model generates) and the weights into a folder.
+
+        The folder then holds the new checkpoint whole; if anything fails, the old one.
+
+        is_main_process: False writes nothing, for the other processes of a distributed run.
+        state_dict: the weights to write instead of the model's own.
+        save_function: writes a .bin file, called as save_function(tensors, path); unused with safetensors.
+        max_shard_size: bytes, or text such as "5GB" (10^9) or "2GiB" (2^30); more goes into several files. A tensor
+            that is larger gets a file of its own.
+        safe_serialization: safetensors files, or with False .bin files.
+        variant: goes into the file names, as in model.fp16.safetensors.
+
+        Raises InputError and UnknownArgumentError for arguments, RepoError or CheckpointError if the folder cannot be
+        written, NotImplementedError for push_to_hub.
+        """
+        saving.save_pretrained(
+            self,
+            save_directory,
+            is_main_process=is_main_process,
+            state_dict=state_dict,
+            save_function=save_function,
+            push_to_hub=push_to_hub,
+            max_shard_size=max_shard_size,
+            safe_serialization=safe_serialization,
+            variant=variant,
+            token=token,
+            save_peft_format=save_peft_format,
+            **kwargs,
+        )
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    @property
+    def base_model(self) -> nn.Module:
+        """The model without its head: the submodule `base_model_prefix`, or the model itself."""
+        return getattr(self, self.base_model_prefix, self) if self.base_model_prefix else self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the module that maps token ids to hidden states; raise NotImplementedError if there is none."""
+        base: Any = self.base_model
+        if base is self:
+            raise NotImplementedError(f"{type(self).__name__} does not say where its input embeddings are")
+        embeddings: nn.Module = base.get_input_embeddings()
+        return embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the input embeddings; call `tie_weights()` after it. Raises NotImplementedError if there are none."""
+        base: Any = self.base_model
+        if base is self:
+            raise NotImplementedError(f"{type(self).__name__} does not say where its input embeddings are")
+        base.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the module that maps hidden states to vocabulary scores, or None for a model without one."""
+        return None
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A small batch that the model accepts."""
+        return {self.main_input_name: torch.tensor([[1, 2, 3, 0], [3, 1, 0, 2]])}
+
+    @property
+    def framework(self) -> str:
+        """Always "pt", for PyTorch."""
+        return "pt"

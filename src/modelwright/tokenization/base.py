@@ -1,0 +1,376 @@
+"""The call of every tokenizer: text in, padded and truncated token ids out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelwright.core.errors import InputError, reject_unknown
+from modelwright.core.logging import get_logger
+from modelwright.tokenization.batch_encoding import BatchEncoding
+from modelwright.tokenization.files import TokenizerFilesMixin
+from modelwright.tokenization.padding import Row, pad_rows, rows_of
+from modelwright.tokenization.special_tokens import SPECIAL_TOKEN_NAMES
+from modelwright.tokenization.strategies import (
+    SIDES,
+    UNLIMITED_LENGTH,
+    LengthRules,
+    PaddingStrategy,
+    TensorType,
+    TruncationStrategy,
+    length_rules,
+)
+from modelwright.tokenization.tensors import ids_of_row, parse_tensor_type, to_list
+from modelwright.tokenization.text import clean_up_spaces, texts_of_call
+from modelwright.tokenization.truncation import truncate_pair
+
+logger = get_logger(__name__)
+
+_CALL_KEYWORDS = (
+    "add_special_tokens", "padding", "truncation", "max_length", "stride", "is_split_into_words", "pad_to_multiple_of",
+    "padding_side", "return_tensors", "return_token_type_ids", "return_attention_mask", "return_overflowing_tokens",
+    "return_special_tokens_mask", "return_offsets_mapping", "return_length", "text_target", "text_pair_target",
+    "verbose",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RowFields:
+    """Which fields each row of a call gets beside `input_ids`."""
+
+    token_type_ids: bool
+    attention_mask: bool
+    special_tokens_mask: bool
+    length: bool
+
+
+class PreTrainedTokenizerBase(TokenizerFilesMixin):
+    """What every tokenizer can do, given how one text becomes ids and back.
+
+    A subclass gives `_text_to_ids`, `_ids_to_text`, `_token_id`, `_id_token`, `vocab_size` and, when its rows hold
+    special tokens, `build_inputs_with_special_tokens` with its two companions.
+    """
+
+    model_input_names: Sequence[str] = ("input_ids", "token_type_ids", "attention_mask")
+    padding_side: str = "right"
+    truncation_side: str = "right"
+    is_fast: ClassVar[bool] = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Take the keywords that all tokenizers share; a subclass passes its own on, so that they are saved.
+
+        model_max_length: the most tokens that the model takes. padding_side, truncation_side: "left" or "right".
+        Special tokens: `bos_token`, `eos_token`, `unk_token`, `sep_token`, `pad_token`, `cls_token`, `mask_token`,
+        `additional_special_tokens`.
+        Raises UnknownArgumentError for a keyword that neither this class nor the subclass names.
+        """
+        reject_unknown(type(self).__name__, kwargs, self._constructor_keywords())
+        self._special_tokens = {}
+        self.additional_special_tokens = kwargs.pop("additional_special_tokens", None)
+        for name in SPECIAL_TOKEN_NAMES:
+            setattr(self, name, kwargs.pop(name, None))
+        limit = kwargs.pop("model_max_length", None)
+        self.model_max_length: int = UNLIMITED_LENGTH if limit is None else int(limit)
+        self.name_or_path: str = kwargs.pop("name_or_path", "")
+        self.clean_up_tokenization_spaces: bool = bool(kwargs.pop("clean_up_tokenization_spaces", False))
+        self.model_input_names = list(kwargs.pop("model_input_names", None) or self.model_input_names)
+        for side in ("padding_side", "truncation_side"):
+            value = kwargs.pop(side, getattr(self, side))
+            if value not in SIDES:
+                raise InputError(f"{type(self).__name__}: expected {side} to be 'left' or 'right', got {value!r}.")
+            setattr(self, side, value)
+        # A subclass's own options, written to tokenizer_config.json.
+        self.init_kwargs: dict[str, Any] = kwargs
+
+    # What a subclass gives
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids of the base vocabulary, without added tokens."""
+        raise NotImplementedError
+
+    def _text_to_ids(self, text: str) -> list[int]:
+        raise NotImplementedError
+
+    def _ids_to_text(self, ids: NDArray[np.int64], skip_special_tokens: bool, **kwargs: Any) -> str:
+        raise NotImplementedError
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return every token with its id."""
+        return {self._id_token(index): index for index in range(len(self))}
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """Return the ids of one row: by default both texts, one after the other, and nothing added."""
+        return token_ids_0 if token_ids_1 is None else token_ids_0 + token_ids_1
+
+    def create_token_type_ids_from_sequences(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """Return 0 for every token of a row's first text and 1 for the second, special tokens with their text."""
+        first = len(self.build_inputs_with_special_tokens(token_ids_0))
+        total = len(self.build_inputs_with_special_tokens(token_ids_0, token_ids_1))
+        return [0] * first + [1] * (total - first)
+
+    def get_special_tokens_mask(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None, already_has_special_tokens: bool = False
+    ) -> list[int]:
+        """Return 1 for each special token of a row and 0 for each token of text."""
+        row = token_ids_0
+        if not already_has_special_tokens:
+            row = self.build_inputs_with_special_tokens(token_ids_0, token_ids_1)
+        special = set(self.all_special_ids)
+        return [int(index in special) for index in row]
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Return how many tokens `build_inputs_with_special_tokens` adds to one text, or to a pair."""
+        return len(self.build_inputs_with_special_tokens([], [] if pair else None))
+
+    # Sizes and single tokens
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def __bool__(self) -> bool:
+        # A tokenizer is not an empty container, whatever its vocabulary.
+        return True
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(vocab_size={self.vocab_size}, model_max_length={self.model_max_length}, "
+            f"padding_side={self.padding_side!r}, special_tokens={self.special_tokens_map})"
+        )
+
+    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> int | list[int | None] | None:
+        """Return the id of a token, or of each of several: the unknown token's, or None, for one outside."""
+        if isinstance(tokens, str):
+            return self._token_id(tokens)
+        return [self._token_id(token) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> str | list[str]:
+        """Return the token of an id, or of each of several; raises InputError for an id outside the vocabulary."""
+        ids = to_list(ids)
+        if isinstance(ids, int):
+            return self._id_token(ids)
+        skipped = set(self.all_special_ids) if skip_special_tokens else set()
+        return [self._id_token(index) for index in ids if index not in skipped]
+
+    # Encoding
+
+    def __call__(
+        self,
+        text: str | Sequence[Any],
+        text_pair: str | Sequence[str] | None = None,
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | str | PaddingStrategy = False,
+        truncation: bool | str | TruncationStrategy | None = None,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: str | TensorType | None = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_special_tokens_mask: bool = False,
+        return_length: bool = False,
+        verbose: bool = True,
+        **kwargs: Any,
+    ) -> BatchEncoding:
+        """Encode a text, a pair, or a batch: a list of texts or of (text, text) pairs.
+
+        padding: False, True or "longest", "max_length". truncation: False, True or "longest_first", "only_first",
+        "only_second"; max_length: in tokens, `model_max_length` when None. return_tensors: "pt", "np", or None for
+        lists; a tensor always is a batch. return_attention_mask, return_token_type_ids: None means as the model takes.
+        return_length: the number of tokens of each row, padding included.
+        Raises InputError (wrong type: names the item; lengths that cannot be reached; no pad token),
+        UnknownArgumentError, and NotImplementedError for what comes with the tokenizer issue.
+        """
+        where = type(self).__name__
+        _refuse_later(where, kwargs)
+        rules = length_rules(
+            where,
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=self.padding_side if padding_side is None else padding_side,
+            model_max_length=self.model_max_length,
+        )
+        fields = self._row_fields(
+            return_token_type_ids, return_attention_mask, return_special_tokens_mask, return_length
+        )
+        if return_tensors is not None:
+            return_tensors = parse_tensor_type(where, return_tensors)
+        texts, batched = texts_of_call(where, text, text_pair)
+        rows = [self._encode_row(each, rules, fields, add_special_tokens) for each in texts]
+        if verbose and rules.truncate_to is None:
+            self._warn_about_length(max(len(row["input_ids"]) for row in rows))
+        return self._finish(rows, rules, fields, batched=batched, return_tensors=return_tensors)
+
+    def encode(self, text: str, text_pair: str | None = None, **kwargs: Any) -> Any:
+        """Return only the ids of one text or pair, a list or with `return_tensors` a tensor [1, tokens].
+
+        Keywords and errors are those of a call.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"{type(self).__name__}.encode: expected one str, got {type(text).__name__}: call it.")
+        kwargs.update(return_attention_mask=False, return_token_type_ids=False)
+        return self(text, text_pair, **kwargs)["input_ids"]
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the tokens of `text` as strings, no special tokens added."""
+        return self._row_tokens(self._text_to_ids(text))
+
+    def pad(
+        self,
+        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        padding: bool | str | PaddingStrategy = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | TensorType | None = None,
+    ) -> BatchEncoding:
+        """Pad what calls of this tokenizer returned: one row, a batch, or a list of rows (as a data loader gives).
+
+        Fields other than the tokenizer's own are kept as they are. Keywords and errors are those of a call.
+        """
+        where = f"{type(self).__name__}.pad"
+        rows, batched = rows_of(where, encoded_inputs, self.model_input_names[0])
+        rules = length_rules(
+            where,
+            padding=padding,
+            truncation=False,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=self.padding_side if padding_side is None else padding_side,
+            model_max_length=self.model_max_length,
+        )
+        fields = self._row_fields(False, return_attention_mask, False, False)
+        for row in rows:
+            if fields.attention_mask and "attention_mask" not in row:
+                row["attention_mask"] = [1] * len(row[self.model_input_names[0]])
+        return self._finish(rows, rules, fields, batched=batched, return_tensors=return_tensors)
+
+    def _row_fields(
+        self, token_type_ids: bool | None, attention_mask: bool | None, special_tokens_mask: bool, length: bool
+    ) -> RowFields:
+        names = self.model_input_names
+        return RowFields(
+            token_type_ids="token_type_ids" in names if token_type_ids is None else token_type_ids,
+            attention_mask="attention_mask" in names if attention_mask is None else attention_mask,
+            special_tokens_mask=special_tokens_mask,
+            length=length,
+        )
+
+    def _encode_row(
+        self, texts: tuple[str, str | None], rules: LengthRules, fields: RowFields, add_special_tokens: bool
+    ) -> Row:
+        ids = self._text_to_ids(texts[0])
+        pair_ids = None if texts[1] is None else self._text_to_ids(texts[1])
+        if rules.truncate_to is not None:
+            added = self.num_special_tokens_to_add(pair=pair_ids is not None) if add_special_tokens else 0
+            ids, pair_ids = truncate_pair(
+                type(self).__name__,
+                ids,
+                pair_ids,
+                total=rules.truncate_to - added,
+                strategy=rules.truncation,
+                side=self.truncation_side,
+            )
+        if add_special_tokens:
+            row: Row = {"input_ids": self.build_inputs_with_special_tokens(ids, pair_ids)}
+            if fields.token_type_ids:
+                row["token_type_ids"] = self.create_token_type_ids_from_sequences(ids, pair_ids)
+            if fields.special_tokens_mask:
+                row["special_tokens_mask"] = self.get_special_tokens_mask(ids, pair_ids)
+        else:
+            row = {"input_ids": ids + (pair_ids or [])}
+            if fields.token_type_ids:
+                row["token_type_ids"] = [0] * len(ids) + [1] * len(pair_ids or ())
+            if fields.special_tokens_mask:
+                row["special_tokens_mask"] = [0] * len(row["input_ids"])
+        if fields.attention_mask:
+            row["attention_mask"] = [1] * len(row["input_ids"])
+        return row
+
+    def _finish(
+        self,
+        rows: list[Row],
+        rules: LengthRules,
+        fields: RowFields,
+        *,
+        batched: bool,
+        return_tensors: str | TensorType | None,
+    ) -> BatchEncoding:
+        """Pad `rows` and join them into one BatchEncoding."""
+        if rules.padding is not PaddingStrategy.DO_NOT_PAD:
+            pad_id = self.pad_token_id
+            if pad_id is None:
+                raise InputError(
+                    f"{type(self).__name__} has no pad token, or one that is not in its vocabulary: set one before "
+                    "padding, for example tokenizer.pad_token = tokenizer.eos_token."
+                )
+            values = {"input_ids": pad_id, "attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
+            main_input = self.model_input_names[0]
+            pad_rows(rows, rules, main_input=main_input, pad_values={main_input: pad_id} | values)
+        if fields.length:
+            for row in rows:
+                row["length"] = len(row["input_ids"])
+        data = {name: [row[name] for row in rows] for name in rows[0]} if batched else rows[0]
+        return BatchEncoding(
+            data,
+            tensor_type=return_tensors,
+            prepend_batch_axis=not batched,
+            ids_to_tokens=self._row_tokens,
+        )
+
+    def _row_tokens(self, ids: list[int]) -> list[str]:
+        return [self._id_token(index) for index in ids]
+
+    def _warn_about_length(self, length: int) -> None:
+        if length > self.model_max_length:
+            logger.warning_once(
+                f"{type(self).__name__}: {length} tokens are more than the model's {self.model_max_length} "
+                "(model_max_length): pass truncation=True, or shorten the text."
+            )
+
+    # Decoding
+
+    def decode(
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Return the text of one row of ids: a number, a list, an array or a tensor [tokens].
+
+        clean_up_tokenization_spaces: take out the space before punctuation and English contractions; None means the
+        tokenizer's attribute of that name. Other keywords belong to the subclass.
+        Raises InputError for a batch (`batch_decode` takes it) and for an id outside the vocabulary.
+        """
+        ids = ids_of_row(f"{type(self).__name__}.decode", token_ids)
+        text = self._ids_to_text(ids, skip_special_tokens, **kwargs)
+        if clean_up_tokenization_spaces is None:
+            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
+        return clean_up_spaces(text) if clean_up_tokenization_spaces else text
+
+    def batch_decode(self, sequences: Any, skip_special_tokens: bool = False, **kwargs: Any) -> list[str]:
+        """Return the text of each row of a batch; keywords and errors are those of `decode`."""
+        return [self.decode(row, skip_special_tokens=skip_special_tokens, **kwargs) for row in sequences]
+
+
+def _refuse_later(where: str, kwargs: dict[str, Any]) -> None:
+    """Accept the call's later keywords at their neutral value, refuse them at another, and refuse unknown ones."""
+    reject_unknown(where, kwargs, _CALL_KEYWORDS)
+    for name, value in kwargs.items():
+        if value:
+            raise NotImplementedError(
+                f"{where}: {name}={value!r} is not built yet; it comes with the tokenizer issue (overflowing windows, "
+                "offsets, pre-split words and target texts)."
+            )

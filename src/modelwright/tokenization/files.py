@@ -1,0 +1,144 @@
+"""A tokenizer's files: `tokenizer_config.json`, `special_tokens_map.json` and the vocabulary files of a subclass."""
+
+import inspect
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+from modelwright.config.json_file import read_json, write_json
+from modelwright.core.errors import InputError, RepoError, reject_unknown
+from modelwright.core.logging import get_logger
+from modelwright.hub.names import SPECIAL_TOKENS_MAP_NAME, TOKENIZER_CONFIG_NAME
+from modelwright.hub.open import open_repo
+from modelwright.hub.repo import Repo
+from modelwright.tokenization.special_tokens import SPECIAL_TOKEN_NAMES, SpecialTokensMixin
+from modelwright.tokenization.strategies import NO_LIMIT, UNLIMITED_LENGTH
+
+logger = get_logger(__name__)
+
+SHARED_KEYWORDS = (
+    *SPECIAL_TOKEN_NAMES, "additional_special_tokens", "model_max_length", "padding_side", "truncation_side",
+    "model_input_names", "clean_up_tokenization_spaces", "name_or_path",
+)  # fmt: skip
+
+
+class TokenizerFilesMixin(SpecialTokensMixin):
+    """`from_pretrained` and `save_pretrained` of every tokenizer."""
+
+    # The constructor's keyword for each vocabulary file, and the file's name.
+    vocab_files_names: ClassVar[dict[str, str]] = {}
+
+    model_max_length: int
+    padding_side: str
+    truncation_side: str
+    clean_up_tokenization_spaces: bool
+    name_or_path: str
+    init_kwargs: dict[str, Any]
+    # What a loaded tokenizer_config.json held that this class has no use for: written back when saved.
+    _unused_config: Mapping[str, Any] = MappingProxyType({})
+
+    @classmethod
+    def _constructor_keywords(cls) -> list[str]:
+        """Return every keyword that the constructors of this class and of its bases name."""
+        names = set(SHARED_KEYWORDS)
+        for each in cls.__mro__:
+            if "__init__" in each.__dict__ and each is not object:
+                names.update(inspect.signature(vars(each)["__init__"]).parameters)
+        return sorted(names - {"self", "args", "kwargs"})
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *, subfolder: str = "", **kwargs: Any
+    ) -> Self:
+        """Read a tokenizer from a folder; `kwargs` override what its files say.
+
+        Raises RepoError when the folder or a file is missing, ConfigError for a damaged file, UnknownArgumentError.
+        """
+        known = cls._constructor_keywords()
+        reject_unknown(f"{cls.__name__}.from_pretrained", kwargs, known)
+        repo = open_repo(pretrained_model_name_or_path, subfolder=subfolder)
+        stored = cls._read_config(repo)
+        unused = {name: value for name, value in stored.items() if name not in known}
+        options = {name: value for name, value in stored.items() if name in known}
+        options |= cls._vocabulary_paths(repo)
+        options["name_or_path"] = str(pretrained_model_name_or_path)
+        tokenizer = cls(**(options | kwargs))
+        tokenizer._unused_config = unused
+        return tokenizer
+
+    @classmethod
+    def _read_config(cls, repo: Repo) -> dict[str, Any]:
+        """Return the constructor's options in the two JSON files; the special tokens of the first one win."""
+        if not repo.has(TOKENIZER_CONFIG_NAME):
+            hint = "" if cls.vocab_files_names else f" A new one needs no file: {cls.__name__}()."
+            raise RepoError(f"{repo.name}: expected {TOKENIZER_CONFIG_NAME}, but there is no such file.{hint}")
+        stored = read_json(repo.path(TOKENIZER_CONFIG_NAME))
+        if repo.has(SPECIAL_TOKENS_MAP_NAME):
+            stored = read_json(repo.path(SPECIAL_TOKENS_MAP_NAME)) | stored
+        saved_as = stored.pop("tokenizer_class", None)
+        if saved_as is not None and saved_as.removesuffix("Fast") != cls.__name__.removesuffix("Fast"):
+            logger.warning_once(
+                f"{repo.name}: {TOKENIZER_CONFIG_NAME} names the class {saved_as}, but {cls.__name__} reads it: ids "
+                "may not be those that the model was trained with."
+            )
+        limit = stored.get("model_max_length")
+        if limit is not None and limit >= NO_LIMIT:
+            stored["model_max_length"] = UNLIMITED_LENGTH
+        return stored
+
+    @classmethod
+    def _vocabulary_paths(cls, repo: Repo) -> dict[str, str]:
+        paths = {keyword: file for keyword, file in cls.vocab_files_names.items() if repo.has(file)}
+        parameters = inspect.signature(cls.__init__).parameters
+        for keyword, file in cls.vocab_files_names.items():
+            needed = keyword in parameters and parameters[keyword].default is inspect.Parameter.empty
+            if needed and keyword not in paths:
+                raise RepoError(f"{repo.name}: {cls.__name__} needs the vocabulary file {file}, but it is not there.")
+        return {keyword: str(repo.path(file)) for keyword, file in paths.items()}
+
+    def save_vocabulary(
+        self,
+        save_directory: str,  # noqa: ARG002 (for a subclass that has files)
+        filename_prefix: str | None = None,  # noqa: ARG002
+    ) -> tuple[str, ...]:
+        """Write the vocabulary files into `save_directory` and return their paths; by default there are none."""
+        if self.vocab_files_names:
+            raise NotImplementedError(f"{type(self).__name__} has vocabulary files and must define save_vocabulary.")
+        return ()
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *, filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write the tokenizer's files into the folder `save_directory`, made if absent, and return their paths.
+
+        filename_prefix: put before each file's name, with a dash.
+        Raises RepoError when the folder cannot be written, ConfigError for an option that JSON does not have.
+        """
+        folder = Path(save_directory)
+        if folder.exists() and not folder.is_dir():
+            raise RepoError(f"{folder}: expected a folder to save a tokenizer into, found a file.")
+        if filename_prefix is not None and Path(filename_prefix).name != filename_prefix:
+            raise InputError(f"save_pretrained: expected filename_prefix without a folder, got {filename_prefix!r}.")
+        folder.mkdir(parents=True, exist_ok=True)
+        prefix = f"{filename_prefix}-" if filename_prefix else ""
+        config_path, special_path = (
+            folder / f"{prefix}{name}" for name in (TOKENIZER_CONFIG_NAME, SPECIAL_TOKENS_MAP_NAME)
+        )
+        write_json(config_path, self._config_to_save())
+        write_json(special_path, self.special_tokens_map)
+        return str(config_path), str(special_path), *self.save_vocabulary(str(folder), filename_prefix)
+
+    def _config_to_save(self) -> dict[str, Any]:
+        own = {name: value for name, value in self.init_kwargs.items() if name not in self.vocab_files_names}
+        return {
+            **self._unused_config,
+            **own,
+            **self.special_tokens_map,
+            "model_max_length": self.model_max_length,
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
+            "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
+            "tokenizer_class": type(self).__name__,
+        }

@@ -1,0 +1,112 @@
+"""The special tokens of a tokenizer: attributes such as `pad_token`, and their ids."""
+
+from collections.abc import Mapping
+from typing import Any, overload
+
+from modelwright.core.errors import InputError
+
+SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def token_text(where: str, value: Any) -> str | None:
+    """Return the text of a special token: a string, an object with `content`, or its form in a JSON file.
+
+    Raises InputError for anything else.
+    """
+    content = value.get("content") if isinstance(value, Mapping) else getattr(value, "content", value)
+    if content is None or isinstance(content, str):
+        return content
+    raise InputError(f"{where}: expected a string or an AddedToken, got {value!r}.")
+
+
+class _Token:
+    """A special token as text, None when the tokenizer has no such token."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, owner: None, cls: type) -> "_Token": ...
+    @overload
+    def __get__(self, owner: "SpecialTokensMixin", cls: type) -> str | None: ...
+    def __get__(self, owner: "SpecialTokensMixin | None", cls: type) -> "str | _Token | None":
+        return self if owner is None else owner._special_tokens.get(self.name)
+
+    def __set__(self, owner: "SpecialTokensMixin", value: Any) -> None:
+        owner._special_tokens[self.name] = token_text(f"{type(owner).__name__}.{self.name}", value)
+
+
+class _TokenId:
+    """The id of a special token, None when the tokenizer has no such token; setting it sets the token."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.token_name = name.removesuffix("_id")
+
+    @overload
+    def __get__(self, owner: None, cls: type) -> "_TokenId": ...
+    @overload
+    def __get__(self, owner: "SpecialTokensMixin", cls: type) -> int | None: ...
+    def __get__(self, owner: "SpecialTokensMixin | None", cls: type) -> "int | _TokenId | None":
+        if owner is None:
+            return self
+        token = owner._special_tokens.get(self.token_name)
+        return None if token is None else owner._token_id(token)
+
+    def __set__(self, owner: "SpecialTokensMixin", value: int | None) -> None:
+        owner._special_tokens[self.token_name] = None if value is None else owner._id_token(value)
+
+
+class SpecialTokensMixin:
+    """Special tokens by role; a subclass says how a token and its id belong together."""
+
+    _special_tokens: dict[str, str | None]
+    _additional_special_tokens: list[str]
+
+    bos_token, eos_token, unk_token, sep_token = _Token(), _Token(), _Token(), _Token()
+    pad_token, cls_token, mask_token = _Token(), _Token(), _Token()
+    bos_token_id, eos_token_id, unk_token_id, sep_token_id = _TokenId(), _TokenId(), _TokenId(), _TokenId()
+    pad_token_id, cls_token_id, mask_token_id = _TokenId(), _TokenId(), _TokenId()
+
+    def _token_id(self, token: str) -> int | None:
+        raise NotImplementedError
+
+    def _id_token(self, index: int) -> str:
+        raise NotImplementedError
+
+    @property
+    def additional_special_tokens(self) -> list[str]:
+        """Special tokens without a role of their own."""
+        return self._additional_special_tokens
+
+    @additional_special_tokens.setter
+    def additional_special_tokens(self, value: Any) -> None:
+        where = f"{type(self).__name__}.additional_special_tokens"
+        if not isinstance(value, (list, tuple)) and value is not None:
+            raise InputError(f"{where}: expected a list of tokens, got {value!r}.")
+        self._additional_special_tokens = [text for each in value or () if (text := token_text(where, each))]
+
+    @property
+    def additional_special_tokens_ids(self) -> list[int | None]:
+        """The ids of `additional_special_tokens`."""
+        return [self._token_id(token) for token in self._additional_special_tokens]
+
+    @property
+    def special_tokens_map(self) -> dict[str, str | list[str]]:
+        """The special tokens that are set, by role."""
+        roles: dict[str, str | list[str]] = {
+            name: token for name in SPECIAL_TOKEN_NAMES if (token := self._special_tokens.get(name)) is not None
+        }
+        if self._additional_special_tokens:
+            roles["additional_special_tokens"] = list(self._additional_special_tokens)
+        return roles
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Every special token once, in the order of the roles."""
+        tokens = [token for name in SPECIAL_TOKEN_NAMES if (token := self._special_tokens.get(name)) is not None]
+        return list(dict.fromkeys([*tokens, *self._additional_special_tokens]))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids of `all_special_tokens`; a token that the vocabulary lacks has none."""
+        return [index for token in self.all_special_tokens if (index := self._token_id(token)) is not None]

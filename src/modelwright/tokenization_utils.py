@@ -1,0 +1,22 @@
+"""The import path transformers.tokenization_utils of 4.x code; the names live elsewhere."""
+# Made by tools/make_doors.py from _public.py; change the table, not this file.
+
+from typing import TYPE_CHECKING
+
+from modelwright._public import DOORS
+from modelwright.core.lazy import serve
+
+if TYPE_CHECKING:
+    from modelwright.tokenization.batch_encoding import BatchEncoding
+    from modelwright.tokenization.python_tokenizer import PreTrainedTokenizer
+    from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
+
+__all__ = [
+    "BatchEncoding",
+    "PaddingStrategy",
+    "PreTrainedTokenizer",
+    "TensorType",
+    "TruncationStrategy",
+]
+
+__getattr__, __dir__ = serve(__name__, DOORS[__name__])

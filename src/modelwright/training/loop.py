@@ -1,0 +1,349 @@
+"""The training loop.
+
+    text --training_batch(seed, step, row)--> ids --model--> loss --backward--> clip --> AdamW at learning_rate(step)
+                                                                every save_every steps --> state.save_training
+                                                                every eval_every steps --> evaluate.held_out_bits
+
+What happens is told as records (metrics.py), which go to the metrics file and to one observer, such as a progress bar.
+"""
+
+import dataclasses
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from modelwright.checkpoint.sharding import parse_size
+from modelwright.core.errors import InputError, ModelwrightError
+from modelwright.training import state
+from modelwright.training.acceleration import accelerated
+from modelwright.training.baselines import Baselines, measure_baselines
+from modelwright.training.data import Split, TextBytes, held_out_windows, split_text, training_batch
+from modelwright.training.evaluate import bits_per_byte, held_out_bits
+from modelwright.training.metrics import MetricsFile, Record, peak_rss
+from modelwright.training.optim import learning_rate, make_optimizer
+from modelwright.training.rng import rng_state, seeded, set_rng_state
+from modelwright.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Observer = Callable[[Record], None]
+_ADVICE = "give a lower --lr, a longer --warmup or a smaller --clip. The checkpoints saved before are sound."
+
+
+class DivergedError(ModelwrightError, RuntimeError):
+    """A loss or a gradient that is no longer a finite number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training measured.
+
+    held_out_bits: bits per byte on the held-out bytes after the last step; baselines: what they cost without a model.
+    seconds: wall clock over all sessions of this training. tokens_per_s: median over the steps of this session, 0 if
+    there was none. peak_rss_bytes: of this process, evaluation and saving included.
+    """
+
+    folder: Path
+    steps: int
+    held_out_bits: float
+    baselines: Baselines
+    seconds: float
+    tokens_per_s: float
+    peak_rss_bytes: int
+
+
+def train(
+    model: torch.nn.Module,
+    text: TextBytes,
+    settings: TrainingSettings,
+    *,
+    tokenizer: Any,
+    out: str | Path,
+    resume: bool = False,
+    observe: Observer | None = None,
+) -> TrainingResult:
+    """Train `model` (a causal language model over bytes) on `text` and save it into the folder `out`.
+
+    model: called with `input_ids` and `labels` [batch, window], returns an object whose `loss` is the mean
+    cross-entropy in nats of each label given the tokens before it, -100 left out; has `config` and `save_pretrained`.
+    tokenizer: a ByteTokenizer. resume: go on from the newest checkpoint in `out` if there is one.
+    The same seed, text, settings, torch and number of threads give the same weights bit for bit on a CPU, whether the
+    training was interrupted or not. The caller's random streams are not touched.
+
+    Raises InputError (a text, window or setting that cannot work; a resume whose settings differ), CheckpointError
+    (nothing sound to resume from), DivergedError.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: expected a folder for the training (--out), found a file.")
+    parse_size(settings.max_shard_size)  # told now, not at the first checkpoint
+    split = split_text(len(text), held_out=settings.held_out, window=settings.window)
+    byte_ids = byte_id_table(tokenizer)
+    _check_model(model, settings, byte_ids)
+    saved = state.newest_checkpoint(out)
+    if saved is not None and not resume:
+        raise InputError(
+            f"{out} already holds a training, saved at step {saved.position.step}: go on with it (--resume) or choose "
+            "another folder (--out)."
+        )
+    if saved is not None:
+        saved.load_weights(model)
+    optimizer = make_optimizer(model, settings)
+    with seeded(settings.seed), accelerated(settings, model, optimizer) as (accelerator, prepared, prepared_optimizer):
+        run = _Run(
+            accelerator=accelerator,
+            bare_model=model,
+            model=prepared,
+            optimizer=prepared_optimizer,
+            tokenizer=tokenizer,
+            byte_ids=byte_ids,
+            text=text,
+            split=split,
+            settings=settings,
+            out=out,
+            observe=observe,
+        )
+        return run.complete(saved)
+
+
+def byte_id_table(tokenizer: Any) -> torch.Tensor:
+    """Return the token id of each of the 256 bytes, [256]."""
+    return torch.arange(256) + int(tokenizer.byte_offset)
+
+
+def _check_model(model: torch.nn.Module, settings: TrainingSettings, byte_ids: torch.Tensor) -> None:
+    config: Any = model.config
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and settings.window > positions:
+        raise InputError(
+            f"Training: expected a window of at most the model's {positions:,} positions (max_position_embeddings), "
+            f"got --window {settings.window:,}."
+        )
+    if int(byte_ids.max()) >= config.vocab_size:
+        raise InputError(
+            f"Training: the bytes need {int(byte_ids.max()) + 1} token ids, but the model's vocab_size is "
+            f"{config.vocab_size}: set it to {int(byte_ids.max()) + 1} or more."
+        )
+
+
+@dataclasses.dataclass(eq=False)
+class _Run:
+    """One training in progress; `bare_model` is the caller's, `model` and `optimizer` are accelerate's view of it."""
+
+    accelerator: "Accelerator"
+    bare_model: torch.nn.Module
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    tokenizer: Any
+    byte_ids: torch.Tensor
+    text: TextBytes
+    split: Split
+    settings: TrainingSettings
+    out: Path
+    observe: Observer | None
+    step: int = 0
+    seconds_before: float = 0.0
+    evaluation_seconds: float = 0.0
+    held_out_bits: float = math.nan
+
+    def __post_init__(self) -> None:
+        self.started = time.monotonic()
+        self.step_seconds: list[float] = []
+        self.total = self.settings.steps
+        self.baselines = measure_baselines(self.text, self.split, limit=self.settings.eval_bytes)
+        config: Any = self.bare_model.config
+        self.facts = state.Facts(
+            settings=self.settings.to_dict(),
+            text=self.text.identity(),
+            # As the training started: a forward pass may write derived values into the config (Reformer's num_buckets).
+            # Through JSON, as it will be read back: a tuple becomes a list.
+            model=json.loads(json.dumps(config.to_dict())),
+            processes=self.accelerator.num_processes,
+            torch=torch.__version__,
+            threads=torch.get_num_threads(),
+            text_paths=[str(path.resolve()) for path in self.text.paths],
+        )
+
+    def complete(self, saved: state.Saved | None) -> TrainingResult:
+        """Run to the last step, from the start or from `saved`, then save the model into `out`."""
+        if saved is not None:
+            self._restore(saved)
+        else:
+            # Processes draw their own dropout; the weights are the same on all of them.
+            torch.manual_seed(self.settings.seed % (1 << 62) + self.accelerator.process_index)
+        if self.accelerator.is_main_process:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.metrics = MetricsFile(self.out, resume_at=None if saved is None else self.step)
+        if saved is None:
+            self._report_start()
+            self._evaluate()
+        self.model.train()
+        while self.total is None or self.step < self.total:
+            self._train_step()
+            if self.total is None and self.step == self.settings.warmup:
+                self.total = self._measured_total()
+            last = self.step == self.total
+            if last or self.step % self.settings.eval_every == 0:
+                self._evaluate()
+            if last or self.step % self.settings.save_every == 0:
+                self._save()
+        if math.isnan(self.held_out_bits):  # resumed at the last step
+            self._evaluate()
+        if self.accelerator.is_main_process:
+            self.bare_model.save_pretrained(self.out, max_shard_size=self.settings.max_shard_size)  # type: ignore[operator]
+            self.tokenizer.save_pretrained(self.out)
+        self.accelerator.wait_for_everyone()
+        return TrainingResult(
+            folder=self.out,
+            steps=self.step,
+            held_out_bits=self.held_out_bits,
+            baselines=self.baselines,
+            seconds=self._seconds(),
+            tokens_per_s=self._tokens_per_step() / statistics.median(self.step_seconds) if self.step_seconds else 0.0,
+            peak_rss_bytes=peak_rss(),
+        )
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _tokens_per_step(self) -> int:
+        processes: int = self.accelerator.num_processes
+        return self.settings.window * self.settings.batch * self.settings.accumulate * processes
+
+    def _train_step(self) -> None:
+        began = time.monotonic()
+        rate = learning_rate(self.step, self.total, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses = []
+        for micro in range(self.settings.accumulate):
+            with self.accelerator.accumulate(self.model):
+                input_ids = self._batch(micro)
+                loss = self.model(input_ids=input_ids, labels=input_ids).loss
+                self.accelerator.backward(loss)
+                losses.append(loss.detach().float())
+                if self.accelerator.sync_gradients:
+                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
+                    self._check_finite(float(sum(losses)), float(norm))
+                    self.optimizer.step()
+                    self.optimizer.zero_grad()
+        mean = float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
+        self.step += 1
+        spent = time.monotonic() - began
+        self.step_seconds.append(spent)
+        self._tell(
+            "train",
+            loss=mean,
+            bits_per_byte=bits_per_byte(mean),
+            lr=rate,
+            grad_norm=float(norm),
+            tokens_per_s=self._tokens_per_step() / spent,
+        )
+
+    def _batch(self, micro: int) -> torch.Tensor:
+        """Return the token ids of one forward pass of this process, [batch, window]; rows are dealt out in order."""
+        settings, processes = self.settings, self.accelerator.num_processes
+        first = (micro * processes + self.accelerator.process_index) * settings.batch
+        windows = training_batch(
+            self.text,
+            self.split,
+            window=settings.window,
+            seed=settings.seed,
+            step=self.step,
+            rows=range(first, first + settings.batch),
+        )
+        return self.byte_ids[torch.from_numpy(windows).long()].to(self.accelerator.device)
+
+    def _check_finite(self, loss: float, norm: float) -> None:
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DivergedError(
+                f"Training step {self.step + 1}: the loss is {loss} and the gradient norm {norm}: {_ADVICE}"
+            )
+
+    def _measured_total(self) -> int:
+        """Fit the number of steps to what is left of `minutes`, from the steps and the evaluation measured so far."""
+        settings = self.settings
+        assert settings.minutes is not None
+        per_step = statistics.median(self.step_seconds[1:] or self.step_seconds)
+        per_step += self.evaluation_seconds / settings.eval_every
+        left = settings.minutes * 60 - self._seconds() - self.evaluation_seconds
+        total = torch.tensor(self.step + max(1, int(left / per_step)), device=self.accelerator.device)
+        if self.accelerator.num_processes > 1:
+            torch.distributed.broadcast(total, src=0)
+        return int(total)
+
+    def _evaluate(self) -> None:
+        began = time.monotonic()
+        if self.accelerator.is_main_process:
+            self.held_out_bits = held_out_bits(
+                self.accelerator.unwrap_model(self.model),
+                self.text,
+                held_out_windows(self.split, window=self.settings.window, limit=self.settings.eval_bytes),
+                byte_ids=self.byte_ids,
+                batch=self.settings.batch,
+                device=self.accelerator.device,
+            )
+            if not math.isfinite(self.held_out_bits):
+                raise DivergedError(f"Held-out text at step {self.step}: the loss is {self.held_out_bits}: {_ADVICE}")
+            self._tell("held_out", bits_per_byte=self.held_out_bits)
+        self.accelerator.wait_for_everyone()
+        self.evaluation_seconds = time.monotonic() - began
+
+    def _save(self) -> None:
+        from accelerate.utils import gather_object
+
+        rng = gather_object([rng_state()])
+        if self.accelerator.is_main_process:
+            state.save_training(
+                self.out,
+                model=self.bare_model,  # type: ignore[arg-type]
+                tokenizer=self.tokenizer,
+                state={"optimizer": self.optimizer.state_dict(), "rng": rng},
+                position=state.Position(self.step, self.total, self._seconds()),
+                facts=self.facts,
+                max_shard_size=self.settings.max_shard_size,
+                keep=self.settings.keep,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self, saved: state.Saved) -> None:
+        self.facts.check_continues(saved.facts, saved.folder)
+        loaded = saved.state()
+        self.optimizer.load_state_dict(loaded["optimizer"])
+        set_rng_state(loaded["rng"][self.accelerator.process_index])
+        self.step = saved.position.step
+        self.total = saved.position.total_steps
+        self.seconds_before = saved.position.seconds
+
+    def _report_start(self) -> None:
+        self._tell(
+            "start",
+            model=self.facts.model,
+            parameters=sum(parameter.numel() for parameter in self.bare_model.parameters()),
+            text=self.facts.text,
+            train_bytes=self.split.train_end,
+            baselines=dataclasses.asdict(self.baselines),
+            settings=self.facts.settings,
+        )
+
+    def _tell(self, kind: str, **record: Any) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        full = {
+            "kind": kind,
+            "step": self.step,
+            "total_steps": self.total,
+            **record,
+            "seconds": self._seconds(),
+            "peak_rss_bytes": peak_rss(),
+        }
+        self.metrics.write(full)
+        if self.observe is not None:
+            self.observe(full)

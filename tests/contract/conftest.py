@@ -1,0 +1,69 @@
+"""The table of models, one row per model class, and the fixtures that make a model of a row."""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from modelwright import _public
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model class by its public name, and a small configuration of it with nothing random in evaluation."""
+
+    model: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def model_class(self) -> Any:
+        home = _public.find(self.model)
+        module = _toys() if home is None else importlib.import_module(home)
+        return getattr(module, self.model)
+
+    def make(self, **config: Any) -> Any:
+        model_class = self.model_class()
+        return model_class(model_class.config_class(**{**self.config, **config}))
+
+
+ROWS = [
+    Row("ToyModel"),
+    Row("ToyForCausalLM"),
+    Row("ToyForCausalLM", {"tie_word_embeddings": False}),
+    Row("ToyForClassification", {"num_labels": 3}),
+    Row("LegacyModel"),
+    Row("LegacyForMaskedLM"),
+]
+
+
+def _toys() -> Any:
+    """The models made up for tests (pytest's importlib mode puts no test folder on the path)."""
+    path = Path(__file__).parent.parent / "pretrained" / "toy_models.py"
+    spec = importlib.util.spec_from_file_location("modelwright_tests_toys", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(params=ROWS, ids=lambda row: row.model)
+def row(request) -> Row:
+    """Every row of the table in turn."""
+    return request.param
+
+
+@pytest.fixture
+def model(row) -> Any:
+    """A model of the row, in evaluation mode, the same each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return row.make().eval()
+
+
+@pytest.fixture
+def folder(model, tmp_path) -> Path:
+    """A folder that the model was saved in."""
+    model.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"

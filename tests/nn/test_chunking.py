@@ -1,0 +1,43 @@
+"""apply_chunking_to_forward and its errors."""
+
+import pytest
+import torch
+
+from modelwright.core.errors import InputError
+from modelwright.nn.chunking import apply_chunking_to_forward
+
+
+@pytest.mark.parametrize("chunk_size", [0, 1, 3, 6])
+def test_chunked_is_whole_with_gradients(chunk_size):
+    layer = torch.nn.Linear(4, 5)
+    results = []
+    for size in (0, chunk_size):
+        x = torch.arange(48.0).view(2, 6, 4).requires_grad_()
+        out = apply_chunking_to_forward(lambda a, b: layer(a) * b[..., :1], size, 1, x, x)
+        out.square().sum().backward()
+        results.append((out.detach(), x.grad))
+    for whole, part in zip(*results, strict=True):
+        assert torch.allclose(whole, part, rtol=1e-5)
+
+
+def test_it_really_cuts():
+    sizes = []
+
+    def spy(x):
+        sizes.append(x.shape[1])
+        return x
+
+    apply_chunking_to_forward(spy, 2, 1, torch.zeros(3, 6))
+    assert sizes == [2, 2, 2]
+
+
+def test_errors():
+    x = torch.zeros(2, 6)
+    with pytest.raises(AssertionError, match="expected at least one tensor to cut, got none"):
+        apply_chunking_to_forward(lambda: x, 2, 1)
+    with pytest.raises(InputError, match="the function takes 1 arguments, got 2 tensors"):
+        apply_chunking_to_forward(lambda a: a, 0, 1, x, x)
+    with pytest.raises(InputError, match=r"one size along dimension 1, got sizes \[6, 4\]"):
+        apply_chunking_to_forward(lambda a, b: a, 2, 1, x, x[:, :4])
+    with pytest.raises(InputError, match="multiple of the chunk size 4, got 6; change the chunk size or pad"):
+        apply_chunking_to_forward(lambda a: a, 4, 1, x)
