@@ -1,7 +1,6 @@
 # Every target creates what it needs: the environments are made by pip on first use, and again when pyproject.toml or
-# constraints.txt change. PIP_ARGS is added to each `pip install`; on Linux without a GPU,
-#   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
-# installs the small CPU build of torch.
+# constraints.txt change. PIP_ARGS is added to each `pip install`: on Linux without a GPU, PIP_ARGS="--extra-index-url URL"
+# with the URL of PyTorch's CPU index installs the small build of torch.
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -12,7 +11,7 @@ PEER_5 := .peers/transformers-5/.made-by-make
 PEER_4_37 := .peers/transformers-4.37/.made-by-make
 # What the pass without the parity extra runs.
 USER_TESTS := $(wildcard tests/hub tests/tokenization tests/checkpoint tests/pretrained tests/docs)
-BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py))
 
 .PHONY: help install demo test test-slow test-noparity check format doors bench peers clean
 
@@ -33,11 +32,12 @@ test-slow: $(DEV) ## Run the slow tests
 test-noparity: $(USERS) ## Run what users meet first, without transformers and with the newest huggingface_hub
 	.venv-users/bin/python -m pytest -n 2 -m "not parity and not slow" -rs $(USER_TESTS)
 
-check: $(DEV) ## Lint, types, and that the generated files are up to date
+check: $(DEV) ## Format, lint, types, generated files, architecture
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	$(PY) tools/make_doors.py --check
+	$(PY) -m pytest -q tests/architecture
 
 format: $(DEV) ## Format, fix what ruff can fix, write the generated files
 	$(PY) tools/make_doors.py

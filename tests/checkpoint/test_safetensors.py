@@ -60,13 +60,25 @@ def test_two_reads_share_no_memory(path, mmap):
         assert torch.equal(file.read("a"), torch.arange(12.0).view(3, 4))
 
 
-def test_the_map_survives_replacement_and_is_noticed(path, tmp_path):
+def test_an_open_checkpoint_survives_replacement(path, tmp_path):
     with SafetensorsFile(path) as file:
         tensor = file.read("a")
         save_file({"a": torch.zeros(3, 4)}, tmp_path / "new")
         (tmp_path / "new").replace(path)
         assert torch.equal(tensor, torch.arange(12.0).view(3, 4))
-        with pytest.raises(CheckpointError, match=r"was replaced or written to .* Load again"):
+        # An open checkpoint goes on reading the file that it was opened with.
+        tensor.zero_()
+        assert torch.equal(file.read("a"), torch.arange(12.0).view(3, 4))
+    with pytest.raises(CheckpointError, match="was closed"):
+        file.read("a")
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_a_file_that_is_written_to_is_noticed(path, mmap):
+    with SafetensorsFile(path, mmap=mmap) as file:
+        with path.open("ab") as other:
+            other.write(b"x")
+        with pytest.raises(CheckpointError, match=r"was written to .* Load again"):
             file.read("a")
 
 
@@ -104,27 +116,29 @@ def test_every_bit_flip_in_the_header_is_an_error_or_harmless(path, tmp_path):
     flipped = tmp_path / "flipped.safetensors"
     refused = 0
     for position in range(end):
-        for bit in range(8):
-            data[position] ^= 1 << bit
-            flipped.write_bytes(data)
-            data[position] ^= 1 << bit
-            try:
-                header = read_header(flipped)
-            except CheckpointError as error:
-                assert str(flipped) in str(error)
-                refused += 1
-                continue
-            # What a header can still say, it says visibly: another name, or a dtype or shape of the same size.
-            changed = {(info.name, info.dtype, info.shape) for info in header.infos.values()}
-            same = {(info.name, info.dtype, info.shape) for info in good.infos.values()}
-            assert changed != same or header.metadata != good.metadata or bytes(data[position : position + 1]).isspace()
-    assert refused > 0.6 * end * 8
+        bit = 1 << position % 8
+        data[position] ^= bit
+        flipped.write_bytes(data)
+        data[position] ^= bit
+        try:
+            header = read_header(flipped)
+        except CheckpointError:
+            refused += 1
+            continue
+        # What a header can still say, it says visibly: another name, or a dtype or shape of the same size.
+        changed = {(info.name, info.dtype, info.shape) for info in header.infos.values()}
+        same = {(info.name, info.dtype, info.shape) for info in good.infos.values()}
+        assert changed != same or header.metadata != good.metadata or bytes(data[position : position + 1]).isspace()
+    assert refused > 0.6 * end
 
 
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 132\n", "Git-LFS pointer of a file of 132 b"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 132\n",
+            "Git-LFS pointer of a file of 132 b",
+        ),
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "It is a web page"),
         (b"  <html>", "It is a web page"),
         (b"Entry not found", "error message of a server"),
@@ -166,7 +180,11 @@ def test_what_is_not_safetensors(tmp_path, content, cause):
         ({"a": entry(shape=(2**62, 2**62))}, 8, "its data_offsets give 8"),
         ({"a": entry(offsets=(8, 0))}, 8, "the data_offsets [8, 0]"),
         ({"a": entry(offsets=(0, 8, 8))}, 8, "the data_offsets [0, 8, 8]"),
-        ({"a": entry(), "b": entry(offsets=(4, 12))}, 12, "'b' starts at byte 4 of the data, expected 8 (the tensors ov"),
+        (
+            {"a": entry(), "b": entry(offsets=(4, 12))},
+            12,
+            "'b' starts at byte 4 of the data, expected 8 (the tensors ov",
+        ),
         ({"a": entry(), "b": entry()}, 8, "(the tensors overlap)"),
         ({"a": entry(offsets=(8, 16))}, 16, "'a' starts at byte 8 of the data, expected 0 (the tensors leave a hole)"),
         ({"a": entry()}, 9, "expected 77 bytes, found 78. 1 bytes too many"),
@@ -200,7 +218,7 @@ def test_random_headers_raise_nothing_else(tmp_path):
         }
     )
 
-    @hypothesis.settings(max_examples=300, deadline=None, database=None)
+    @hypothesis.settings(max_examples=80, deadline=None, database=None)
     @hypothesis.given(st.dictionaries(st.text(max_size=4), entries | json_values, max_size=4), st.binary(max_size=64))
     def check(header, data):
         raw(path, json.dumps(header).encode(), data)

@@ -1,5 +1,6 @@
 """`modelwright train`: what it writes and prints, how it resumes, what it refuses."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -125,7 +126,7 @@ def test_a_config_file_describes_the_model(
 
 @pytest.mark.parametrize("window", [64, 96, 128, 4096, 67])
 def test_positions_fit_the_window(window: int) -> None:
-    config = reformer_config(ReformerSizes(chunk=1), window=window)
+    config = reformer_config(ReformerSizes(chunk=1, local_chunk=1), window=window)
     assert config["max_position_embeddings"] == window
     assert config["axial_pos_embds"] == (window != 67)
     assert config["axial_pos_shape"][0] * config["axial_pos_shape"][1] == window
@@ -140,9 +141,20 @@ def test_bad_sizes_are_refused() -> None:
     with pytest.raises(InputError, match="--dropout: expected a number from 0 to below 1"):
         ReformerSizes(dropout=1.0)
     with pytest.raises(
-        InputError, match=r"--window: expected a multiple of the chunk of 64 tokens \(--chunk\), got 100"
+        InputError, match=r"--window: expected a multiple of the chunk of 64 tokens \(--chunk\), got 104"
     ):
-        reformer_config(ReformerSizes(), window=100)
+        reformer_config(ReformerSizes(), window=104)
+    with pytest.raises(InputError, match=r"multiple of the chunk of 7 tokens \(--local-chunk\), got 64"):
+        reformer_config(ReformerSizes(local_chunk=7), window=64)
+    assert reformer_config(ReformerSizes(layers=("lsh",), local_chunk=7), window=64)["attn_layers"] == ["lsh"]
     with pytest.raises(InputError, match="--layers: expected a list such as local,lsh,local,lsh, got 'global'"):
         parse_layers("local, global")
     assert parse_layers("local, lsh") == ("local", "lsh")
+
+
+def test_every_setting_and_size_is_an_option(run: Run) -> None:
+    from modelwright.training.settings import TrainingSettings
+
+    text = run("train", "--help").stdout
+    for field in (*dataclasses.fields(TrainingSettings), *dataclasses.fields(ReformerSizes)):
+        assert f"--{field.name.replace('_', '-')} " in text, field.name

@@ -29,7 +29,23 @@ class Row:
         return model_class(model_class.config_class(**{**self.config, **config}))
 
 
+REFORMER = {
+    "attention_head_size": 8,
+    "attn_layers": ["local", "lsh"],
+    "axial_pos_embds_dim": [4, 12],
+    "axial_pos_shape": [4, 16],
+    "feed_forward_size": 32,
+    "hash_seed": 0,
+    "hidden_size": 16,
+    "is_decoder": True,
+    "max_position_embeddings": 64,
+    "num_attention_heads": 2,
+    "num_buckets": 4,
+    "vocab_size": 64,
+}
 ROWS = [
+    Row("ReformerModel", REFORMER),
+    Row("ReformerModelWithLMHead", REFORMER),
     Row("ToyModel"),
     Row("ToyForCausalLM"),
     Row("ToyForCausalLM", {"tie_word_embeddings": False}),

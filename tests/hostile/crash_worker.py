@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +210,8 @@ class Run:
 
     def run(self) -> dict[str, int]:
         number = 1
-        while self.attempt(lambda: kill_before(number, torn=False)) == KILLED:
-            assert self.attempt(lambda: kill_before(number, torn=True)) == KILLED
+        while self.attempt(partial(kill_before, number, torn=False)) == KILLED:
+            assert self.attempt(partial(kill_before, number, torn=True)) == KILLED
             number += 1
         self.result["kills"] = 2 * (number - 1)
         sizes = {path.stat().st_size for path in self.folder.iterdir()}  # as a later save left them, near enough
@@ -219,7 +220,7 @@ class Run:
         limits = sorted({1, *(size - 1 for size in sizes), *(size // 2 for size in sizes)})
         for limit in limits:
             for kill in (False, True):
-                code = self.attempt(lambda limit=limit, kill=kill: limit_size(limit, kill))  # type: ignore[misc]
+                code = self.attempt(partial(limit_size, limit, kill))
                 assert code in (0, FAILED, -signal.SIGXFSZ), code
                 self.result["size_limits"] += code != 0
         return self.result

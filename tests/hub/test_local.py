@@ -1,7 +1,5 @@
 """Repositories hand out the files of their folder and of nothing else."""
 
-import os
-
 import pytest
 
 from modelwright.core.errors import InputError, RepoError
@@ -109,7 +107,7 @@ def test_journal_shows_the_committed_files(tmp_path):
     assert repo.path("config.json").read_text() == "new"
     assert not repo.has("gone.json")
     assert "gone.json" not in repo.files()
-    os.replace(stage / "config.json", tmp_path / "config.json")
+    (stage / "config.json").replace(tmp_path / "config.json")
     assert repo.path("config.json").read_text() == "new"
 
 

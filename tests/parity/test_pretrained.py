@@ -62,6 +62,7 @@ class NoteModel(NotePreTrainedModel):
         self.layers = nn.ModuleList([NoteLayer(config) for _ in range(config.num_hidden_layers)])
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
         self.register_buffer("position_ids", torch.arange(8).expand((1, -1)), persistent=False)
+        self.register_buffer("steps", torch.zeros(3))
         self.post_init()
 
     def get_input_embeddings(self):

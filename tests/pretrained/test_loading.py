@@ -181,6 +181,30 @@ def test_a_mixed_checkpoint(toys):
     assert torch.equal(loaded.words.weight, model.words.weight)
 
 
+def test_a_forgotten_tensor_is_found(toys, saved, monkeypatch):
+    def forgetful(self, config, *, device=None, dtype=None):
+        original(self, config, device=device, dtype=dtype)
+        self.table = torch.zeros(2, device=device)
+
+    original = toys.ToyLayer.__init__
+    monkeypatch.setattr(toys.ToyLayer, "__init__", forgetful)
+    with pytest.raises(CheckpointMismatchError, match="'layers.0.table' has no values after loading"):
+        toys.ToyModel.from_pretrained(saved[1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["ToyForCausalLM", "ToyForClassification", "LegacyForMaskedLM"])
+def test_loading_to_a_gpu(toys, tmp_path, name):
+    model_class = getattr(toys, name)
+    base_class = toys.LegacyModel if name.startswith("Legacy") else toys.ToyModel
+    base_class(base_class.config_class()).save_pretrained(tmp_path)
+    loaded = model_class.from_pretrained(tmp_path, device_map="cuda:0", dtype="bfloat16")
+    assert {t.device for t in [*loaded.parameters(), *loaded.buffers()]} == {torch.device("cuda:0")}
+    if (head := loaded.get_output_embeddings()) is not None:
+        assert head.weight is loaded.get_input_embeddings().weight
+    assert loaded(IDS.cuda()).isfinite().all()
+
+
 def test_a_state_dict_is_copied(toys):
     model = toys.ToyModel(toys.ToyConfig())
     loaded = toys.ToyModel.from_pretrained(None, config=model.config, state_dict=model.state_dict())
@@ -196,6 +220,7 @@ def test_config_keywords_override_file_and_object(toys, saved):
     config = toys.ToyConfig(tie_word_embeddings=False)
     loaded = toys.ToyForCausalLM.from_pretrained(folder, config=config, is_decoder=True, initializer_range=0.1)
     assert (loaded.config.is_decoder, loaded.config.initializer_range) == (True, 0.1)
+    assert toys.ToyForCausalLM.from_pretrained(folder, config=config, dtype="float16").config.dtype == "float16"
     assert (config.is_decoder, config.dtype, config.name_or_path) == (False, None, "")
     assert toys.ToyForCausalLM.from_pretrained(folder, is_decoder=True).config.is_decoder
 
@@ -335,7 +360,7 @@ def test_one_device(toys, saved, device_map):
 
 @pytest.mark.parametrize("device_map", ["auto", "sequential", "disk", {"toy": "cpu", "lm_head": "cpu"}])
 def test_device_maps_are_not_built_yet(toys, saved, device_map):
-    with pytest.raises(NotImplementedError, match=r"device_map.* is not built yet \(issue 6\)"):
+    with pytest.raises(NotImplementedError, match=r"device_map.* is not built yet"):
         toys.ToyForCausalLM.from_pretrained(saved[1], device_map=device_map)
 
 

@@ -130,12 +130,13 @@ class LegacyBlock(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.gain = nn.Parameter(torch.ones(config.hidden_size))
+        self.shift = nn.Parameter(torch.Tensor(config.hidden_size).zero_())
         self.register_buffer("position_ids", torch.arange(16).expand((1, -1)))
         self.register_buffer("inv_freq", 1.0 / (10.0 ** torch.arange(0, config.hidden_size).float()), persistent=False)
         self.register_buffer("bias", torch.zeros(config.hidden_size), persistent=False)
 
     def forward(self, hidden):
-        return self.dense(hidden) * self.gain + self.inv_freq.to(hidden.dtype) + self.bias
+        return self.dense(hidden) * self.gain + self.shift + self.inv_freq.to(hidden.dtype) + self.bias
 
 
 class LegacyModel(LegacyPreTrainedModel):

@@ -159,6 +159,7 @@ def test_killed_trainings_end_with_the_same_weights(
 
     def start(out: Path) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-W", "error", str(Path(tiny.__file__ or "")), str(text_file), str(out), settings]
+        command.append("0.1")
         return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
 
     whole = start(tmp_path / "whole")

@@ -72,11 +72,13 @@ def make_model(seed: int = 0, **config: int) -> TinyModel:
         return TinyModel(TinyConfig(**config))
 
 
-if __name__ == "__main__":  # TEXT OUT SETTINGS_JSON: trains slowly enough to be killed at any point
-    text, out, settings = sys.argv[1:]
+if __name__ == "__main__":  # TEXT OUT SETTINGS_JSON DROPOUT: trains slowly enough to be killed at any point
+    text, out, settings, dropout = sys.argv[1:]
     torch.set_num_threads(1)
+    model = make_model()
+    model.dropout.p = float(dropout)
     train(
-        make_model(),
+        model,
         TextBytes([text]),
         TrainingSettings(**json.loads(settings)),
         tokenizer=TinyTokenizer(),

@@ -9,6 +9,7 @@ A journal is honoured by `LocalRepo`, which sees the files of an unfinished move
 """
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,11 +18,10 @@ from modelwright.checkpoint import fsops
 from modelwright.checkpoint.lock import try_lock
 from modelwright.checkpoint.manifest import Manifest
 from modelwright.checkpoint.transition import Step, Transition
-from modelwright.core.logging import get_logger
 from modelwright.hub.journal import Journal, read_journal
 from modelwright.hub.names import JOURNAL_NAME, LOCK_NAME, MANIFEST_NAME, STAGING_PREFIX
 
-logger = get_logger(__name__)
+_GRACE_SECONDS = 60.0
 
 
 def recover(folder: Path) -> None:
@@ -32,28 +32,32 @@ def recover(folder: Path) -> None:
     for entry in list(os.scandir(folder)):
         if entry.name.startswith(STAGING_PREFIX) and entry.is_dir(follow_symlinks=False):
             fsops.remove_folder(Path(entry.path))
-    for path in sibling_stages(folder):
+    remove_dead_siblings(folder)
+
+
+def new_sibling(folder: Path, *, for_new: bool = False) -> Path:
+    """Return the path of a new staging folder beside `folder`, for an exchange or for a `folder` that is new."""
+    return folder.with_name(f".{folder.name}{STAGING_PREFIX}{'new-' if for_new else ''}{uuid.uuid4().hex[:12]}")
+
+
+def remove_dead_siblings(folder: Path) -> None:
+    """Remove the staging folders beside `folder` whose writer is dead: whoever builds one holds its lock."""
+    prefix = f".{folder.name}{STAGING_PREFIX}"
+    try:
+        with os.scandir(folder.parent) as entries:
+            stages = [Path(entry.path) for entry in entries if entry.name.startswith(prefix) and entry.is_dir()]
+    except OSError:
+        return  # a parent that cannot be listed holds none of ours
+    for path in stages:
+        # Between its creation and its lock, one for a new folder is not protected by the lock of that folder.
+        if path.name.startswith(prefix + "new-") and time.time() - path.stat().st_mtime < _GRACE_SECONDS:
+            continue
         descriptor = try_lock(path)
         if descriptor is not None:
             try:
                 fsops.remove_folder(path)
             finally:
                 os.close(descriptor)
-
-
-def new_sibling(folder: Path) -> Path:
-    """Return the path of a new staging folder beside `folder`."""
-    return folder.with_name(f".{folder.name}{STAGING_PREFIX}{uuid.uuid4().hex[:12]}")
-
-
-def sibling_stages(folder: Path) -> list[Path]:
-    """Return the staging folders of exchanges beside `folder`."""
-    prefix = f".{folder.name}{STAGING_PREFIX}"
-    try:
-        with os.scandir(folder.parent) as entries:
-            return [Path(entry.path) for entry in entries if entry.name.startswith(prefix) and entry.is_dir()]
-    except OSError:
-        return []  # a parent that cannot be listed holds none of ours
 
 
 def in_order(
@@ -109,24 +113,29 @@ def can_exchange(folder: Path, stage: Path) -> bool:
     stat, parent = folder.stat(), folder.parent.stat()
     if stat.st_dev != parent.st_dev or folder.is_mount() or not os.access(folder.parent, os.W_OK | os.X_OK):
         return False
-    if hasattr(os, "geteuid") and stat.st_uid != os.geteuid():
-        return False
     here = Path.cwd()
     if here == folder or folder in here.parents:
         return False
+    owner = os.geteuid() if hasattr(os, "geteuid") else stat.st_uid
     with os.scandir(folder) as entries:
-        if any(entry.is_dir(follow_symlinks=False) and entry.name != stage.name for entry in entries):
-            return False
+        others = [entry for entry in entries if entry.name != stage.name]
+    # Folders have no second names, and files of other users may not be given one.
+    if any(entry.is_dir(follow_symlinks=False) for entry in others):
+        return False
+    if any(one.st_uid != owner for one in (stat, *(entry.stat(follow_symlinks=False) for entry in others))):
+        return False
     first, second = stage / ".a", stage / ".b"
     first.mkdir()
     second.mkdir()
     try:
+        (first / "file").touch()
+        fsops.link(first / "file", second / "file")
         fsops.exchange(first, second)
     except OSError:
         return False
     finally:
-        first.rmdir()
-        second.rmdir()
+        fsops.remove_folder(first)
+        fsops.remove_folder(second)
     return True
 
 

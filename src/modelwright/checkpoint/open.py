@@ -14,7 +14,7 @@ from modelwright.checkpoint.safetensors_header import file_identity
 from modelwright.checkpoint.sharded import ShardedCheckpoint
 from modelwright.core.errors import CheckpointError, RepoError
 from modelwright.core.logging import get_logger
-from modelwright.hub.names import MANIFEST_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME, entry_names
+from modelwright.hub.names import MANIFEST_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME, entry_names, is_weights_file
 from modelwright.hub.repo import Repo
 
 logger = get_logger(__name__)
@@ -44,35 +44,36 @@ def open_checkpoint(
     weights contradict each other, or if a file is not sound; RepoError if an index points outside the repository.
     """
     for attempt in range(_ATTEMPTS):
-        before: object = None
+        before = _snapshot(repo)
         try:
             source = find_weights(repo, variant=variant, use_safetensors=use_safetensors)
-            before = _state(repo, source)
             checkpoint = _open(repo, source, mmap)
-        except (CheckpointError, RepoError):
-            # A file may have gone away under us; if nothing has changed, the fault is in the files.
-            if attempt + 1 < _ATTEMPTS and _changed(repo, variant, use_safetensors, before):
-                time.sleep(0.01 * attempt)
+        except OSError as error:
+            if _snapshot(repo) != before and attempt + 1 < _ATTEMPTS:
+                time.sleep(0.01 * attempt)  # a save was at work; what it left is what counts
                 continue
-            raise
-        if not _changed(repo, variant, use_safetensors, before):
+            if isinstance(error, CheckpointError | RepoError):
+                raise
+            raise CheckpointError(f"{repo.name}: the weights cannot be opened: {error}") from error
+        if _snapshot(repo) == before:
             if source.leftovers:
                 left = ", ".join(source.leftovers)
-                logger.warning("%s: reads %s; left over from an interrupted save and not used: %s", repo.name, source.entry, left)
+                logger.warning("%s: reads %s; not used beside it: %s", repo.name, source.entry, left)
             return checkpoint
         checkpoint.close()
     raise CheckpointError(f"{repo.name}: the weights were replaced again and again while they were being opened.")
 
 
-def _state(repo: Repo, source: WeightsSource) -> object:
-    return source, tuple(file_identity(_path(repo, source, name).stat()) for name in source.files)
-
-
-def _changed(repo: Repo, variant: str | None, use_safetensors: bool | None, before: object) -> bool:
-    try:
-        return _state(repo, find_weights(repo, variant=variant, use_safetensors=use_safetensors)) != before
-    except OSError:
-        return before is not None
+def _snapshot(repo: Repo) -> dict[str, tuple[int, ...] | None]:
+    """Return which weights files there are, and what changes when one is replaced or written to."""
+    found: dict[str, tuple[int, ...] | None] = {}
+    for name in repo.files():
+        if is_weights_file(name) or name == MANIFEST_NAME:
+            try:
+                found[name] = file_identity(repo.path(name).stat())
+            except OSError:
+                found[name] = None
+    return found
 
 
 def _open(repo: Repo, source: WeightsSource, mmap: bool) -> Checkpoint:

@@ -1,5 +1,7 @@
 """One safetensors file as a checkpoint."""
 
+import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,15 @@ class SafetensorsFile(CheckpointBase):
     """
 
     def __init__(self, path: Path, *, mmap: bool = True) -> None:
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise CheckpointError(f"{path}: the file cannot be opened: {error.strerror or error}") from error
+        # Kept until `close`: a save may replace or remove the file, and what was opened stays readable.
+        self._release = weakref.finalize(self, os.close, self._descriptor)
         self._path = path
         self._mmap = mmap
-        self._header = read_header(path)
+        self._header = read_header(path, descriptor=self._descriptor)
         self._handle: Any = None
         self._mapped: set[str] = set()
         self.infos = self._header.infos
@@ -36,15 +44,14 @@ class SafetensorsFile(CheckpointBase):
         device = torch.device(device)
         if device.type == "meta":
             return torch.empty(info.shape, dtype=dtype, device=device)
+        self._check()
         if not self._mmap:
             return self._copy(name).to(device=device, dtype=dtype)
         keeps_map = device.type == "cpu" and dtype == info.dtype
         if keeps_map and name in self._mapped:
             # The first reader of this map may have written to it: a second one gets a map of its own.
-            self.close()
-        tensor: torch.Tensor = self._open().get_tensor(name)
-        if tensor.dtype != info.dtype or tuple(tensor.shape) != info.shape:
-            self._changed()
+            self._unmap()
+        tensor: torch.Tensor = self._map().get_tensor(name)
         if not keeps_map:
             return tensor.to(device=device, dtype=dtype)
         if tensor.numel() and tensor.data_ptr() % info.dtype.itemsize:
@@ -53,40 +60,47 @@ class SafetensorsFile(CheckpointBase):
         return tensor
 
     def close(self) -> None:
-        """Release the map; tensors already read stay valid."""
-        self._handle = None
-        self._mapped.clear()
+        """Release the file; tensors already read stay valid."""
+        self._unmap()
+        self._release()
 
-    def _open(self) -> Any:
+    def _check(self) -> None:
+        if not self._release.alive:
+            raise CheckpointError(f"{self._path}: the checkpoint was closed. Open it again to read from it.")
+        if file_identity(os.fstat(self._descriptor)) != self._header.identity:
+            raise CheckpointError(f"{self._path}: the file was written to while it was open. Load again.")
+
+    def _map(self) -> Any:
         if self._handle is None:
+            # The file that is open, not the one that now has its name; elsewhere than on Linux only the name is known.
+            own = f"/proc/self/fd/{self._descriptor}"
+            by_descriptor = os.path.exists(own)  # noqa: PTH110
             try:
-                self._handle = safe_open(str(self._path), framework="pt", device="cpu")
-                identity = file_identity(self._path.stat())
+                self._handle = safe_open(own if by_descriptor else str(self._path), framework="pt", device="cpu")
+                identity = file_identity(os.fstat(self._descriptor) if by_descriptor else self._path.stat())
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(f"{self._path}: the file cannot be read any more: {error}") from error
             if identity != self._header.identity:
-                self._handle = None
-                self._changed()
+                raise CheckpointError(f"{self._path}: the file was replaced while it was open. Load again.")
         return self._handle
+
+    def _unmap(self) -> None:
+        self._handle = None
+        self._mapped.clear()
 
     def _copy(self, name: str) -> torch.Tensor:
         info = self.infos[name]
         if not info.nbytes:
             return torch.empty(info.shape, dtype=info.dtype)
         buffer = bytearray(info.nbytes)
-        with self._path.open("rb") as file:
-            if file_identity(self._path.stat()) != self._header.identity:
-                self._changed()
+        with open(self._descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(self._header.starts[name])
-            count = file.readinto(buffer)
-        if count != info.nbytes:
+            view = memoryview(buffer)
+            while view and (count := file.readinto(view)):
+                view = view[count:]
+        if view:
             raise CheckpointError(
-                f"{self._path}: expected {info.nbytes:,} bytes of {name!r}, could read {count:,}. The file was cut "
-                "while it was open; load again."
+                f"{self._path}: {len(view):,} of the {info.nbytes:,} bytes of {name!r} could not be read: the file was "
+                "cut while it was open. Load again."
             )
         return torch.frombuffer(buffer, dtype=info.dtype).view(info.shape)
-
-    def _changed(self) -> None:
-        raise CheckpointError(
-            f"{self._path}: the file was replaced or written to between reading its header and its data. Load again."
-        )

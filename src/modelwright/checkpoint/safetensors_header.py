@@ -64,14 +64,14 @@ def file_identity(stat: os.stat_result) -> tuple[int, ...]:
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
-def read_header(path: Path) -> SafetensorsHeader:
-    """Read and check the header of the safetensors file `path`.
+def read_header(path: Path, *, descriptor: int | None = None) -> SafetensorsHeader:
+    """Read and check the header of the safetensors file `path`, through an open `descriptor` of it if given.
 
     Raises CheckpointError, which names the file, the expected and the found bytes and the likely cause, if the file is
     empty, cut, too long, not safetensors at all, or if its header contradicts itself.
     """
     try:
-        with path.open("rb") as file:
+        with open(path if descriptor is None else descriptor, "rb", closefd=descriptor is None) as file:
             stat = os.fstat(file.fileno())
             head = file.read(512)
             if stat.st_size < 8:

@@ -99,8 +99,8 @@ def save_checkpoint(
     max_shard_size: bytes, or text such as "5GB" or "5GiB"; a larger tensor has a file of its own.
     extra_files: {name: text} of what belongs to the weights, such as config.json; committed together with them.
     safe: safetensors; otherwise .bin files by `save_function`.
-    tied: groups of names that are one tensor; it is stored under the first. Tensors that share memory without being
-        named here are all stored.
+    tied: groups of names that are one tensor; safetensors store it under the first. Tensors that share memory without
+        being named here are all stored. A .bin file keeps all names, and stores shared memory once.
     total_parameters: what the index states; None counts the elements of the stored tensors.
     lock_timeout: seconds to wait for another writer in this folder.
 
@@ -144,9 +144,9 @@ def _job(
             raise InputError(
                 f"extra_files: expected the name of a file in the folder that is no weights file, got {name!r}."
             )
-    stored = drop_tied(state_dict, tied)
-    weights_name = add_variant(SAFE_WEIGHTS_NAME if safe else WEIGHTS_NAME, variant)
     # In a .bin file names may share memory; in safetensors each is stored by itself.
+    stored = drop_tied(state_dict, tied) if safe else dict(state_dict)
+    weights_name = add_variant(SAFE_WEIGHTS_NAME if safe else WEIGHTS_NAME, variant)
     together = {} if safe else overlapping(stored)
     shards = plan_shards(stored, max_shard_size, weights_name=weights_name, together=together)
     entry, index = weights_name, None
@@ -171,9 +171,10 @@ def _check_space(job: _Job, target: Path) -> None:
 
 def _save_new(job: _Job, target: Path) -> SaveReport | None:
     """Build the folder under another name and rename it; None if somebody else has made the folder meanwhile."""
-    stage = target.with_name(f".{target.name}.modelwright-new-{uuid.uuid4().hex[:12]}")
+    stage = commit.new_sibling(target, for_new=True)
     descriptor: int | None = None
     try:
+        commit.remove_dead_siblings(target)
         fsops.make_folder(stage)
         descriptor = try_lock(stage)
         records = _write_all(job, stage)

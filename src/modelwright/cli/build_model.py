@@ -21,7 +21,8 @@ ATTENTION_NAMES = ("local", "lsh")
 class ReformerSizes:
     """The sizes of a Reformer that the command line sets; each default is a start for a few MB of text.
 
-    layers: the attention of each layer. chunk: tokens of an attention chunk, local and LSH.
+    layers: the attention of each layer. chunk, local_chunk: tokens in a chunk of LSH and of local attention; a token
+    sees its own chunk and the one before. Small local chunks learn sooner what follows what: fewer tokens compete.
     dropout: of hidden states and of local attention.
     """
 
@@ -30,10 +31,11 @@ class ReformerSizes:
     heads: int = 4
     num_hashes: int = 1
     chunk: int = 64
+    local_chunk: int = 8
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "heads", "num_hashes", "chunk"):
+        for name in ("hidden", "heads", "num_hashes", "chunk", "local_chunk"):
             if getattr(self, name) < 1:
                 raise InputError(
                     f"--{name.replace('_', '-')}: expected a whole number of at least 1, got {getattr(self, name)}."
@@ -56,12 +58,15 @@ def parse_layers(text: str) -> tuple[str, ...]:
 def reformer_config(sizes: ReformerSizes, *, window: int) -> dict[str, Any]:
     """Return the ReformerConfig values of `sizes` for windows of exactly `window` tokens.
 
-    Positions are axial, on the most square grid that has `window` cells; a prime number of tokens gets plain ones.
-    Raises InputError if the window is not a multiple of the chunk.
+    Weights start with a standard deviation of hidden ** -0.5, so that a layer of this width keeps the scale of what it
+    gets. Raises InputError if the window is not a multiple of the chunks of the attention in `layers`.
     """
-    if window > sizes.chunk and window % sizes.chunk:
-        raise InputError(f"--window: expected a multiple of the chunk of {sizes.chunk} tokens (--chunk), got {window}.")
-    rows = max(number for number in range(1, math.isqrt(window) + 1) if window % number == 0)
+    chunks = {"local": ("--local-chunk", sizes.local_chunk), "lsh": ("--chunk", sizes.chunk)}
+    for option, chunk in (chunks[name] for name in sorted(set(sizes.layers))):
+        if window % chunk:
+            raise InputError(f"--window: expected a multiple of the chunk of {chunk} tokens ({option}), got {window}.")
+    columns = _columns(window, sizes.local_chunk)
+    std = sizes.hidden**-0.5
     return {
         "model_type": "reformer",
         "is_decoder": True,
@@ -74,16 +79,27 @@ def reformer_config(sizes: ReformerSizes, *, window: int) -> dict[str, Any]:
         "feed_forward_size": 2 * sizes.hidden,
         "attn_layers": list(sizes.layers),
         "num_hashes": sizes.num_hashes,
-        "local_attn_chunk_length": sizes.chunk,
+        "local_attn_chunk_length": sizes.local_chunk,
         "lsh_attn_chunk_length": sizes.chunk,
         "hidden_dropout_prob": sizes.dropout,
         "local_attention_probs_dropout_prob": sizes.dropout,
         "max_position_embeddings": window,
-        "axial_pos_embds": rows > 1,
-        "axial_pos_shape": [rows, window // rows],
+        "axial_pos_embds": columns is not None,
+        "axial_pos_shape": [window // (columns or 1), columns or 1],
         "axial_pos_embds_dim": [sizes.hidden // 4, sizes.hidden - sizes.hidden // 4],
-        "axial_norm_std": 0.02,
+        "initializer_range": std,
+        "axial_norm_std": std,
     }
+
+
+def _columns(window: int, local_chunk: int) -> int | None:
+    """Return the columns of the axial position table, or None (plain positions) for a prime number of tokens.
+
+    About two local chunks: then the tokens that a local query sees differ in their columns, and every column is met
+    often, so that it is learnt soon.
+    """
+    divisors = [number for number in range(2, window) if window % number == 0]
+    return min(divisors, key=lambda number: abs(math.log(number / (2 * local_chunk))), default=None)
 
 
 # What each size sets, for a comparison with the config of a training that goes on.
@@ -92,7 +108,8 @@ SIZE_KEYS = {
     "layers": ("attn_layers",),
     "heads": ("num_attention_heads",),
     "num_hashes": ("num_hashes",),
-    "chunk": ("local_attn_chunk_length", "lsh_attn_chunk_length"),
+    "chunk": ("lsh_attn_chunk_length",),
+    "local_chunk": ("local_attn_chunk_length",),
     "dropout": ("hidden_dropout_prob", "local_attention_probs_dropout_prob"),
 }
 

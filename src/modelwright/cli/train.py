@@ -26,70 +26,94 @@ def _option(panel: str, text: str, default: Any = None, **kwargs: Any) -> Any:
     return typer.Option(help=text + shown, rich_help_panel=panel, **kwargs)
 
 
+_Out = Annotated[
+    Path, typer.Option(metavar="OUT", help="Folder for the model, its checkpoints, metrics.jsonl and loss.png.")
+]
+_Text = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="Text file to train on; repeat it for more. Its end is held out."),
+]
+_Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT; options not given are as saved.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and no progress.")]
+_Steps = Annotated[int | None, _option(_TRAINING, "Number of optimizer steps.", DEFAULT_STEPS)]
+_Minutes = Annotated[
+    float | None, _option(_TRAINING, "Instead of --steps: about so long, with steps counted during warm-up.")
+]
+_Window = Annotated[int | None, _option(_TRAINING, "Bytes in one example.", TrainingSettings.window)]
+_Batch = Annotated[int | None, _option(_TRAINING, "Examples in a forward pass.", TrainingSettings.batch)]
+_Accumulate = Annotated[
+    int | None, _option(_TRAINING, "Forward passes whose gradients make one step.", TrainingSettings.accumulate)
+]
+_Lr = Annotated[float | None, _option(_TRAINING, "Peak learning rate.", TrainingSettings.lr)]
+_FinalLr = Annotated[
+    float | None, _option(_TRAINING, "Last learning rate, a fraction of the peak.", TrainingSettings.final_lr)
+]
+_Warmup = Annotated[int | None, _option(_TRAINING, "Steps in which the learning rate rises.", TrainingSettings.warmup)]
+_WeightDecay = Annotated[float | None, _option(_TRAINING, "Decay of matrices.", TrainingSettings.weight_decay)]
+_Beta1 = Annotated[float | None, _option(_TRAINING, "AdamW's memory of gradients.", TrainingSettings.beta1)]
+_Beta2 = Annotated[float | None, _option(_TRAINING, "AdamW's memory of squared gradients.", TrainingSettings.beta2)]
+_Clip = Annotated[float | None, _option(_TRAINING, "Largest gradient norm, 0: any.", TrainingSettings.clip)]
+_Precision = Annotated[str | None, _option(_TRAINING, "fp32, or bf16 (mixed).", TrainingSettings.precision)]
+_Device = Annotated[str | None, _option(_TRAINING, "auto or cpu.", TrainingSettings.device)]
+_Seed = Annotated[int | None, _option(_TRAINING, "Seed of weights, windows and dropout.", TrainingSettings.seed)]
+_Hidden = Annotated[int | None, _option(_MODEL, "Width of the model.", ReformerSizes.hidden)]
+_Layers = Annotated[
+    str | None, _option(_MODEL, "Attention of each layer, local or lsh.", ",".join(ReformerSizes.layers))
+]
+_Heads = Annotated[int | None, _option(_MODEL, "Attention heads.", ReformerSizes.heads)]
+_NumHashes = Annotated[int | None, _option(_MODEL, "Rounds of LSH.", ReformerSizes.num_hashes)]
+_Chunk = Annotated[int | None, _option(_MODEL, "Tokens in a chunk of LSH attention.", ReformerSizes.chunk)]
+_LocalChunk = Annotated[int | None, _option(_MODEL, "Tokens in a chunk of local attention.", ReformerSizes.local_chunk)]
+_Dropout = Annotated[float | None, _option(_MODEL, "Dropout probability.", ReformerSizes.dropout)]
+_Config = Annotated[
+    Path | None, _option(_MODEL, "JSON configuration of any causal model, instead of the options above.")
+]
+_HeldOut = Annotated[
+    float | None, _option(_SAVING, "Fraction of the text, at its end, never trained on.", TrainingSettings.held_out)
+]
+_EvalBytes = Annotated[int | None, _option(_SAVING, "Held-out bytes measured at most.", TrainingSettings.eval_bytes)]
+_EvalEvery = Annotated[int | None, _option(_SAVING, "Steps between measurements.", TrainingSettings.eval_every)]
+_SaveEvery = Annotated[int | None, _option(_SAVING, "Steps between checkpoints.", TrainingSettings.save_every)]
+_Keep = Annotated[int | None, _option(_SAVING, "Checkpoints that stay.", TrainingSettings.keep)]
+_MaxShardSize = Annotated[str | None, _option(_SAVING, "Largest weights file.", TrainingSettings.max_shard_size)]
+
+
 def train(
-    out: Annotated[
-        Path, typer.Option(metavar="OUT", help="Folder for the model, its checkpoints, metrics.jsonl and loss.png.")
-    ],
-    text: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Text file to train on; repeat it for more. Its end is held out."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT; options not given are as saved.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and no progress.")] = False,
-    steps: Annotated[int | None, _option(_TRAINING, "Number of optimizer steps.", DEFAULT_STEPS)] = None,
-    minutes: Annotated[
-        float | None, _option(_TRAINING, "Instead of --steps: about so long, with steps counted during warm-up.")
-    ] = None,
-    window: Annotated[int | None, _option(_TRAINING, "Bytes in one example.", TrainingSettings.window)] = None,
-    batch: Annotated[int | None, _option(_TRAINING, "Examples in a forward pass.", TrainingSettings.batch)] = None,
-    accumulate: Annotated[
-        int | None, _option(_TRAINING, "Forward passes whose gradients make one step.", TrainingSettings.accumulate)
-    ] = None,
-    lr: Annotated[float | None, _option(_TRAINING, "Peak learning rate.", TrainingSettings.lr)] = None,
-    final_lr: Annotated[
-        float | None, _option(_TRAINING, "Last learning rate, a fraction of the peak.", TrainingSettings.final_lr)
-    ] = None,
-    warmup: Annotated[
-        int | None, _option(_TRAINING, "Steps in which the learning rate rises.", TrainingSettings.warmup)
-    ] = None,
-    weight_decay: Annotated[
-        float | None, _option(_TRAINING, "Decay of matrices.", TrainingSettings.weight_decay)
-    ] = None,
-    clip: Annotated[float | None, _option(_TRAINING, "Largest gradient norm, 0: any.", TrainingSettings.clip)] = None,
-    precision: Annotated[str | None, _option(_TRAINING, "fp32, or bf16 (mixed).", TrainingSettings.precision)] = None,
-    device: Annotated[str | None, _option(_TRAINING, "auto or cpu.", TrainingSettings.device)] = None,
-    seed: Annotated[
-        int | None, _option(_TRAINING, "Seed of weights, windows and dropout.", TrainingSettings.seed)
-    ] = None,
-    hidden: Annotated[int | None, _option(_MODEL, "Width of the model.", ReformerSizes.hidden)] = None,
-    layers: Annotated[
-        str | None, _option(_MODEL, "Attention of each layer, local or lsh.", ",".join(ReformerSizes.layers))
-    ] = None,
-    heads: Annotated[int | None, _option(_MODEL, "Attention heads.", ReformerSizes.heads)] = None,
-    num_hashes: Annotated[int | None, _option(_MODEL, "Rounds of LSH.", ReformerSizes.num_hashes)] = None,
-    chunk: Annotated[int | None, _option(_MODEL, "Tokens in an attention chunk.", ReformerSizes.chunk)] = None,
-    dropout: Annotated[float | None, _option(_MODEL, "Dropout probability.", ReformerSizes.dropout)] = None,
-    config: Annotated[
-        Path | None, _option(_MODEL, "JSON configuration of any causal model, instead of the options above.")
-    ] = None,
-    held_out: Annotated[
-        float | None, _option(_SAVING, "Fraction of the text, at its end, never trained on.", TrainingSettings.held_out)
-    ] = None,
-    eval_bytes: Annotated[
-        int | None, _option(_SAVING, "Held-out bytes measured at most.", TrainingSettings.eval_bytes)
-    ] = None,
-    eval_every: Annotated[
-        int | None, _option(_SAVING, "Steps between measurements.", TrainingSettings.eval_every)
-    ] = None,
-    save_every: Annotated[
-        int | None, _option(_SAVING, "Steps between checkpoints.", TrainingSettings.save_every)
-    ] = None,
-    keep: Annotated[int | None, _option(_SAVING, "Checkpoints that stay.", TrainingSettings.keep)] = None,
-    max_shard_size: Annotated[
-        str | None, _option(_SAVING, "Largest weights file.", TrainingSettings.max_shard_size)
-    ] = None,
+    out: _Out,
+    text: _Text = None,
+    resume: _Resume = False,
+    json: _Json = False,
+    steps: _Steps = None,
+    minutes: _Minutes = None,
+    window: _Window = None,
+    batch: _Batch = None,
+    accumulate: _Accumulate = None,
+    lr: _Lr = None,
+    final_lr: _FinalLr = None,
+    warmup: _Warmup = None,
+    weight_decay: _WeightDecay = None,
+    beta1: _Beta1 = None,
+    beta2: _Beta2 = None,
+    clip: _Clip = None,
+    precision: _Precision = None,
+    device: _Device = None,
+    seed: _Seed = None,
+    hidden: _Hidden = None,
+    layers: _Layers = None,
+    heads: _Heads = None,
+    num_hashes: _NumHashes = None,
+    chunk: _Chunk = None,
+    local_chunk: _LocalChunk = None,
+    dropout: _Dropout = None,
+    config: _Config = None,
+    held_out: _HeldOut = None,
+    eval_bytes: _EvalBytes = None,
+    eval_every: _EvalEvery = None,
+    save_every: _SaveEvery = None,
+    keep: _Keep = None,
+    max_shard_size: _MaxShardSize = None,
 ) -> None:
     """Train a byte-level language model on text files."""
     given = {name: value for name, value in locals().items() if value is not None}

@@ -39,7 +39,7 @@ class Refused:
 
 
 _PATH = (str, os.PathLike)
-_STEP_6 = "device maps and offloading are not built yet (issue 6); pass one device as device_map, or none"
+_STEP_6 = "device maps and offloading are not built yet; pass one device as device_map, or none"
 _TF = "only PyTorch checkpoints are read; convert it once with a transformers 4.x that has {0} and save_pretrained"
 _QUANTIZED = "quantized loading is not supported; load in a floating-point dtype, such as dtype='bfloat16'"
 _TENSOR_PARALLEL = "tensor parallelism is not supported"
@@ -71,10 +71,10 @@ LEGACY: dict[str, HubKeyword | NoEffect | Refused] = {
     "load_in_8bit": Refused(_QUANTIZED),
     "load_in_4bit": Refused(_QUANTIZED),
     "quantization_config": Refused(_QUANTIZED, (None,)),
-    "adapter_kwargs": Refused("adapters (PEFT) are not built yet (issue 5)", (None, {})),
-    "adapter_name": Refused("adapters (PEFT) are not built yet (issue 5)", (None, "default")),
-    "attn_implementation": Refused("attention kernels cannot be chosen yet (issue 3)", (None, "eager")),
-    "use_flash_attention_2": Refused("attention kernels cannot be chosen yet (issue 3)"),
+    "adapter_kwargs": Refused("adapters (PEFT) are not built yet", (None, {})),
+    "adapter_name": Refused("adapters (PEFT) are not built yet", (None, "default")),
+    "attn_implementation": Refused("attention kernels cannot be chosen yet", (None, "eager")),
+    "use_flash_attention_2": Refused("attention kernels cannot be chosen yet"),
     "use_kernels": Refused("kernels of the hub are not supported"),
     "tp_plan": Refused(_TENSOR_PARALLEL, (None,)),
     "tp_size": Refused(_TENSOR_PARALLEL, (None,)),

@@ -62,11 +62,11 @@ def single_device(where: str, device_map: Any) -> torch.device:
         if set(device_map) == {""}:
             return single_device(where, device_map[""])
         raise NotImplementedError(
-            f"{where}: a device_map over several devices is not built yet (issue 6); expected None or one device"
+            f"{where}: a device_map over several devices is not built yet; expected None or one device"
         )
     if device_map in (*_DEVICE_MAP_STRATEGIES, "disk"):
         raise NotImplementedError(
-            f"{where}: device_map={device_map!r} is not built yet (issue 6); expected None or one device, such as 'cpu'"
+            f"{where}: device_map={device_map!r} is not built yet; expected None or one device, such as 'cpu'"
         )
     try:
         device = torch.device(device_map)

@@ -51,7 +51,6 @@ def load_pretrained(
         dtype = dtypes.resolve(wanted, config, checkpoint.infos)
         config.dtype = dtype_name(dtype)
         model = construct(model_class, config, *model_args, device="meta", dtype=dtype, **arguments)
-        model.tie_weights()
         plan = _plan(model, checkpoint, options)
         model.load_report = load_into(model, checkpoint, plan, device, strict=options.strict)
     _finish(model, device)

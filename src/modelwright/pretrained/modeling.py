@@ -183,7 +183,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GenerationMixin):
         if getattr(self.config, "pruned_heads", None):
             raise NotImplementedError(
                 f"{type(self).__name__}: config.pruned_heads={self.config.pruned_heads!r}: pruned heads are not built "
-                "yet (issue 5)"
+                "yet"
             )
         if not any(parameter.is_meta for parameter in self.parameters()):
             initialization.initialize(self)

@@ -92,7 +92,7 @@ def _check_keywords(
             raise UnknownArgumentError(f"{where} got an unknown keyword {name!r}.{nearest(name, known)}")
         logger.warning_once(f"{where}: {name} has no effect without push_to_hub.")
     if push_to_hub:
-        raise NotImplementedError(f"{where}: push_to_hub is not built yet (issue 5); save to a folder and upload that")
+        raise NotImplementedError(f"{where}: push_to_hub is not built yet; save to a folder and upload that")
     if token is not None:
         logger.warning_once(f"{where}: token has no effect without push_to_hub.")
     if not save_peft_format:

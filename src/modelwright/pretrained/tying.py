@@ -24,7 +24,7 @@ def tie(model: Any) -> None:
     if getattr(config, "is_encoder_decoder", False) and getattr(config, "tie_encoder_decoder", False):
         raise NotImplementedError(
             f"{type(model).__name__}: config.tie_encoder_decoder=True is not built yet; it comes with "
-            "EncoderDecoderModel (issue 8)"
+            "EncoderDecoderModel"
         )
     for target, source in tied_pairs(model).items():
         parameter = model.get_parameter(source)

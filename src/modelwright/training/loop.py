@@ -27,7 +27,7 @@ from modelwright.training.data import Split, TextBytes, held_out_windows, split_
 from modelwright.training.evaluate import bits_per_byte, held_out_bits
 from modelwright.training.metrics import MetricsFile, Record, peak_rss
 from modelwright.training.optim import learning_rate, make_optimizer
-from modelwright.training.rng import rng_state, seeded, set_rng_state
+from modelwright.training.rng import rng_states, seeded, set_rng_state
 from modelwright.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -297,9 +297,7 @@ class _Run:
         self.evaluation_seconds = time.monotonic() - began
 
     def _save(self) -> None:
-        from accelerate.utils import gather_object
-
-        rng = gather_object([rng_state()])
+        rng = rng_states(self.accelerator)
         if self.accelerator.is_main_process:
             state.save_training(
                 self.out,

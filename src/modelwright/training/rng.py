@@ -4,12 +4,16 @@ The process's own streams are given back as they were: a training does not resee
 """
 
 import contextlib
+import io
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def rng_state() -> dict[str, Any]:
@@ -21,6 +25,18 @@ def rng_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (str(kind), torch.from_numpy(np.array(keys)), int(position), int(has_gauss), float(gauss)),
     }
+
+
+def rng_states(accelerator: "Accelerator") -> list[dict[str, Any]]:
+    """Return the state of every process of `accelerator`, in the order of their ranks, on each of them."""
+    from accelerate.utils import gather_object
+
+    if accelerator.num_processes == 1:
+        return [rng_state()]
+    # As bytes: torch cannot unpickle a generator's state that another process has sent as an object.
+    own = io.BytesIO()
+    torch.save(rng_state(), own)
+    return [torch.load(io.BytesIO(data), weights_only=True) for data in gather_object([own.getvalue()])]
 
 
 def set_rng_state(state: dict[str, Any]) -> None:

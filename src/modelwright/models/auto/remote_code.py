@@ -17,7 +17,7 @@ def refuse_remote_code(owner: str, place: str, files_say: Mapping[str, Any], tru
     names = files_say.get("auto_map")
     if trust and names:
         raise NotImplementedError(
-            f"{owner}: {place} brings its own code ({names!r}); running it is not built yet (issue 5), with or without "
+            f"{owner}: {place} brings its own code ({names!r}); running it is not built yet, with or without "
             f"trust_remote_code=True. Import the class yourself and call {owner}.register()"
         )
     if names and not known:

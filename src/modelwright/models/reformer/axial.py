@@ -95,7 +95,7 @@ class ReformerEmbeddings(nn.Module):
     ) -> None:
         super().__init__()
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, **factory)
+        self.word_embeddings: nn.Module = nn.Embedding(config.vocab_size, config.hidden_size, **factory)
         kind = AxialPositionEmbeddings if config.axial_pos_embds else PositionEmbeddings
         self.position_embeddings = kind(config, **factory)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)

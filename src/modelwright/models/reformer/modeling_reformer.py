@@ -97,7 +97,7 @@ class ReformerModel(ReformerPreTrainedModel):
         """Return the word embeddings."""
         return self.embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the word embeddings."""
         self.embeddings.word_embeddings = value
 
@@ -312,7 +312,8 @@ class ReformerModelWithLMHead(ReformerPreTrainedModel):
         )
         return result if return_dict else result.to_tuple()
 
-    def prepare_inputs_for_generation(
+    # Narrower than the base on purpose: generate() refuses what is not named here.
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
