@@ -155,6 +155,7 @@ def test_resumed_equals_uninterrupted(trainer: Trainer) -> None:
     assert result.steps == 40
     again, model = trainer("b", resume=True)  # already at the last step: measures and writes the same again
     assert again.held_out_bits == result.held_out_bits
+    assert trainer.curve("a") == trainer.curve("b")
     assert same_weights(model, whole)
 
 

@@ -50,9 +50,8 @@ def describe(checkpoint: Path) -> dict[str, Any]:
     Keys that differ in a layer number only, with the same dtype and shape, are one entry: `layers.{0..5}.weight`.
     Raises RepoError for a folder without weights, CheckpointError for damaged headers.
     """
-    from modelwright.checkpoint.headers import bytes_by_dtype
+    from modelwright.checkpoint.inspect import summarise
     from modelwright.checkpoint.open import open_checkpoint
-    from modelwright.checkpoint.report import merge_keys
     from modelwright.config.json_file import read_json
     from modelwright.hub.names import CONFIG_NAME
     from modelwright.hub.open import open_repo
@@ -60,28 +59,10 @@ def describe(checkpoint: Path) -> dict[str, Any]:
     repo = open_repo(checkpoint)
     config = read_json(repo.path(CONFIG_NAME)) if repo.has(CONFIG_NAME) else {}
     with open_checkpoint(repo) as opened:
-        infos = dict(opened.infos)
-        files = {path.name: path.stat().st_size for path in opened.files}
-    alike: dict[tuple[str, tuple[int, ...]], list[str]] = {}
-    for name, info in infos.items():
-        alike.setdefault((_plain(info.dtype), tuple(info.shape)), []).append(name)
-    keys = [
-        {"name": merged, "dtype": dtype, "shape": list(shape)}
-        for (dtype, shape), names in alike.items()
-        for merged in merge_keys(names)
-    ]
+        summary = summarise(opened).to_dict()
     return {
         "checkpoint": str(checkpoint),
         "model_type": config.get("model_type"),
         "architectures": config.get("architectures") or [],
-        "parameters": sum(info.numel for info in infos.values()),
-        "tensors": len(infos),
-        "bytes": sum(info.nbytes for info in infos.values()),
-        "bytes_by_dtype": {_plain(dtype): size for dtype, size in bytes_by_dtype(infos).items()},
-        "files": files,
-        "keys": sorted(keys, key=lambda key: str(key["name"])),
+        **summary,
     }
-
-
-def _plain(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")

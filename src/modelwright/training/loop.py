@@ -194,8 +194,8 @@ class _Run:
                 self._evaluate()
             if last or self.step % self.settings.save_every == 0:
                 self._save()
-        if math.isnan(self.held_out_bits):  # resumed at the last step
-            self._evaluate()
+        if not self.step_seconds:  # resumed at the last step, whose measurement is recorded already
+            self._evaluate(tell=False)
         if self.accelerator.is_main_process:
             self.bare_model.save_pretrained(self.out, max_shard_size=self.settings.max_shard_size)  # type: ignore[operator]
             self.tokenizer.save_pretrained(self.out)
@@ -274,12 +274,17 @@ class _Run:
         per_step = statistics.median(self.step_seconds[1:] or self.step_seconds)
         per_step += self.evaluation_seconds / settings.eval_every
         left = settings.minutes * 60 - self._seconds() - self.evaluation_seconds
-        total = torch.tensor(self.step + max(1, int(left / per_step)), device=self.accelerator.device)
-        if self.accelerator.num_processes > 1:
-            torch.distributed.broadcast(total, src=0)
-        return int(total)
+        return int(self._from_main(self.step + max(1, int(left / per_step))))
 
-    def _evaluate(self) -> None:
+    def _from_main(self, value: float) -> float:
+        """Return the main process's `value` on every process."""
+        if self.accelerator.num_processes == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=self.accelerator.device)
+        torch.distributed.broadcast(shared, src=0)
+        return float(shared)
+
+    def _evaluate(self, *, tell: bool = True) -> None:
         began = time.monotonic()
         if self.accelerator.is_main_process:
             self.held_out_bits = held_out_bits(
@@ -290,10 +295,11 @@ class _Run:
                 batch=self.settings.batch,
                 device=self.accelerator.device,
             )
-            if not math.isfinite(self.held_out_bits):
-                raise DivergedError(f"Held-out text at step {self.step}: the loss is {self.held_out_bits}: {_ADVICE}")
+        self.held_out_bits = self._from_main(self.held_out_bits)
+        if not math.isfinite(self.held_out_bits):
+            raise DivergedError(f"Held-out text at step {self.step}: the loss is {self.held_out_bits}: {_ADVICE}")
+        if tell:
             self._tell("held_out", bits_per_byte=self.held_out_bits)
-        self.accelerator.wait_for_everyone()
         self.evaluation_seconds = time.monotonic() - began
 
     def _save(self) -> None:
