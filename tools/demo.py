@@ -22,7 +22,7 @@ from modelwright.core.errors import ModelwrightError
 # tokens soon learn to look at the few bytes before (with chunks of 64 the same steps stay at what one byte tells).
 SIZES = {"hidden": 128, "layers": ("local", "local", "lsh", "local"), "heads": 4, "chunk": 64, "local_chunk": 4}
 SETTINGS = {"window": 4096, "batch": 1, "lr": 3e-3, "warmup": 20, "eval_every": 100}
-SHARD = "2MB"  # small, so that the demo saves several weights files
+SHARD = "1MB"  # small, so that the demo saves several weights files
 PROMPT = "The with statement"
 
 

@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modelwright.nn.precision import at_least_float32
+
 
 class LayerNorm(nn.LayerNorm):
     """Layer normalisation that computes in fp32 and returns the dtype of its weight.
@@ -13,7 +15,7 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input, in the weight's dtype."""
-        weight = None if self.weight is None else self.weight.float()
-        bias = None if self.bias is None else self.bias.float()
-        normed = F.layer_norm(input.float(), self.normalized_shape, weight, bias, self.eps)
+        weight = None if self.weight is None else at_least_float32(self.weight)
+        bias = None if self.bias is None else at_least_float32(self.bias)
+        normed = F.layer_norm(at_least_float32(input), self.normalized_shape, weight, bias, self.eps)
         return normed if self.weight is None else normed.to(self.weight.dtype)

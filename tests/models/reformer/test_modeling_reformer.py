@@ -136,6 +136,89 @@ class TestReversibleStack:
         for name, parameter in model.named_parameters():
             assert torch.allclose(parameter.grad, separate[0][name] + separate[1][name], atol=1e-6), name
 
+    def test_a_module_put_into_a_layer_may_draw_random_numbers(self):
+        class Adapted(torch.nn.Module):
+            def __init__(self, base):
+                super().__init__()
+                self.base = base
+                self.down = torch.nn.Linear(base.in_features, 2, bias=False)
+                self.up = torch.nn.Linear(2, base.out_features, bias=False)
+                self.dropout = torch.nn.Dropout(0.5)
+
+            def forward(self, x):
+                return self.base(x) + self.up(self.down(self.dropout(x)))
+
+        model = build(**QUIET).train()
+        for layer in model.reformer.encoder.layers:
+            layer.feed_forward.dense.dense = Adapted(layer.feed_forward.dense.dense)
+            layer.attention.self_attention.value = Adapted(layer.attention.self_attention.value)
+        loss, reversible = gradients(model, ids())
+        plain_loss, plain = gradients(model, ids(), output_hidden_states=True)
+        assert torch.equal(loss, plain_loss)
+        assert_same_gradients(plain, reversible)
+        torch.manual_seed(3)
+        loss = model(ids(), labels=ids()).loss
+        before = torch.get_rng_state()
+        loss.backward()
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_parameters_given_by_functional_call_get_the_gradients(self):
+        model = build(**QUIET).train()
+        other = {name: (1.3 * p.detach()).requires_grad_() for name, p in model.named_parameters()}
+        loss = torch.func.functional_call(model, other, (), {"input_ids": ids(), "labels": ids()}).loss
+        found = torch.autograd.grad(loss, list(other.values()))
+        model.load_state_dict({name: p.detach() for name, p in other.items()})
+        expected_loss, expected = gradients(model, ids())
+        assert torch.equal(loss.detach(), expected_loss)
+        assert_same_gradients(expected, dict(zip(other, found, strict=True)))
+
+    def test_what_needs_a_gradient_is_decided_by_the_forward(self):
+        model = build(**QUIET).train()
+        _, expected = gradients(model, ids())
+        model.zero_grad()
+        attention = model.reformer.encoder.layers[0].attention.self_attention
+        loss = model(ids(), labels=ids()).loss
+        attention.query.weight.requires_grad_(False)
+        loss.backward()
+        name = "reformer.encoder.layers.0.attention.self_attention.key.weight"
+        assert torch.allclose(attention.key.weight.grad, expected[name], atol=1e-7)
+
+    def test_hooks_on_parameters_see_the_gradient_once(self):
+        model = build(**QUIET).train()
+        _, expected = gradients(model, ids())
+        model.zero_grad()
+        weight, calls = model.reformer.encoder.layers[1].attention.self_attention.value.weight, []
+
+        def halve(gradient):
+            calls.append(1)
+            return gradient / 2
+
+        weight.register_hook(halve)
+        model(ids(), labels=ids()).loss.backward()
+        assert len(calls) == 1
+        name = "reformer.encoder.layers.1.attention.self_attention.value.weight"
+        assert torch.allclose(weight.grad, expected[name] / 2, atol=1e-8)
+
+    def test_masks_may_be_reused_before_the_backward(self):
+        model = build(**QUIET).train()
+        mask, head_mask = torch.ones(2, 64, dtype=torch.bool), torch.tensor([1.0, 0.5])
+        mask[0, 50:] = False
+        _, expected = gradients(model, ids(), attention_mask=mask.clone(), head_mask=head_mask.clone())
+        model.zero_grad()
+        loss = model(ids(), labels=ids(), attention_mask=mask, head_mask=head_mask).loss
+        mask.fill_(True)
+        head_mask.fill_(0.0)
+        loss.backward()
+        assert_same_gradients(expected, {name: p.grad for name, p in model.named_parameters()})
+
+    def test_a_layer_in_evaluation_mode_has_no_dropout(self):
+        model = build(hash_seed=0).train()
+        model.reformer.encoder.eval()
+        model.reformer.embeddings.eval()
+        torch.manual_seed(0)
+        with torch.no_grad():
+            assert torch.equal(model(ids()).logits, model.eval()(ids()).logits)
+
     def test_backward_after_an_in_place_update_is_refused(self):
         model = build(**QUIET).train()
         loss = model(ids(), labels=ids()).loss
@@ -260,6 +343,20 @@ class TestPrecision:
             assert model(ids()).logits.dtype == torch.bfloat16
         assert seen[0].dtype == torch.float32
 
+    def test_double_precision_is_double(self):
+        model = build(**QUIET, attn_layers=["local", "lsh"]).double().train()
+        _, found = gradients(model, ids())
+        weight = model.reformer.encoder.layers[0].attention.self_attention.value.weight
+        direction = torch.randn(weight.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        losses = []
+        with torch.no_grad():
+            for sign in (1, -2):
+                weight.add_(direction, alpha=sign * 1e-6)
+                losses.append(model(ids(), labels=ids()).loss)
+        numeric = (losses[0] - losses[1]) / 2e-6
+        analytic = (found["reformer.encoder.layers.0.attention.self_attention.value.weight"] * direction).sum()
+        assert abs(numeric - analytic) < 1e-6 * abs(analytic)
+
 
 class TestLengths:
     @pytest.mark.parametrize("length", [9, 20, 63])
@@ -314,6 +411,17 @@ class TestLengths:
             assert torch.allclose(whole(ids()).logits, chunked(ids()).logits, atol=1e-6)
 
 
+class TestOutputEmbeddings:
+    def test_the_bias_follows_the_size(self):
+        model = build(**QUIET).eval()
+        torch.nn.init.ones_(model.lm_head.bias)
+        model.set_output_embeddings(torch.nn.Linear(32, 53, bias=False))
+        assert model(ids()).logits.shape == (2, 64, 53)
+        assert model.lm_head.bias.tolist() == [1.0] * 50 + [0.0] * 3
+        model.set_output_embeddings(torch.nn.Linear(32, 40, bias=False))
+        assert model(ids()).logits.shape == (2, 64, 40)
+
+
 class TestNumberOfBuckets:
     def test_training_writes_the_choice_and_evaluation_does_not(self):
         model = build(num_buckets=None).eval()
@@ -330,6 +438,16 @@ class TestNumberOfBuckets:
         assert torch.isfinite(three)
         assert three != four
         assert gradients(build(**{**QUIET, "num_hashes": 4}).train(), ids())[0] == four
+
+    def test_padding_to_a_whole_chunk_needs_no_positions(self):
+        model = build(**QUIET, axial_pos_shape=[6, 10], max_position_embeddings=60).eval()
+        assert model(ids(1, 58)).logits.shape == (1, 58, 50)
+        assert model.generate(ids(1, 50), max_new_tokens=10, eos_token_id=None).shape == (1, 60)
+
+    def test_generation_knows_the_real_number_of_positions(self):
+        model = build(**QUIET, axial_pos_shape=[4, 4]).eval()
+        with pytest.raises(InputError, match="sees at most 16 positions"):
+            model.generate(ids(1, 10), max_new_tokens=10)
 
 
 class TestErrors:

@@ -85,10 +85,7 @@ class PositionEmbeddings(nn.Module):
 
 
 class ReformerEmbeddings(nn.Module):
-    """Word embeddings (with dropout) plus position embeddings.
-
-    Raises InputError if the sequence has more tokens than there are positions.
-    """
+    """Word embeddings (with dropout) plus position embeddings; raises InputError for positions that do not exist."""
 
     def __init__(
         self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -100,6 +97,15 @@ class ReformerEmbeddings(nn.Module):
         self.position_embeddings = kind(config, **factory)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
+    def check_length(self, length: int) -> None:
+        """Raise InputError if a text of `length` tokens has more than there are positions."""
+        limit = self.position_embeddings.num_positions
+        if length > limit:
+            raise InputError(
+                f"Reformer: expected at most {limit} tokens (its number of position embeddings), got {length}; "
+                f"cut the sequence or make a model with a larger axial_pos_shape or max_position_embeddings"
+            )
+
     def forward(
         self, input_ids_BL: Tensor | None, position_ids_BL: Tensor | None, inputs_embeds_BLE: Tensor | None
     ) -> Tensor:
@@ -107,11 +113,6 @@ class ReformerEmbeddings(nn.Module):
         words_BLE: Tensor = self.word_embeddings(input_ids_BL) if inputs_embeds_BLE is None else inputs_embeds_BLE
         length = words_BLE.shape[1]
         limit = self.position_embeddings.num_positions
-        if length > limit:
-            raise InputError(
-                f"Reformer: expected at most {limit} tokens (its number of position embeddings), got {length}; "
-                f"cut the sequence or make a model with a larger axial_pos_shape or max_position_embeddings"
-            )
         if position_ids_BL is None:
             position_ids_BL = torch.arange(length, device=words_BLE.device).unsqueeze(0)
         elif position_ids_BL.numel() and not 0 <= int(position_ids_BL.min()) <= int(position_ids_BL.max()) < limit:

@@ -14,14 +14,13 @@ class ForwardCall:
     """The constants of one forward call.
 
     `key_mask` (B, L) is True at tokens that may be attended to, or None if all may. `seed` comes from one draw of
-    torch's own stream; `training` switches dropout on.
+    torch's own stream.
     """
 
     key_mask: Tensor | None
     num_hashes: int
     num_buckets: int | list[int] | None
     seed: int
-    training: bool
     return_attentions: bool = False
 
 
@@ -29,10 +28,11 @@ class ForwardCall:
 class LayerCall:
     """What belongs to one layer in one forward call: its row (H,) of the head mask, and its sorted token order.
 
-    The order is set by the first pass and kept for the replay.
+    `training` switches dropout on. The order is set by the first pass and kept for the replay.
     """
 
     index: int
+    training: bool
     head_mask: Tensor | None = None
     order: Tensor | None = field(default=None, repr=False)
 
@@ -42,4 +42,4 @@ class LayerCall:
 
     def generator(self, call: ForwardCall, site: str, device: torch.device) -> torch.Generator | None:
         """Return the generator for dropout at that site, or None in evaluation."""
-        return self.seeded(call, site, device) if call.training else None
+        return self.seeded(call, site, device) if self.training else None

@@ -10,6 +10,7 @@ from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.layer import ReformerLayer
 from modelwright.models.reformer.reversible import reversible_stack, run_layer
 from modelwright.nn.norm import LayerNorm
+from modelwright.nn.precision import at_least_float32
 
 
 class ReformerEncoder(nn.Module):
@@ -30,13 +31,16 @@ class ReformerEncoder(nn.Module):
         self, embedded: Tensor, call: ForwardCall, head_mask: Tensor | None, *, output_hidden_states: bool
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
         """Return the normed streams, and per layer the hidden states and attentions that were asked for."""
-        calls = [LayerCall(index, None if head_mask is None else head_mask[index]) for index in range(len(self.layers))]
+        calls = [
+            LayerCall(index, block.training, None if head_mask is None else head_mask[index])
+            for index, block in enumerate(self.layers)
+        ]
         hidden_states, attentions = [embedded], []
-        x1 = x2 = embedded.float()
+        x1 = x2 = at_least_float32(embedded)
         masked_with_grad = head_mask is not None and head_mask.requires_grad
         keep = output_hidden_states or call.return_attentions or masked_with_grad
         if torch.is_grad_enabled() and not keep:
-            x1, x2 = reversible_stack(list(self.layers), x1, call, calls)  # type: ignore[arg-type]
+            x1, x2 = reversible_stack(list(self.layers), x1, call, calls)
         else:
             for block, layer in zip(self.layers, calls, strict=True):
                 x1, x2, probs = run_layer(block, x1, x2, call, layer)  # type: ignore[arg-type]

@@ -84,13 +84,3 @@ class ReformerLayer(nn.Module):
         super().__init__()
         self.attention = ReformerAttention(config, kind, device=device, dtype=dtype)
         self.feed_forward = ReformerFeedForward(config, device=device, dtype=dtype)
-
-    def attend(self, x2: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor]:
-        """Return the update of the first stream and the attention probabilities."""
-        update, probs = self.attention(x2, call, layer)
-        return update, probs
-
-    def feed(self, y1: Tensor, call: ForwardCall, layer: LayerCall) -> Tensor:
-        """Return the update of the second stream."""
-        update: Tensor = self.feed_forward(y1, call, layer)
-        return update

@@ -22,6 +22,7 @@ from modelwright.models.reformer.windows import (
     merge_heads,
     split_heads,
 )
+from modelwright.nn.precision import at_least_float32
 
 
 class _Permute(torch.autograd.Function):
@@ -78,7 +79,7 @@ def unit_keys(qk: Tensor, epsilon: float = 1e-6) -> Tensor:
 
     This is the normalised key of the paper with attention's 1/sqrt(D) folded in: scores need no further scale.
     """
-    x = qk.float()
+    x = at_least_float32(qk)
     inverse = torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + epsilon) * qk.shape[-1] ** -0.5
     keys: Tensor = x * inverse
     return keys.to(qk.dtype)

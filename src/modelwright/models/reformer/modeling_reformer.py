@@ -137,6 +137,7 @@ class ReformerModel(ReformerPreTrainedModel):
         if num_hashes < 1:
             raise InputError(f"num_hashes: expected a positive number of hash rounds, got {num_hashes}")
         batch, length = given.shape[:2]
+        self.embeddings.check_length(length)
         key_mask = _key_mask(attention_mask, batch, length)
         padding = self._padding(length)
         if padding:
@@ -145,13 +146,12 @@ class ReformerModel(ReformerPreTrainedModel):
             )
         embedded = self.embeddings(input_ids, position_ids, inputs_embeds)
         hashing = self.lsh_chunk_length is not None and embedded.shape[1] > self.lsh_chunk_length
-        draws = self.training or (hashing and self.draws_rotations)
+        draws = any(layer.training for layer in self.encoder.layers) or (hashing and self.draws_rotations)
         call = ForwardCall(
             key_mask=key_mask,
             num_hashes=num_hashes,
             num_buckets=self._num_buckets(embedded.shape[1]) if hashing else None,
             seed=int(torch.randint(2**62, ())) if draws else 0,
-            training=self.training,
             return_attentions=output_attentions,
         )
         last, hidden_states, attentions = self.encoder(
@@ -198,9 +198,10 @@ class ReformerModel(ReformerPreTrainedModel):
             inputs_embeds = torch.cat([inputs_embeds, self.embeddings.word_embeddings(pads)], dim=1)
         if input_ids is not None:
             input_ids = F.pad(input_ids, (0, padding), value=pad_id)
-        if position_ids is not None:
-            # Masked tokens need a position that exists, and it does not matter which.
-            position_ids = F.pad(position_ids, (0, padding), value=0)
+        if position_ids is None:
+            position_ids = torch.arange(given.shape[1], device=given.device).unsqueeze(0)
+        # Masked tokens need a position that exists, and it does not matter which.
+        position_ids = F.pad(position_ids, (0, padding), value=0)
         return input_ids, inputs_embeds, position_ids, F.pad(key_mask, (0, padding), value=False)
 
     def _num_buckets(self, length: int) -> int | list[int]:
@@ -266,8 +267,12 @@ class ReformerModelWithLMHead(ReformerPreTrainedModel):
         return self.lm_head.decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Replace the output projection, and the bias by the projection's own size if that changed."""
+        """Replace the output projection; the bias is cut, or continued with zeros, to the same number of tokens."""
         self.lm_head.decoder = new_embeddings  # type: ignore[assignment]
+        size, bias = self.lm_head.decoder.weight.shape[0], self.lm_head.bias
+        if size != len(bias):
+            resized = F.pad(bias.detach(), (0, size - len(bias)))
+            self.lm_head.bias = nn.Parameter(resized, requires_grad=bias.requires_grad)
 
     def forward(
         self,
@@ -332,6 +337,9 @@ class ReformerModelWithLMHead(ReformerPreTrainedModel):
             inputs["attention_mask"] = attention_mask.gather(1, order)
         return inputs
 
+    def _position_limit(self) -> int | None:
+        return self.reformer.embeddings.position_embeddings.num_positions
+
     def _next_token_logits(self, outputs: Any, inputs: dict[str, Any]) -> Tensor:
         """Return the scores [batch, V] after the last token of each row's text."""
         logits: Tensor = outputs.logits
@@ -349,7 +357,7 @@ def _key_mask(attention_mask: Tensor | None, batch: int, length: int) -> Tensor 
         raise InputError(
             f"Reformer: expected an attention_mask of shape ({batch}, {length}), got {tuple(attention_mask.shape)}"
         )
-    mask = attention_mask.bool()
+    mask = attention_mask != 0  # A copy: the caller may reuse the tensor before the backward.
     return None if bool(mask.all()) else mask
 
 
@@ -357,6 +365,7 @@ def _head_mask(head_mask: Tensor | None, num_layers: int, num_heads: int) -> Ten
     """Return the head mask as (layers, H); raises InputError for another shape than that or (H,)."""
     if head_mask is None:
         return None
+    head_mask = head_mask.clone()  # The caller may reuse the tensor before the backward.
     if head_mask.shape == (num_heads,):
         return head_mask.expand(num_layers, num_heads)
     if head_mask.shape == (num_layers, num_heads):

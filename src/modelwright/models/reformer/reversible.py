@@ -10,53 +10,112 @@ F is attention, G the feed-forward network. Source: Gomez et al. 2017; Kitaev et
 Both streams are kept in fp32 whatever the blocks compute in: subtracting must give back what was added.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.func import functional_call
 
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 
 
 class ReversibleLayer(Protocol):
-    """A layer of two residual branches, each a function of its stream that computes the same when called again."""
+    """A layer of two residual branches, each called as module(stream, call, layer).
 
-    attention: nn.Module
-    feed_forward: nn.Module
+    Attention returns what is added to the first stream, and its probabilities; the feed-forward network returns what is
+    added to the second. Both must compute the same when called again with the same arguments.
+    """
 
-    def attend(self, x2: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor]:
-        """Branch F: return what is added to the first stream, and attention probabilities."""
-
-    def feed(self, y1: Tensor, call: ForwardCall, layer: LayerCall) -> Tensor:
-        """Branch G: return what is added to the second stream."""
+    attention: Callable[[Tensor, ForwardCall, LayerCall], tuple[Tensor, Tensor]]
+    feed_forward: Callable[[Tensor, ForwardCall, LayerCall], Tensor]
 
 
 def run_layer(
     block: ReversibleLayer, x1: Tensor, x2: Tensor, call: ForwardCall, layer: LayerCall
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return both streams after one layer, and its attention probabilities."""
-    update, probs = block.attend(x2, call, layer)
+    update, probs = block.attention(x2, call, layer)
     y1 = x1 + update
-    return y1, x2 + block.feed(y1, call, layer), probs
+    return y1, x2 + block.feed_forward(y1, call, layer), probs
 
 
 def reversible_stack(
-    blocks: Sequence[ReversibleLayer], x: Tensor, call: ForwardCall, layers: Sequence[LayerCall]
+    blocks: Sequence[Any], x: Tensor, call: ForwardCall, layers: Sequence[LayerCall]
 ) -> tuple[Tensor, Tensor]:
-    """Run `blocks` on two streams that both start as `x`, storing only the result; return both streams.
+    """Run `blocks` (ReversibleLayers) on two streams that both start as `x`, storing the result only; return both.
 
-    Gradients of `x` and of the parameters are ordinary autograd results: they work with `torch.autograd.grad`, with
-    frozen parts and with several forwards before one backward. Second derivatives are not supported.
+    Gradients of `x` and of the parameters are ordinary autograd results: they work with `torch.autograd.grad`,
+    `torch.func.functional_call`, tensor hooks, frozen parts, and several forwards before one backward. Modules put into
+    a layer may draw from torch's own stream; they draw the same again. Second derivatives are not supported.
     """
-    parameters = [p for block in blocks for p in _trainable(block.attention) + _trainable(block.feed_forward)]
-    y1, y2 = _ReversibleStack.apply(blocks, call, layers, x, *parameters)  # type: ignore[no-untyped-call]
+    branches = [
+        _Branch(module, layer, [name for name, _ in module.named_parameters()])
+        for block, layer in zip(blocks, layers, strict=True)
+        for module in (block.attention, block.feed_forward)
+    ]
+    parameters = [parameter for branch in branches for _, parameter in branch.module.named_parameters()]
+    y1, y2 = _ReversibleStack.apply(branches, call, x, *parameters)  # type: ignore[no-untyped-call]
     return y1, y2
 
 
-def _trainable(module: nn.Module) -> list[Tensor]:
-    return [p for p in module.parameters() if p.requires_grad]
+@dataclass
+class _Branch:
+    """One branch of one layer as it ran: `rng` is the state of torch's stream before it, if it drew from it."""
+
+    module: nn.Module
+    layer: LayerCall
+    names: list[str]
+    rng: list[Tensor] | None = None
+
+    def run(self, stream: Tensor, call: ForwardCall) -> Tensor:
+        """Return the update, and note whether torch's own stream was used."""
+        before = _rng_state(stream.device)
+        update = _update(self.module(stream, call, self.layer))
+        if not all(map(torch.equal, before, _rng_state(stream.device))):
+            self.rng = before
+        return update
+
+    def replay(
+        self, stream: Tensor, call: ForwardCall, parameters: Sequence[Tensor], needed: Sequence[bool], grad: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """Run again with the parameters of the first time; return update, and gradients of stream and parameters."""
+        stream = stream.detach().requires_grad_()
+        # Copies of their own: hooks on the real ones must see the gradient once, when it arrives there.
+        own = [parameter.detach().requires_grad_(need) for parameter, need in zip(parameters, needed, strict=True)]
+        with torch.enable_grad(), _rng_from(self.rng, stream.device):
+            named = dict(zip(self.names, own, strict=True))
+            update = _update(functional_call(self.module, named, (stream, call, self.layer)))
+        wanted = [parameter for parameter in own if parameter.requires_grad]
+        step, *found = torch.autograd.grad(update, [stream, *wanted], grad, allow_unused=True)
+        rest = iter(found)
+        return update.detach(), step, [next(rest) if need else None for need in needed]
+
+
+def _update(result: Any) -> Tensor:
+    update: Tensor = result[0] if isinstance(result, tuple) else result
+    return update
+
+
+def _rng_state(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+@contextmanager
+def _rng_from(states: list[Tensor] | None, device: torch.device) -> Iterator[None]:
+    """Let torch's stream continue from `states` in the block, and give it back as it was."""
+    if states is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.set_rng_state(states[0])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(states[1], device)
+        yield
 
 
 class _SameAutocast:
@@ -77,49 +136,31 @@ class _SameAutocast:
 class _ReversibleStack(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        blocks: Sequence[ReversibleLayer],
-        call: ForwardCall,
-        layers: Sequence[LayerCall],
-        x: Tensor,
-        *parameters: Tensor,
+        ctx: Any, branches: Sequence[_Branch], call: ForwardCall, x: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        ctx.blocks, ctx.call, ctx.layers = blocks, call, layers
-        ctx.autocast = _SameAutocast(x.device.type)
-        x1 = x2 = x
+        ctx.branches, ctx.call, ctx.autocast = branches, call, _SameAutocast(x.device.type)
+        moved = read = x
         with ctx.autocast():
-            for block, layer in zip(blocks, layers, strict=True):
-                x1, x2, _ = run_layer(block, x1, x2, call, layer)
+            for branch in branches:
+                # Each branch reads one stream and moves the other; the next one does it the other way round.
+                moved, read = read, moved + branch.run(read, call)
         # Saving the parameters costs nothing and lets autograd refuse a backward after they were changed in place.
-        ctx.save_for_backward(x1, x2, *parameters)
-        return x1, x2
+        ctx.save_for_backward(moved, read, *parameters)
+        return moved, read
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad1: Tensor, grad2: Tensor) -> tuple[Tensor | None, ...]:
-        y1, y2, *_ = ctx.saved_tensors
+    def backward(ctx: Any, grad_read: Tensor, grad_moved: Tensor) -> tuple[Tensor | None, ...]:
+        read, moved, *parameters = ctx.saved_tensors
+        needed = ctx.needs_input_grad[3:]
         grads: list[Tensor | None] = []
-        for block, layer in zip(reversed(ctx.blocks), reversed(ctx.layers), strict=True):
-            update, step, feed_grads = _branch(
-                lambda y, b=block, s=layer: b.feed(y, ctx.call, s), y1, grad2, block.feed_forward, ctx.autocast
-            )
-            y2 = y2 - update
-            grad1 = grad1 + step
-            update, step, attention_grads = _branch(
-                lambda x, b=block, s=layer: b.attend(x, ctx.call, s)[0], y2, grad1, block.attention, ctx.autocast
-            )
-            y1 = y1 - update
-            grad2 = grad2 + step
-            grads = [*attention_grads, *feed_grads, *grads]
-        return None, None, None, grad1 + grad2, *grads
-
-
-def _branch(
-    function: Any, stream: Tensor, grad: Tensor, module: nn.Module, autocast: _SameAutocast
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Recompute one branch; return its output, the gradient of its input and those of its trainable parameters."""
-    stream = stream.detach().requires_grad_()
-    with torch.enable_grad(), autocast():
-        output = function(stream)
-    step, *rest = torch.autograd.grad(output, [stream, *_trainable(module)], grad, allow_unused=True)
-    return output.detach(), step, rest
+        end = len(parameters)
+        for branch in reversed(ctx.branches):
+            start = end - len(branch.names)
+            with ctx.autocast():
+                update, step, own = branch.replay(read, ctx.call, parameters[start:end], needed[start:end], grad_moved)
+            # Back to before this branch, where the two streams had each other's part.
+            read, moved = moved - update, read
+            grad_read, grad_moved = grad_moved, grad_read + step
+            grads, end = [*own, *grads], start
+        return None, None, grad_read + grad_moved, *grads

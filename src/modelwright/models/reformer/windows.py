@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from modelwright.nn.dropout import seeded_dropout
+from modelwright.nn.precision import at_least_float32
 
 # Added to a score: the first is beyond every real score, the second beyond the first, so that a token which sees
 # nothing else sees itself, and masked keys only where there is nothing at all. Both are added in fp32.
@@ -65,7 +66,8 @@ def attend_in_windows(
     `bias_GCQW` is added to the scores and broadcasts; the scores are not scaled here. `head_scale_G` multiplies the
     probabilities (a head mask). Softmax and logsumexp are in fp32 whatever the dtype of q.
     """
-    scores = torch.matmul(q_GCQD, k_GCWD.transpose(-1, -2)).float()
+    scores = torch.matmul(q_GCQD, k_GCWD.transpose(-1, -2))
+    scores = at_least_float32(scores)
     if bias_GCQW is not None:
         scores = scores.add_(bias_GCQW)
     lse = None
