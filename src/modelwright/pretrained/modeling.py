@@ -194,9 +194,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
 
         On meta nothing is initialised.
         """
-        if self.config.pruned_heads:
-            # Again by every model around the first: a layer leaves out what it has pruned.
-            self.base_model._prune_heads(self.config.pruned_heads)
+        pruning.prune_as_configured(self)
         if not any(parameter.is_meta for parameter in self.parameters()):
             initialization.initialize(self)
         self.tie_weights()

@@ -12,19 +12,33 @@ from modelwright.core.errors import InputError
 
 def prune_heads(model: Any, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
     """Prune; documented at `PreTrainedModel.prune_heads`."""
-    where = f"{type(model).__name__}.prune_heads"
-    wanted = _checked(where, model, heads_to_prune)
-    base = model.base_model
-    cut = getattr(base, "_prune_heads", None)
-    if cut is None:
-        reason = type(base)._pruning_refusal or "its attention has no heads that can be taken out one by one"
-        raise NotImplementedError(f"{where}: heads of {type(base).__name__} cannot be pruned: {reason}.")
-    cut(wanted)
+    wanted = _cut(f"{type(model).__name__}.prune_heads", model, heads_to_prune)
     config = model.config
     config.pruned_heads = {
         **config.pruned_heads,
         **{layer: sorted({*config.pruned_heads.get(layer, ()), *heads}) for layer, heads in wanted.items()},
     }
+
+
+def prune_as_configured(model: Any) -> None:
+    """Prune what `config.pruned_heads` names, of a model that is being built.
+
+    Every model around the base model does so again; layers leave out what they have pruned. Raises as `prune_heads`.
+    """
+    if model.config.pruned_heads:
+        _cut(f"{type(model).__name__}: config.pruned_heads", model, model.config.pruned_heads)
+
+
+def _cut(where: str, model: Any, heads_to_prune: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
+    """Check the heads and let the base model cut them; return them sorted."""
+    base = model.base_model
+    cut = getattr(base, "_prune_heads", None)
+    if cut is None:
+        reason = type(base)._pruning_refusal or "its attention has no heads that can be taken out one by one"
+        raise NotImplementedError(f"{where}: heads of {type(base).__name__} cannot be pruned: {reason}.")
+    wanted = _checked(where, model, heads_to_prune)
+    cut(wanted)
+    return wanted
 
 
 def _checked(where: str, model: Any, heads_to_prune: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
