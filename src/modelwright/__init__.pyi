@@ -1,6 +1,8 @@
 # Made by tools/make_doors.py from _public.py; change the table, not this file.
 
 from modelwright import activations as activations
+from modelwright import attention as attention
+from modelwright import cache_utils as cache_utils
 from modelwright import checkpoint as checkpoint
 from modelwright import config as config
 from modelwright import configuration_utils as configuration_utils
@@ -8,7 +10,10 @@ from modelwright import core as core
 from modelwright import file_utils as file_utils
 from modelwright import generation as generation
 from modelwright import hub as hub
+from modelwright import masking_utils as masking_utils
+from modelwright import modeling_attn_mask_utils as modeling_attn_mask_utils
 from modelwright import modeling_outputs as modeling_outputs
+from modelwright import modeling_rope_utils as modeling_rope_utils
 from modelwright import modeling_utils as modeling_utils
 from modelwright import models as models
 from modelwright import nn as nn
@@ -19,6 +24,11 @@ from modelwright import tokenization as tokenization
 from modelwright import tokenization_utils as tokenization_utils
 from modelwright import tokenization_utils_base as tokenization_utils_base
 from modelwright import utils as utils
+from modelwright.attention.caches import Cache, DynamicCache, EncoderDecoderCache, StaticCache
+from modelwright.attention.interface import AttentionInterface
+from modelwright.attention.mask_interface import AttentionMaskInterface
+from modelwright.attention.rope import ROPE_INIT_FUNCTIONS
+from modelwright.attention.rotary import dynamic_rope_update
 from modelwright.checkpoint.plan import LoadPlan
 from modelwright.checkpoint.report import LoadReport
 from modelwright.config.configuration import PreTrainedConfig, PretrainedConfig
@@ -131,10 +141,13 @@ __all__ = [
     "ACT2FN",
     "CONFIG_NAME",
     "GENERATION_CONFIG_NAME",
+    "ROPE_INIT_FUNCTIONS",
     "SAFE_WEIGHTS_INDEX_NAME",
     "SAFE_WEIGHTS_NAME",
     "WEIGHTS_INDEX_NAME",
     "WEIGHTS_NAME",
+    "AttentionInterface",
+    "AttentionMaskInterface",
     "AutoConfig",
     "AutoModel",
     "AutoModelForCausalLM",
@@ -148,12 +161,15 @@ __all__ = [
     "BaseModelOutputWithPoolingAndCrossAttentions",
     "BatchEncoding",
     "ByteTokenizer",
+    "Cache",
     "CausalLMOutput",
     "CausalLMOutputWithCrossAttentions",
     "CausalLMOutputWithPast",
     "CheckpointError",
     "CheckpointMismatchError",
     "ConfigError",
+    "DynamicCache",
+    "EncoderDecoderCache",
     "EosTokenCriteria",
     "GenerationConfig",
     "GenerationMixin",
@@ -195,6 +211,7 @@ __all__ = [
     "SequenceClassifierOutput",
     "SequenceClassifierOutputWithPast",
     "SpecialTokensMixin",
+    "StaticCache",
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
@@ -209,6 +226,7 @@ __all__ = [
     "UnknownArgumentError",
     "__version__",
     "apply_chunking_to_forward",
+    "dynamic_rope_update",
     "is_accelerate_available",
     "is_flax_available",
     "is_keras_available",

@@ -74,8 +74,24 @@ _STOPPING_CRITERIA = (
 _STREAMERS = ("TextIteratorStreamer", "TextStreamer")
 _REFORMER = ("ReformerModel", "ReformerModelWithLMHead", "ReformerPreTrainedModel")
 
+_MASKS = (
+    "create_bidirectional_mask",
+    "create_bidirectional_sliding_window_mask",
+    "create_causal_mask",
+    "create_chunked_causal_mask",
+    "create_masks_for_generate",
+    "create_sliding_window_causal_mask",
+)
+_CACHES = ("Cache", "DynamicCache", "EncoderDecoderCache", "StaticCache")
+_CACHE_LAYERS = ("DynamicLayer", "DynamicSlidingWindowLayer", "StaticLayer", "StaticSlidingWindowLayer")
+
 # Home module -> public names.
 PUBLIC: dict[str, tuple[str, ...]] = {
+    "modelwright.attention.caches": _CACHES,
+    "modelwright.attention.interface": ("AttentionInterface",),
+    "modelwright.attention.mask_interface": ("AttentionMaskInterface",),
+    "modelwright.attention.rope": ("ROPE_INIT_FUNCTIONS",),
+    "modelwright.attention.rotary": ("dynamic_rope_update",),
     "modelwright.checkpoint.plan": ("LoadPlan",),
     "modelwright.checkpoint.report": ("LoadReport",),
     "modelwright.config.configuration": ("PreTrainedConfig", "PretrainedConfig"),
@@ -120,6 +136,10 @@ PUBLIC: dict[str, tuple[str, ...]] = {
 # Door module -> home module -> names.
 DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.activations": {"modelwright.nn.activations": ("ACT2FN", "get_activation")},
+    "modelwright.cache_utils": {
+        "modelwright.attention.cache_layers": _CACHE_LAYERS,
+        "modelwright.attention.caches": _CACHES,
+    },
     "modelwright.configuration_utils": {"modelwright.config.configuration": ("PreTrainedConfig", "PretrainedConfig")},
     "modelwright.file_utils": {
         "modelwright.core.optional": _AVAILABLE,
@@ -141,8 +161,51 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.generation.mixin": ("GenerationMixin",),
         "modelwright.generation.outputs": ("GenerateDecoderOnlyOutput",),
     },
+    "modelwright.masking_utils": {
+        "modelwright.attention.mask_interface": (
+            "ALL_MASK_ATTENTION_FUNCTIONS",
+            "AttentionMaskInterface",
+            "add_offsets_to_mask_function",
+            "eager_mask",
+            "flash_attention_mask",
+            "flex_attention_mask",
+            "prepare_padding_mask",
+            "sdpa_mask",
+        ),
+        "modelwright.attention.mask_picture": ("AttentionMask",),
+        "modelwright.attention.masks": _MASKS,
+        "modelwright.attention.predicates": (
+            "and_masks",
+            "bidirectional_mask_function",
+            "causal_mask_function",
+            "chunked_causal_mask_function",
+            "chunked_overlay",
+            "find_packed_sequence_indices",
+            "or_masks",
+            "packed_sequence_mask_function",
+            "padding_mask_function",
+            "sliding_window_causal_mask_function",
+            "sliding_window_overlay",
+        ),
+    },
+    "modelwright.modeling_attn_mask_utils": {
+        "modelwright.attention.legacy_masks": (
+            "AttentionMaskConverter",
+            "_create_4d_causal_attention_mask",
+            "_prepare_4d_attention_mask",
+            "_prepare_4d_attention_mask_for_sdpa",
+            "_prepare_4d_causal_attention_mask",
+            "_prepare_4d_causal_attention_mask_for_sdpa",
+        )
+    },
     "modelwright.modeling_outputs": {"modelwright.outputs.model_outputs": _OUTPUTS},
+    "modelwright.modeling_rope_utils": {
+        "modelwright.attention.rope": ("ROPE_INIT_FUNCTIONS",),
+        "modelwright.attention.rope_validation": ("rope_config_validation",),
+        "modelwright.attention.rotary": ("dynamic_rope_update",),
+    },
     "modelwright.modeling_utils": {
+        "modelwright.attention.interface": ("ALL_ATTENTION_FUNCTIONS", "AttentionInterface"),
         "modelwright.nn.chunking": ("apply_chunking_to_forward",),
         "modelwright.pretrained.modeling": ("PreTrainedModel",),
         "modelwright.pretrained.module_utils": ("ModuleUtilsMixin",),

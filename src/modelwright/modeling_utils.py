@@ -7,11 +7,14 @@ from modelwright._public import DOORS
 from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
+    from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS, AttentionInterface
     from modelwright.nn.chunking import apply_chunking_to_forward
     from modelwright.pretrained.modeling import PreTrainedModel
     from modelwright.pretrained.module_utils import ModuleUtilsMixin
 
 __all__ = [
+    "ALL_ATTENTION_FUNCTIONS",
+    "AttentionInterface",
     "ModuleUtilsMixin",
     "PreTrainedModel",
     "apply_chunking_to_forward",

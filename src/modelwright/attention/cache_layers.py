@@ -3,6 +3,7 @@
 Legend: B batch, G key/value heads, S tokens held, T new tokens, D head size; tensors are [B, G, S, D].
 `length` counts the tokens that the layer has seen; it is a Python number, so reading it never waits for a device.
 """
+# ruff: noqa: ARG002 - one contract for all of a kind
 
 from typing import Any
 
@@ -162,9 +163,10 @@ class StaticLayer(CacheLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, cache_kwargs: dict[str, Any] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Write keys and values [B, G, T, D] behind those seen, or at `cache_kwargs["cache_position"]`; return the buffers.
+        """Write keys and values [B, G, T, D] behind those seen and return the buffers.
 
-        Raises InputError if they do not fit.
+        4.x callers may name the place instead: `cache_kwargs["cache_position"]` [T]. Raises InputError if they do not
+        fit.
         """
         keys, values = self.allocate(key_states, value_states)
         end = _end_of(cache_kwargs, self.length, key_states.shape[2])

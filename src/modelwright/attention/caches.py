@@ -30,7 +30,9 @@ class Cache:
     def layer(self, layer_idx: int) -> CacheLayer:
         """Return the layer of this number; raise InputError if the cache has fewer."""
         if layer_idx >= len(self.layers):
-            raise InputError(f"{type(self).__name__}: it has {len(self.layers)} layers, layer {layer_idx} was asked for")
+            raise InputError(
+                f"{type(self).__name__}: it has {len(self.layers)} layers, layer {layer_idx} was asked for"
+            )
         return self.layers[layer_idx]
 
     def update(

@@ -24,8 +24,8 @@ def head_groups(query: Tensor, key: Tensor, value: Tensor) -> int:
     H, G = query.shape[1], key.shape[1]
     if G == 0 or H % G or key.shape[:3] != value.shape[:3] or query.shape[-1] != key.shape[-1]:
         raise InputError(
-            "attention: expected query [batch, heads, tokens, size], key and value [batch, key heads, key tokens, size] "
-            f"with heads a multiple of key heads, got {tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}"
+            "attention: expected query [batch, heads, tokens, size], key and value [batch, key heads, key tokens, "
+            f"size] with heads a multiple of key heads, got {list(query.shape)}, {list(key.shape)}, {list(value.shape)}"
         )
     return H // G
 
@@ -54,11 +54,11 @@ def is_causal_call(module: Any, query: Tensor, is_causal: bool | None) -> bool:
 def implied_mask(module: Any, query: Tensor, key: Tensor, is_causal: bool | None, window: int | None) -> Tensor | None:
     """Return the boolean mask [1, 1, T, S] that a call without a mask means, or None where all see all.
 
-    The mask builders leave a causal mask out only where queries and keys begin at the same position, so query i sees the
-    keys 0..i, of them the last `window` tokens. One query token sees the last `window` keys.
+    The mask builders leave a causal mask out only where queries and keys begin at the same position, so query i sees
+    the keys 0..i, of them the last `window` tokens. One query token sees the last `window` keys.
     """
     T, S = query.shape[2], key.shape[2]
-    if T == 1 and window is not None and S > window and (is_causal or is_causal is None):
+    if T == 1 and window is not None and window < S and (is_causal or is_causal is None):
         return (torch.arange(S, device=query.device) >= S - window)[None, None, None]
     if not is_causal_call(module, query, is_causal):
         return None

@@ -1,4 +1,5 @@
 """Attention written out: scores, mask, softmax, weighted sum. The only kernel that returns its weights."""
+# ruff: noqa: ARG001 - one contract for all of a kind
 
 from typing import Any
 
@@ -27,8 +28,8 @@ def eager_attention_forward(
     """Return the output [B, T, H, D] and the weights [B, H, T, S].
 
     `attention_mask` is boolean (True: may be seen) or is added to the scores; it broadcasts to [B, H, T, S]. Without
-    one, `is_causal` (else the module's) decides. A query that sees no key gets zeros, never NaN. The softmax is in fp32.
-    Raises InputError for shapes that do not fit.
+    one, `is_causal` (else the module's) decides. A query that sees no key gets zeros, never NaN. The softmax is in
+    fp32. Raises InputError for shapes that do not fit.
     Source: Vaswani et al. 2017, section 3.2; grouped heads: Ainslie et al. 2023.
     """
     groups = head_groups(query, key, value)

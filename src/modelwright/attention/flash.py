@@ -1,4 +1,5 @@
 """Attention by the `flash_attn` package, where it is installed (a GPU, half precision)."""
+# ruff: noqa: ARG001 - one contract for all of a kind
 
 import importlib
 from typing import Any
@@ -35,7 +36,9 @@ def flash_attention_forward(
     head_groups(query, key, value)
     flash = _package()
     if query.dtype not in (torch.float16, torch.bfloat16):
-        raise InputError(f"flash_attention_2 computes in fp16 or bf16, got {query.dtype}; load with dtype=torch.bfloat16")
+        raise InputError(
+            f"flash_attention_2 computes in fp16 or bf16, got {query.dtype}; load with dtype=torch.bfloat16"
+        )
     if attention_mask is not None and attention_mask.dim() != 2:
         raise InputError(
             f"flash_attention_2 takes a padding mask [batch, key tokens], got shape {list(attention_mask.shape)}"
@@ -76,6 +79,8 @@ def _without_padding(flash: Any, q: Tensor, k: Tensor, v: Tensor, keep: Tensor, 
     output = torch.zeros_like(q)
     for row in range(q.shape[0]):
         keys, queries = keep[row], keep[row, -T:]
-        found = flash.flash_attn_func(q[row : row + 1, queries], k[row : row + 1, keys], v[row : row + 1, keys], **options)
+        found = flash.flash_attn_func(
+            q[row : row + 1, queries], k[row : row + 1, keys], v[row : row + 1, keys], **options
+        )
         output[row, queries] = found[0]
     return output

@@ -1,4 +1,5 @@
 """Attention by torch's `flex_attention`, whose mask is a function (a BlockMask) and never a matrix."""
+# ruff: noqa: ARG001 - one contract for all of a kind
 
 from typing import Any
 
@@ -33,7 +34,8 @@ def flex_attention_forward(
 
     `attention_mask` is a BlockMask, or a matrix as in the other kernels. torch runs it fused on a GPU and inside
     `torch.compile`, and unfused (slow, but right) elsewhere. `output_attentions=True` runs the eager kernel, with one
-    warning. Raises InputError for dropout in training, which flex_attention does not have, and for shapes that do not fit.
+    warning. Raises InputError for dropout in training, which flex_attention does not have, and for shapes that do not
+    fit.
     """
     from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 

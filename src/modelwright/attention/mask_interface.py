@@ -6,6 +6,7 @@
 
 4.57 passes `cache_position` [T] in place of `q_length` and `q_offset`; the masks here take either.
 """
+# ruff: noqa: ARG001 - one contract for all of a kind
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ MaskFunction = Callable[..., Any]
 
 
 def prepare_padding_mask(attention_mask: Tensor | None, kv_length: int, kv_offset: int) -> Tensor | None:
-    """Return the padding mask [B, at least kv_offset + kv_length] as booleans; what it does not cover counts as padding."""
+    """Return the padding mask [B, at least kv_offset + kv_length] as booleans; what it lacks counts as padding."""
     if attention_mask is None:
         return None
     mask = attention_mask.bool()
@@ -47,8 +48,10 @@ def query_positions(
         cache_position = q_length
     if cache_position is not None:
         return cache_position, int(cache_position[0])
-    if q_length is None:
-        raise InputError("mask: expected q_length (a number of tokens) or cache_position (their positions), got neither")
+    if q_length is None or isinstance(q_length, Tensor):
+        raise InputError(
+            "mask: expected q_length (a number of tokens) or cache_position (their positions), got neither"
+        )
     return torch.arange(q_offset, q_offset + q_length, device=device), q_offset
 
 
@@ -91,13 +94,15 @@ def sdpa_mask(
     device = device or (attention_mask.device if attention_mask is not None else "cpu")
     queries, q_offset = query_positions(q_length, q_offset, cache_position, device)
     padding = prepare_padding_mask(attention_mask, kv_length, kv_offset)
-    if allow_is_causal_skip and can_skip_causal(
-        padding, queries.shape[0], q_offset, kv_length, kv_offset, local_size
+    if allow_is_causal_skip and can_skip_causal(padding, queries.shape[0], q_offset, kv_length, kv_offset, local_size):
+        return None
+    if (
+        allow_is_bidirectional_skip
+        and not is_tracing()
+        and (local_size is None or kv_length <= local_size)
+        and (padding is None or bool(padding[:, kv_offset : kv_offset + kv_length].all()))
     ):
         return None
-    if allow_is_bidirectional_skip and not is_tracing() and (local_size is None or kv_length <= local_size):
-        if padding is None or bool(padding[:, kv_offset : kv_offset + kv_length].all()):
-            return None
     keys = torch.arange(kv_offset, kv_offset + kv_length, device=queries.device)
     visible = evaluate(mask_function, batch_size, queries, keys, use_vmap=use_vmap)
     if padding is not None:
@@ -246,5 +251,3 @@ def mask_function_for(attn_implementation: str) -> MaskFunction:
 
 def _explicit_sdpa_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
-
-

@@ -13,12 +13,13 @@ class AttentionMask(Tensor):
     """A mask matrix [B, heads or 1, T, S] whose repr is a picture. Every operation on it gives plain tensors."""
 
     # Operations treat it as the plain tensor that it is, at no cost.
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __new__(cls, data: Any) -> "AttentionMask":
+        """Show `data`, a tensor or nested lists, as a mask."""
         return torch.as_tensor(data).as_subclass(cls)
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"AttentionMask(shape={list(self.shape)}, dtype={self.dtype})\n{picture(self.as_subclass(Tensor))}"
 
     __str__ = __repr__

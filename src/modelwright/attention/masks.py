@@ -99,7 +99,9 @@ def create_bidirectional_mask(
 
     `encoder_hidden_states` [B, S, size] gives the keys of a cross attention; `attention_mask` then is theirs.
     """
-    return _bidirectional("create_bidirectional_mask", config, inputs_embeds, attention_mask, encoder_hidden_states, options)
+    return _bidirectional(
+        "create_bidirectional_mask", config, inputs_embeds, attention_mask, encoder_hidden_states, options
+    )
 
 
 def create_bidirectional_sliding_window_mask(
@@ -200,7 +202,14 @@ def _bidirectional(
     options: dict[str, Any],
     window: int | None = None,
 ) -> Any:
-    known = ("input_embeds", "past_key_values", "or_mask_function", "and_mask_function", "cache_position", "position_ids")
+    known = (
+        "input_embeds",
+        "past_key_values",
+        "or_mask_function",
+        "and_mask_function",
+        "cache_position",
+        "position_ids",
+    )
     reject_unknown(where, options, known)
     embeds = _embeds(where, inputs_embeds, options)
     implementation = implementation_of(config)
@@ -282,8 +291,8 @@ def _check_padding(where: str, mask: Any, batch: int, tokens: int, most: int, pa
     if mask.dim() != 2 or mask.shape[0] != batch or not tokens <= mask.shape[1] <= most:
         held = 0 if past is None else past.get_seq_length()
         raise InputError(
-            f"{where}: expected an attention_mask [batch, tokens] = [{batch}, {tokens}] ({held} tokens in the cache), or "
-            f"a ready one [batch, heads or 1, query tokens, key tokens], got shape {list(mask.shape)}"
+            f"{where}: expected an attention_mask [batch, tokens] = [{batch}, {tokens}] ({held} tokens in the cache), "
+            f"or a ready one [batch, heads or 1, query tokens, key tokens], got shape {list(mask.shape)}"
         )
 
 

@@ -3,6 +3,7 @@
 Queries and keys are absolute positions. The indices broadcast, so a predicate of ours evaluates a whole matrix in one
 call; torch's flex_attention calls the same functions with single indices.
 """
+# ruff: noqa: ARG001, ARG005 - one contract for all predicates
 
 from collections.abc import Callable
 from typing import Any
@@ -117,7 +118,7 @@ def find_packed_sequence_indices(position_ids: Tensor) -> Tensor | None:
 
 def is_tracing() -> bool:
     """Tell whether the code runs to be recorded, so that values of tensors must not steer it."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return bool(torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None)
 
 
 def evaluate(

@@ -6,6 +6,7 @@ The order of operations is that of transformers, so that the numbers are equal t
 Source: Su et al. 2021 (RoPE); Chen et al. 2023 (linear); Peng et al. 2023 (dynamic NTK, YaRN); Ding et al. 2024
 (LongRoPE); Llama 3.1 model card.
 """
+# ruff: noqa: ARG001 - one contract for all types
 
 import math
 from collections.abc import Callable, Mapping
@@ -51,10 +52,9 @@ def compute_dynamic(
     factor, trained, dim = settings.required("factor"), settings.max_positions, settings.dim
     length = trained if seq_len is None else max(int(seq_len), trained)
     base = settings.base
-    if length > trained or factor != 1:
-        # d = 2 has one frequency, base^0, whatever the base; the exponent would divide by zero.
-        if dim > 2:
-            base = base * ((factor * length / trained) - (factor - 1)) ** (dim / (dim - 2))
+    # d = 2 has one frequency, base^0, whatever the base; the exponent would divide by zero.
+    if dim > 2:
+        base = base * ((factor * length / trained) - (factor - 1)) ** (dim / (dim - 2))
     return 1.0 / _powers(settings, device, base), 1.0
 
 
@@ -134,7 +134,7 @@ def compute_llama3(
 def compute_proportional(
     config: Any, device: Device = None, seq_len: int | None = None, layer_type: str | None = None
 ) -> tuple[Tensor, float]:
-    """Return frequencies for the first `partial_rotary_factor` of the pairs of the whole head, and zeros for the rest."""
+    """Return frequencies for the first `partial_rotary_factor` of a whole head's pairs, and zeros for the rest."""
     settings = rope_settings(config, layer_type)
     share = settings.get("partial_rotary_factor", 1.0)
     turning = int(share * settings.head_dim // 2)

@@ -1,7 +1,7 @@
 """Read what a config says about rotary embeddings, in any of its spellings, into one small object.
 
-4.x: `rope_theta` and `rope_scaling = {"rope_type" or "type": ..., ...}`. 5.x: `rope_parameters`, which holds `rope_theta` too,
-flat or as {layer type: {...}}.
+4.x: `rope_theta` and `rope_scaling = {"rope_type" or "type": ..., ...}`. 5.x: `rope_parameters`, which holds
+`rope_theta` too, flat or as {layer type: {...}}.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,9 @@ class RopeSettings:
     def required(self, key: str) -> Any:
         """Return the value of `key`; raise RopeKeyError if it is not there."""
         if self.values.get(key) is None:
-            raise RopeKeyError(f"Missing required keys in `{self.field}` for 'rope_type'='{self.rope_type}': {{{key!r}}}")
+            raise RopeKeyError(
+                f"Missing required keys in `{self.field}` for 'rope_type'='{self.rope_type}': {{{key!r}}}"
+            )
         return self.values[key]
 
 

@@ -2,6 +2,7 @@
 
 Legend: B batch, H heads, T tokens, D head size, d rotated dimensions.
 """
+# ruff: noqa: ARG001 - one contract for all of a kind
 
 import functools
 from collections.abc import Callable
@@ -28,7 +29,8 @@ def apply_rotary_pos_emb(
 ) -> tuple[Tensor, Tensor]:
     """Rotate queries and keys [B, H, T, D] by `cos` and `sin` [B, T, d].
 
-    `unsqueeze_dim` is where the heads are: 1, or 2 for [B, T, H, D]. If d < D, the dimensions behind d stay as they are.
+    `unsqueeze_dim` is where the heads are: 1, or 2 for [B, T, H, D]. If d < D, the dimensions behind d stay as they
+    are.
     `position_ids` is kept for 4.x callers; the positions are in `cos` and `sin`.
     """
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
@@ -50,8 +52,9 @@ def dynamic_rope_update(rope_forward: Callable[..., Any]) -> Callable[..., Any]:
     rotated (keys and queries must use one base); the keyword `seq_len`, a number of tokens, which costs no wait for a
     device; the largest position. The frequencies are a function of that length alone: after a long sequence a short one
     gets the short one's again. Both keywords are taken here and not handed to `forward`. The module has `config`,
-    `inv_freq`, `original_inv_freq`, `max_seq_len_cached`, `original_max_seq_len`, `attention_scaling`, `rope_init_fn` and
-    `rope_type`; where these are per layer type, `layer_type` is a keyword and their names begin with "{layer_type}_".
+    `inv_freq`, `original_inv_freq`, `max_seq_len_cached`, `original_max_seq_len`, `attention_scaling`, `rope_init_fn`
+    and `rope_type`; where these are per layer type, `layer_type` is a keyword and the names of the tensors and lengths
+    begin with "{layer_type}_".
     """
 
     @functools.wraps(rope_forward)
@@ -115,9 +118,7 @@ class RotaryEmbedding(nn.Module):
     inv_freq: Tensor
     original_inv_freq: Tensor
 
-    def __init__(
-        self, config: Any, device: torch.device | str | None = None, *, layer_type: str | None = None
-    ) -> None:
+    def __init__(self, config: Any, device: torch.device | str | None = None, *, layer_type: str | None = None) -> None:
         super().__init__()
         self.config = config
         self.layer_type = layer_type
@@ -125,9 +126,7 @@ class RotaryEmbedding(nn.Module):
         settings = rope_settings(config, layer_type)
         self.original_max_seq_len = settings.max_positions
         if self.rope_type == "longrope":
-            self.original_max_seq_len = int(
-                settings.get("original_max_position_embeddings") or settings.max_positions
-            )
+            self.original_max_seq_len = int(settings.get("original_max_position_embeddings") or settings.max_positions)
         self.max_seq_len_cached = self.original_max_seq_len
         self.rope_init_fn = functools.partial(ROPE_INIT_FUNCTIONS[self.rope_type], layer_type=layer_type)
         self.attention_scaling = 1.0

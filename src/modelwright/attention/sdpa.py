@@ -1,4 +1,5 @@
 """Attention by torch's fused kernels (`scaled_dot_product_attention`)."""
+# ruff: noqa: ARG001 - one contract for all of a kind
 
 from typing import Any
 
@@ -39,8 +40,8 @@ def sdpa_attention_forward(
     """Return the output [B, T, H, D] and None.
 
     `attention_mask` is boolean (True: may be seen) or is added to the scores; it broadcasts to [B, H, T, S]. Without
-    one, `is_causal` (else the module's) decides. `output_attentions=True` or a `softcap`, which the fused kernels cannot
-    do, run the eager kernel, with one warning. Raises InputError for shapes that do not fit.
+    one, `is_causal` (else the module's) decides. `output_attentions=True` or a `softcap`, which the fused kernels
+    cannot do, run the eager kernel, with one warning. Raises InputError for shapes that do not fit.
     """
     if output_attentions or softcap is not None:
         logger.warning_once(
