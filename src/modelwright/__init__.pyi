@@ -12,6 +12,7 @@ from modelwright import generation as generation
 from modelwright import hub as hub
 from modelwright import masking_utils as masking_utils
 from modelwright import modeling_attn_mask_utils as modeling_attn_mask_utils
+from modelwright import modeling_layers as modeling_layers
 from modelwright import modeling_outputs as modeling_outputs
 from modelwright import modeling_rope_utils as modeling_rope_utils
 from modelwright import modeling_utils as modeling_utils
@@ -92,8 +93,32 @@ from modelwright.hub.names import (
     WEIGHTS_NAME,
 )
 from modelwright.models.auto.configuration_auto import AutoConfig
-from modelwright.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM
+from modelwright.models.auto.modeling_auto import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 from modelwright.models.auto.tokenization_auto import AutoTokenizer
+from modelwright.models.gpt2.backbone import GPT2Model, GPT2PreTrainedModel
+from modelwright.models.gpt2.configuration_gpt2 import GPT2Config
+from modelwright.models.gpt2.modeling_gpt2 import (
+    GPT2DoubleHeadsModel,
+    GPT2ForQuestionAnswering,
+    GPT2ForSequenceClassification,
+    GPT2ForTokenClassification,
+    GPT2LMHeadModel,
+)
+from modelwright.models.llama.configuration_llama import LlamaConfig
+from modelwright.models.llama.modeling_llama import (
+    LlamaForCausalLM,
+    LlamaForQuestionAnswering,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+    LlamaModel,
+    LlamaPreTrainedModel,
+)
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.modeling_reformer import (
     ReformerModel,
@@ -101,7 +126,12 @@ from modelwright.models.reformer.modeling_reformer import (
     ReformerPreTrainedModel,
 )
 from modelwright.nn.activations import ACT2FN
+from modelwright.nn.checkpointing import GradientCheckpointingLayer
 from modelwright.nn.chunking import apply_chunking_to_forward
+from modelwright.nn.conv1d import Conv1D
+from modelwright.nn.pooling import PoolerAnswerClass, PoolerEndLogits, PoolerStartLogits
+from modelwright.nn.pruning import prune_layer
+from modelwright.nn.sequence_summary import SequenceSummary
 from modelwright.outputs.base import ModelOutput
 from modelwright.outputs.model_outputs import (
     BaseModelOutput,
@@ -128,6 +158,7 @@ from modelwright.outputs.model_outputs import (
 )
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
+from modelwright.pretrained.squad_head import SQuADHead, SquadHeadOutput
 from modelwright.tokenization.base import PreTrainedTokenizerBase
 from modelwright.tokenization.batch_encoding import BatchEncoding
 from modelwright.tokenization.byte_tokenizer import ByteTokenizer
@@ -151,6 +182,9 @@ __all__ = [
     "AutoConfig",
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
     "AutoTokenizer",
     "BaseModelOutput",
     "BaseModelOutputWithCrossAttentions",
@@ -168,12 +202,29 @@ __all__ = [
     "CheckpointError",
     "CheckpointMismatchError",
     "ConfigError",
+    "Conv1D",
     "DynamicCache",
     "EncoderDecoderCache",
     "EosTokenCriteria",
+    "GPT2Config",
+    "GPT2DoubleHeadsModel",
+    "GPT2ForQuestionAnswering",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2LMHeadModel",
+    "GPT2Model",
+    "GPT2PreTrainedModel",
     "GenerationConfig",
     "GenerationMixin",
+    "GradientCheckpointingLayer",
     "InputError",
+    "LlamaConfig",
+    "LlamaForCausalLM",
+    "LlamaForQuestionAnswering",
+    "LlamaForSequenceClassification",
+    "LlamaForTokenClassification",
+    "LlamaModel",
+    "LlamaPreTrainedModel",
     "LoadPlan",
     "LoadReport",
     "LogitsProcessor",
@@ -192,6 +243,9 @@ __all__ = [
     "NextSentencePredictorOutput",
     "NoRepeatNGramLogitsProcessor",
     "PaddingStrategy",
+    "PoolerAnswerClass",
+    "PoolerEndLogits",
+    "PoolerStartLogits",
     "PreTrainedConfig",
     "PreTrainedModel",
     "PreTrainedTokenizer",
@@ -204,13 +258,16 @@ __all__ = [
     "ReformerPreTrainedModel",
     "RepetitionPenaltyLogitsProcessor",
     "RepoError",
+    "SQuADHead",
     "Seq2SeqLMOutput",
     "Seq2SeqModelOutput",
     "Seq2SeqQuestionAnsweringModelOutput",
     "Seq2SeqSequenceClassifierOutput",
     "SequenceClassifierOutput",
     "SequenceClassifierOutputWithPast",
+    "SequenceSummary",
     "SpecialTokensMixin",
+    "SquadHeadOutput",
     "StaticCache",
     "StopStringCriteria",
     "StoppingCriteria",
@@ -241,4 +298,5 @@ __all__ = [
     "is_tokenizers_available",
     "is_torch_available",
     "logging",
+    "prune_layer",
 ]

@@ -1,9 +1,8 @@
 """GradientCheckpointingLayer: a layer that can forget its activations and compute them again in the backward.
 
-    layer(x, mask=m)          module hooks run here, once
-      forward                 the outermost class's, wrapped by this file
-        checkpoint function   torch.utils.checkpoint.checkpoint, or what the model was given
-          forward itself      once now, and once more in the backward, with the same dropout
+From the outside inwards: a call of the layer runs module hooks, once; `forward` of the outermost class, wrapped by this
+file, calls torch.utils.checkpoint.checkpoint, or the function that the model was given; that runs `forward` itself, once
+now and once more in the backward, with the same dropout.
 """
 
 import functools

@@ -29,7 +29,8 @@ def settle_own(model_class: type, config: Any) -> None:
     """
     name = getattr(config, "_attn_implementation", None)
     if name is None:
-        config._attn_implementation = DEFAULT_IMPLEMENTATION if supports(model_class, DEFAULT_IMPLEMENTATION) else "eager"
+        able = supports(model_class, DEFAULT_IMPLEMENTATION)
+        config._attn_implementation = DEFAULT_IMPLEMENTATION if able else "eager"
     else:
         check(model_class, name)
 
@@ -59,7 +60,8 @@ def apply_to_config(where: str, config: Any, wanted: str | Mapping[str, str] | N
                 known = ["", *sorted(part for part in parts if part)]
                 raise InputError(
                     f"{where}: expected the keys of attn_implementation to be sub-configs of {type(config).__name__} "
-                    f"({', '.join(map(repr, known))}, the first being the config itself), got {part!r}.{nearest(part, known)}"
+                    f"({', '.join(map(repr, known))}, the first being the config itself), got {part!r}."
+                    f"{nearest(part, known)}"
                 )
             parts[part]._attn_implementation = name
     elif isinstance(wanted, str):

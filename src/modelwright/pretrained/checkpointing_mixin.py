@@ -48,10 +48,13 @@ class GradientCheckpointingMixin:
         for name in kwargs:
             if name not in _KEYWORDS:
                 raise UnknownArgumentError(
-                    f"{where} got an unknown keyword {name!r} in gradient_checkpointing_kwargs.{nearest(name, _KEYWORDS)}"
+                    f"{where} got an unknown keyword {name!r} in gradient_checkpointing_kwargs."
+                    f"{nearest(name, _KEYWORDS)}"
                 )
         if isinstance(every_n_layers, bool) or not isinstance(every_n_layers, int) or every_n_layers < 1:
-            raise InputError(f"{where}: expected every_n_layers to be a whole number of 1 or more, got {every_n_layers!r}")
+            raise InputError(
+                f"{where}: expected every_n_layers to be a whole number of 1 or more, got {every_n_layers!r}"
+            )
         self._switch(where, default_function(**kwargs), every_n_layers)
 
     def gradient_checkpointing_disable(self) -> None:

@@ -30,8 +30,8 @@ def decoding_inputs(
     past = 0 if past_key_values is None else past_key_values.get_seq_length()
     if past >= length:
         raise InputError(
-            f"generate: past_key_values holds {past} tokens and the prompt has {length}: expected the whole text as the "
-            "prompt, with at least one token that the cache lacks; past_key_values.crop() takes tokens away"
+            f"generate: past_key_values holds {past} tokens and the prompt has {length}: expected the whole text as "
+            "the prompt, with at least one token that the cache lacks; past_key_values.crop() takes tokens away"
         )
     if position_ids is not None:
         missing = length - position_ids.shape[-1]

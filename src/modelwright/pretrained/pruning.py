@@ -80,6 +80,6 @@ def _check_layer(where: str, layer: int, chosen: list[int], heads: int, before: 
             )
     if len({*chosen, *before}) >= heads:
         raise InputError(
-            f"{where}: expected at least one of {heads} heads to stay in layer {layer}, but {sorted({*chosen, *before})} "
-            "would go (pruned before and now); leave one out"
+            f"{where}: expected at least one of {heads} heads to stay in layer {layer}, but "
+            f"{sorted({*chosen, *before})} would go (pruned before and now); leave one out"
         )

@@ -65,9 +65,9 @@ class GPT2Model(GPT2PreTrainedModel):
         """Return the token embeddings."""
         return self.wte
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embeddings."""
-        self.wte = value
+        self.wte = value  # type: ignore[assignment]
 
     def _prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
         for layer, heads in heads_to_prune.items():
@@ -170,10 +170,13 @@ class GPT2Model(GPT2PreTrainedModel):
         limit = self.wpe.num_embeddings
         if past + words.shape[1] > limit and position_ids is None:
             raise InputError(
-                f"GPT2Model: expected at most {limit} tokens (n_positions), got {words.shape[1]} after {past} cached ones"
+                f"GPT2Model: expected at most {limit} tokens (n_positions), got {words.shape[1]} after "
+                f"{past} in the cache"
             )
-        hidden = words + self.wpe(cache_position[None] if position_ids is None else position_ids.flatten(0, -2))
-        return hidden if token_type_ids is None else hidden + self.wte(token_type_ids.view(words.shape[:2]))
+        hidden: Tensor = words + self.wpe(cache_position[None] if position_ids is None else position_ids.flatten(0, -2))
+        if token_type_ids is not None:
+            hidden = hidden + self.wte(token_type_ids.view(words.shape[:2]))
+        return hidden
 
     def _run(
         self, hidden: Tensor, switches: Switches, head_masks: Any, past_key_values: Any, **shared: Any

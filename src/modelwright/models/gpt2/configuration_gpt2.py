@@ -79,5 +79,6 @@ class GPT2Config(PretrainedConfig):
         # Under the names that attribute_map translates, the caller's sizes arrive with the other keywords.
         if self.n_head < 1 or self.n_embd % self.n_head:
             raise ConfigError(
-                f"GPT2Config: expected n_embd to be a multiple of n_head, got n_embd={self.n_embd}, n_head={self.n_head}"
+                f"GPT2Config: expected n_embd to be a multiple of n_head, got n_embd={self.n_embd}, "
+                f"n_head={self.n_head}"
             )

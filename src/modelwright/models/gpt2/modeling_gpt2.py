@@ -58,7 +58,7 @@ class _GPT2WithLMHead(GPT2PreTrainedModel):
         """Replace the output projection."""
         self.lm_head = new_embeddings
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: Tensor,
         past_key_values: Any = None,
