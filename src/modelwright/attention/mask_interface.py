@@ -153,16 +153,16 @@ def flash_attention_mask(
     attention_mask: Tensor | None = None,
     local_size: int | None = None,
     *,
-    use_vmap: bool = False,
+    is_plain: bool = True,
     is_chunked: bool = False,
     **kwargs: Any,
 ) -> Tensor | None:
     """Return the padding mask [B, S] of the keys, or None without padding; flash kernels know the rest themselves.
 
-    Raises InputError for patterns that they do not know: predicates of the caller's, and chunks that are shorter than
-    the keys.
+    Raises InputError for patterns that they do not know: `is_plain=False` (mask functions, packed sequences,
+    blocks), and chunks that are shorter than the keys.
     """
-    if use_vmap:
+    if not is_plain:
         raise InputError(
             "flash_attention_2 takes no mask functions, packed sequences or blocks; "
             'use attn_implementation="sdpa" or "flex_attention"'

@@ -160,18 +160,17 @@ def _create(
     _check_padding(where, attention_mask, embeds.shape[0], q_offset + q_length, kv_offset + kv_length, past)
 
     skip = options.get("allow_is_causal_skip", True) and not (past is not None and past.is_compileable)
-    use_vmap = False
+    is_plain = True
     position_ids = options.get("position_ids")
     if position_ids is not None and attention_mask is None and past is None and q_offset == 0:
         packed = find_packed_sequence_indices(position_ids.expand(embeds.shape[0], -1))
         if packed is not None:
             predicate, skip = and_masks(predicate, packed_sequence_mask_function(packed)), False
+            is_plain = False
     if options.get("block_sequence_ids") is not None:
         predicate, skip = or_masks(predicate, block_mask_function(options["block_sequence_ids"])), False
-    if options.get("or_mask_function") is not None:
-        predicate, skip, use_vmap = or_masks(predicate, options["or_mask_function"]), False, True
-    if options.get("and_mask_function") is not None:
-        predicate, skip, use_vmap = and_masks(predicate, options["and_mask_function"]), False, True
+        is_plain = False
+    predicate, custom = _with_functions(predicate, options)
     mask = mask_function_for(implementation)(
         batch_size=embeds.shape[0],
         q_length=q_length,
@@ -181,13 +180,14 @@ def _create(
         mask_function=predicate,
         attention_mask=attention_mask,
         local_size=local_size,
-        allow_is_causal_skip=skip,
+        allow_is_causal_skip=skip and not custom,
         allow_is_bidirectional_skip=False,
-        use_vmap=use_vmap,
+        use_vmap=custom,
         device=embeds.device,
         cache_position=torch.arange(q_offset, q_offset + q_length, device=embeds.device),
         dtype=embeds.dtype,
         config=config,
+        is_plain=is_plain and not custom,
         is_chunked=is_chunked,
     )
     return with_picture(mask)
@@ -221,12 +221,7 @@ def _bidirectional(
     predicate: Predicate = bidirectional_mask_function
     if window is not None:
         predicate = bidirectional_window_overlay(window)
-    either, both = options.get("or_mask_function"), options.get("and_mask_function")
-    if either is not None:
-        predicate = or_masks(predicate, either)
-    if both is not None:
-        predicate = and_masks(predicate, both)
-    custom = either is not None or both is not None
+    predicate, custom = _with_functions(predicate, options)
     mask = mask_function_for(implementation)(
         batch_size=embeds.shape[0],
         q_length=q_length,
@@ -243,8 +238,19 @@ def _bidirectional(
         cache_position=torch.arange(q_length, device=embeds.device),
         dtype=embeds.dtype,
         config=config,
+        is_plain=not custom,
     )
     return with_picture(mask)
+
+
+def _with_functions(predicate: Predicate, options: dict[str, Any]) -> tuple[Predicate, bool]:
+    """Return `predicate` with the caller's mask functions in it, and whether there are any."""
+    either, both = options.get("or_mask_function"), options.get("and_mask_function")
+    if either is not None:
+        predicate = or_masks(predicate, either)
+    if both is not None:
+        predicate = and_masks(predicate, both)
+    return predicate, either is not None or both is not None
 
 
 def is_ready(attention_mask: Any) -> bool:
