@@ -1,8 +1,8 @@
 """GradientCheckpointingLayer: a layer that can forget its activations and compute them again in the backward.
 
-From the outside inwards: a call of the layer runs module hooks, once; `forward` of the outermost class, wrapped by this
-file, calls torch.utils.checkpoint.checkpoint, or the function that the model was given; that runs `forward` itself, once
-now and once more in the backward, with the same dropout.
+From the outside inwards: a call of the layer runs module hooks, once; `forward` of the outermost class, wrapped by
+this file, calls torch.utils.checkpoint.checkpoint, or the function that the model was given; that runs `forward`
+itself, once now and once more in the backward, with the same dropout.
 """
 
 import functools
@@ -38,7 +38,7 @@ class GradientCheckpointingLayer(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "forward" in vars(cls):
-            cls.forward = _recomputed(vars(cls)["forward"])  # type: ignore[method-assign]
+            cls.forward = _recomputed(vars(cls)["forward"])
 
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:

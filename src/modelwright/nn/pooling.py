@@ -30,7 +30,8 @@ class PoolerEndLogits(nn.Module):
 
     def __init__(self, config: Any, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        width, factory = config.hidden_size, {"device": device, "dtype": dtype}
+        width = config.hidden_size
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.dense_0 = nn.Linear(2 * width, width, **factory)
         self.activation = nn.Tanh()
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps, **factory)

@@ -44,9 +44,7 @@ def prune_linear_layer(layer: nn.Linear, index: Tensor, dim: int = 0) -> nn.Line
     _check("prune_linear_layer", layer.weight, index, dim)
     index = index.to(layer.weight.device)
     weight = layer.weight.detach().index_select(dim, index)
-    pruned = nn.Linear(
-        weight.shape[1], weight.shape[0], bias=layer.bias is not None, device="meta", dtype=weight.dtype
-    )
+    pruned = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, device="meta", dtype=weight.dtype)
     bias = None if layer.bias is None else _pruned_bias(layer.bias, index, cut=dim == 0)
     return _fill(pruned, layer, weight, bias)
 

@@ -45,7 +45,8 @@ def switches_of(
         if past_key_values is not None and past_key_values.get_seq_length():
             raise InputError(
                 f"{name}: past_key_values holds {past_key_values.get_seq_length()} tokens, which gradient "
-                "checkpointing would leave out; call gradient_checkpointing_disable(), or pass the whole sequence without a cache"
+                "checkpointing would leave out; call gradient_checkpointing_disable(), or pass the "
+                "whole sequence without a cache"
             )
         if cached:
             logger.warning_once(

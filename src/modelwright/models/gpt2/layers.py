@@ -104,7 +104,7 @@ class GPT2Attention(nn.Module):
 
     def _heads(self, states: Tensor) -> Tensor:
         """(B, T, E) -> (B, H, T, D)."""
-        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
     def _encoder_states(self, encoder_hidden_states: Tensor, past_key_values: Any) -> tuple[Tensor, Tensor]:
         """Return keys and values of the encoder's states, computed in the first call with a cache only."""
