@@ -133,8 +133,9 @@ class RotaryEmbedding(nn.Module):
         self._fill(device)
 
     def _fill(self, device: torch.device | str | None) -> None:
-        # Computed on the CPU, so that every device has the same bits.
-        values, self.attention_scaling = self.rope_init_fn(self.config, "cpu" if device is None else device)
+        values, self.attention_scaling = self.rope_init_fn(self.config, "cpu")
+        if device is not None:
+            values = values.to(device)  # computed on the CPU, so that every device has the same bits
         self.register_buffer("inv_freq", values, persistent=False)
         self.original_inv_freq = values
         self.max_seq_len_cached = self.original_max_seq_len
@@ -142,6 +143,12 @@ class RotaryEmbedding(nn.Module):
     def init_buffers(self) -> None:
         """Compute the frequencies again, on the device where the module is."""
         self._fill(self.inv_freq.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":
+        """Move, but never to half precision: positions in the thousands need the bits."""
+        super()._apply(fn, recurse)
+        self._fill(self.inv_freq.device)
+        return self
 
     @dynamic_rope_update
     @torch.no_grad()
