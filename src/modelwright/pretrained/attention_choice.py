@@ -51,8 +51,11 @@ def apply_to_config(where: str, config: Any, wanted: str | Mapping[str, str] | N
 
     wanted: a name for all of them, or {"": name, sub-config: name} for some.
     """
-    if wanted is None:
-        return
+    if wanted is not None:
+        _apply(where, config, wanted)
+
+
+def _apply(where: str, config: Any, wanted: str | Mapping[str, str]) -> None:
     parts = _parts(config)
     if isinstance(wanted, Mapping):
         for part, name in wanted.items():
@@ -79,7 +82,7 @@ def set_attn_implementation(model: Any, wanted: str | Mapping[str, str]) -> None
     before = [(each.config, getattr(each.config, "_attn_implementation", None)) for each in _models(model)]
     before += [(part, getattr(part, "_attn_implementation", None)) for part in _parts(model.config).values()]
     try:
-        apply_to_config(where, model.config, wanted)
+        _apply(where, model.config, wanted)
         for each in _models(model):
             check(type(each), each.config._attn_implementation)
     except InputError:

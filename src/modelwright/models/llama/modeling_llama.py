@@ -13,6 +13,7 @@ from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS, implementat
 from modelwright.attention.masks import PATTERNS
 from modelwright.attention.patterns import layer_types_of, window_of
 from modelwright.attention.rotary import RotaryEmbedding
+from modelwright.checkpoint.names import Rename
 from modelwright.models.llama.configuration_llama import LlamaConfig
 from modelwright.models.llama.layers import LlamaDecoderLayer
 from modelwright.nn.losses import causal_lm_loss
@@ -30,6 +31,8 @@ from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.switches import Switches, embedded, switches_of, wants_dict
 
 Device = torch.device | str | None
+# The way back of a rule that holds for reading only.
+_NEVER = ("(?!)", "")
 
 
 class LlamaPreTrainedModel(PreTrainedModel):
@@ -38,6 +41,8 @@ class LlamaPreTrainedModel(PreTrainedModel):
     config_class = LlamaConfig
     base_model_prefix = "model"
     _supports_attention_backend = True
+    # Question answering calls the base model otherwise than its sisters; each reads the others' files.
+    _checkpoint_renames = (Rename(r"^transformer\.", "model.", inverse=_NEVER),)
     # Frequencies that old checkpoints stored as buffers.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"rotary_emb\.inv_freq$"]
 
@@ -46,6 +51,8 @@ class LlamaPreTrainedModel(PreTrainedModel):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                nn.init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
 
@@ -56,7 +63,7 @@ class LlamaModel(LlamaPreTrainedModel):
     def __init__(self, config: LlamaConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(config)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, **factory)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id, **factory)
         self.layers = nn.ModuleList(LlamaDecoderLayer(config, i, **factory) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, **factory)
         self.rotary_emb = RotaryEmbedding(config, device=device)
@@ -336,6 +343,7 @@ class LlamaForQuestionAnswering(LlamaPreTrainedModel):
     """Llama that scores each token as the first and as the last of an answer."""
 
     base_model_prefix = "transformer"
+    _checkpoint_renames = (Rename(r"^model\.", "transformer.", inverse=_NEVER),)
 
     def __init__(self, config: LlamaConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(config)
