@@ -1,5 +1,8 @@
 """The mask builders, each against a mask written out with loops; skip rules; caches; wrong input."""
 
+import copy
+import io
+
 import pytest
 import torch
 
@@ -43,7 +46,7 @@ RULES = [
         lambda b, q, k: k <= q and (k - 2 * (b == 0)) // 2 == (q - 2 * (b == 0)) // 2,
     ),
     (create_bidirectional_mask, {}, lambda b, q, k: True),
-    (create_bidirectional_sliding_window_mask, {"sliding_window": 2}, lambda b, q, k: abs(q - k) < 2),
+    (create_bidirectional_sliding_window_mask, {"sliding_window": 2}, lambda b, q, k: abs(q - k) <= 2),
 ]
 
 
@@ -162,12 +165,14 @@ def test_packed_sequences_from_position_ids(config, embeds):
     wanted = written_out(lambda b, q, k: k <= q and numbers[b, q] == numbers[b, k], 2, 6, 6)
     assert torch.equal(create_causal_mask(config(), embeds(2, 6), None, position_ids=positions), wanted)
     assert torch.equal(create_causal_mask(config(), embeds(2, 6), None, position_ids=positions[:1])[1], wanted[0])
-    # A mask, or a cache, says more than the positions do.
+    # transformers looks only where there is no cache; an empty one, which a model makes for itself, says nothing more.
+    empty = create_causal_mask(config(), embeds(2, 6), None, position_ids=positions, past_key_values=DynamicCache())
+    assert torch.equal(empty, wanted)
+    # A mask, or tokens in the cache, say more than the positions do.
     ones = torch.ones(2, 6, dtype=torch.long)
     assert create_causal_mask(config(), embeds(2, 6), ones, position_ids=positions) is None
-    assert (
-        create_causal_mask(config(), embeds(2, 6), None, position_ids=positions, past_key_values=DynamicCache()) is None
-    )
+    step = {"position_ids": torch.tensor([[0], [6]]), "past_key_values": grown_cache(6)}
+    assert create_causal_mask(config(), embeds(2, 1), None, **step) is None
 
 
 def test_predicates_of_the_caller(config, embeds):
@@ -273,6 +278,17 @@ def test_a_mask_prints_a_picture(config, embeds):
     assert picture(torch.ones(60, 50, dtype=torch.bool)).splitlines()[-2:] == ["■" * 40 + "…", "⋮"]
     assert repr(AttentionMask([[True, False]])).endswith("\n■·")
     assert "(no data)" in repr(torch.ones(1, 1, 2, 2, device="meta").as_subclass(AttentionMask))
+
+
+def test_a_mask_can_be_copied_and_saved(config, embeds):
+    mask = create_causal_mask(config(_attn_implementation="eager"), embeds(2, 3), LEFT_PADDED[:, 1:4])
+    twin = copy.deepcopy(mask)
+    assert type(twin) is AttentionMask and torch.equal(twin, mask) and twin.data_ptr() != mask.data_ptr()
+    file = io.BytesIO()
+    torch.save(mask, file)
+    file.seek(0)
+    back = torch.load(file, weights_only=True)
+    assert type(back) is torch.Tensor and torch.equal(back, mask)
 
 
 def test_a_mask_from_outside_enters_a_compiled_function(config, embeds):

@@ -35,8 +35,8 @@ def flex_attention_forward(
 
     `attention_mask` is a BlockMask, or a matrix as in the other kernels. torch runs it fused on a GPU and inside
     `torch.compile`, and unfused (slow, but right) elsewhere; it has no gradients on a CPU, where the sdpa kernel runs
-    instead. `output_attentions=True` runs the eager kernel. Both say so once. Raises InputError for dropout in training,
-    which flex_attention does not have, and for shapes that do not fit.
+    instead. `output_attentions=True` runs the eager kernel. Both say so once. Raises InputError for dropout in
+    training, which flex_attention does not have, and for shapes that do not fit.
     """
     from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 

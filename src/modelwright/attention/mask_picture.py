@@ -1,5 +1,6 @@
 """A mask that prints itself as a small picture."""
 
+import copy
 from typing import Any
 
 import torch
@@ -23,6 +24,13 @@ class AttentionMask(Tensor):
         return f"AttentionMask(shape={list(self.shape)}, dtype={self.dtype})\n{picture(self.as_subclass(Tensor))}"
 
     __str__ = __repr__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "AttentionMask":
+        return copy.deepcopy(self.as_subclass(Tensor), memo).as_subclass(AttentionMask)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Saved as a plain tensor, which torch.load reads without being told about this class.
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)
 
 
 def picture(mask: Tensor) -> str:

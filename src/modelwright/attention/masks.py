@@ -49,7 +49,7 @@ def create_causal_mask(
     `inputs_embeds` [B, T, size] gives sizes, dtype and device. `attention_mask` is a padding mask [B, S], or a mask
     [B or 1, heads or 1, T, S] (or a BlockMask), which is returned as it is. Keywords, in the spellings of transformers
     4.57 and 5.x: `past_key_values` (a cache), `position_ids` [B, T], from which packed sequences are found if there is
-    neither a mask nor a cache, `or_mask_function` and `and_mask_function` (batch, head, query, key) -> bool,
+    no mask and the cache is empty, `or_mask_function` and `and_mask_function` (batch, head, query, key) -> bool,
     `block_sequence_ids` [B, T] (tokens of one block, numbered from 0, see each other), `layer_idx`,
     `allow_is_causal_skip=True`, `cache_position` [T], and `input_embeds` for `inputs_embeds`.
     Raises InputError for shapes that do not fit, UnknownArgumentError for other keywords.
@@ -107,7 +107,7 @@ def create_bidirectional_mask(
 def create_bidirectional_sliding_window_mask(
     config: Any, inputs_embeds: Tensor | None = None, attention_mask: Any = None, **options: Any
 ) -> Any:
-    """As `create_bidirectional_mask`, for keys less than `config.sliding_window` tokens away on either side."""
+    """As `create_bidirectional_mask`, for keys at most `config.sliding_window` tokens away on either side."""
     where = "create_bidirectional_sliding_window_mask"
     window = _local_size(config, "sliding_window", where)
     return _bidirectional(where, config, inputs_embeds, attention_mask, None, options, window)
@@ -162,7 +162,7 @@ def _create(
     skip = options.get("allow_is_causal_skip", True) and not (past is not None and past.is_compileable)
     is_plain = True
     position_ids = options.get("position_ids")
-    if position_ids is not None and attention_mask is None and past is None and q_offset == 0:
+    if position_ids is not None and attention_mask is None and q_offset == 0 and kv_length == q_length:
         packed = find_packed_sequence_indices(position_ids.expand(embeds.shape[0], -1))
         if packed is not None:
             predicate, skip = and_masks(predicate, packed_sequence_mask_function(packed)), False

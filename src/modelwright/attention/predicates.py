@@ -60,8 +60,8 @@ def sliding_window_overlay(sliding_window: int) -> Predicate:
 
 
 def bidirectional_window_overlay(sliding_window: int) -> Predicate:
-    """Return the predicate for keys less than `sliding_window` tokens away from the query on either side."""
-    return lambda b, h, q, kv: (kv > q - sliding_window) & (kv < q + sliding_window)
+    """Return the predicate for keys at most `sliding_window` tokens away from the query on either side."""
+    return lambda b, h, q, kv: (kv >= q - sliding_window) & (kv <= q + sliding_window)
 
 
 def sliding_window_causal_mask_function(sliding_window: int) -> Predicate:

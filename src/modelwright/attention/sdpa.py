@@ -68,10 +68,18 @@ def sdpa_attention_forward(
     if folded:
         # One token: the heads that share keys become query rows, and no key is copied.
         query = query.reshape(B, H // groups, groups, D)
-    elif groups > 1:
+    elif groups > 1 and attention_mask is not None:
+        # With a mask, not every fused kernel takes grouped heads.
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     output = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, dropout_p=probability, is_causal=causal, scale=scaling
+        query,
+        key,
+        value,
+        attn_mask=attention_mask,
+        dropout_p=probability,
+        is_causal=causal,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
     )
     if folded:
         output = output.reshape(B, H, 1, value.shape[-1])
