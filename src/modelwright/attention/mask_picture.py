@@ -30,7 +30,7 @@ class AttentionMask(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Saved as a plain tensor, which torch.load reads without being told about this class.
-        return self.as_subclass(Tensor).__reduce_ex__(protocol)
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
 
 def picture(mask: Tensor) -> str:
