@@ -96,6 +96,25 @@ def test_a_static_buffer_keeps_its_place_and_says_when_it_is_full(config):
     assert cache[0][0][0, 0, :, 0].tolist() == [0, 9, 2, 3] and cache.get_seq_length() == 2
 
 
+def test_a_compiled_step_writes_into_the_same_buffers(config):
+    cache = filled(StaticCache(config(), max_cache_len=6), 2)
+
+    def step(states, position):
+        return cache.update(states, -states, 0, {"cache_position": position})[0].sum()
+
+    compiled = torch.compile(step, backend="eager", fullgraph=True)
+    place = cache[0][0].data_ptr()
+    for position in (2, 3, 4):
+        compiled(states(1, first=position)[0], torch.tensor([position]))
+    assert cache[0][0].data_ptr() == place and cache.get_seq_length() == 5
+    assert cache[0][0][0, 0, :, 0].tolist() == [0, 1, 2, 3, 4, 0]
+
+
+def test_the_decoders_layers_are_counted(config):
+    both = config(num_hidden_layers=2, num_decoder_layers=3)
+    assert len(StaticCache(both, max_cache_len=4)) == len(DynamicCache(config=both)) == 3
+
+
 def test_a_static_cache_from_the_configs_sizes(config):
     sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 12, "max_position_embeddings": 5}
     cache = StaticCache(config(**sizes), max_batch_size=3, dtype=torch.bfloat16)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modelwright.attention.predicates import is_tracing
 from modelwright.core.errors import InputError
 
 
@@ -169,7 +170,14 @@ class StaticLayer(CacheLayer):
         fit.
         """
         keys, values = self.allocate(key_states, value_states)
-        end = _end_of(cache_kwargs, self.length, key_states.shape[2])
+        positions = (cache_kwargs or {}).get("cache_position")
+        if positions is not None and is_tracing():
+            # A place that is a tensor: the recorded code is the same at every step.
+            keys.index_copy_(2, positions, key_states)
+            values.index_copy_(2, positions, value_states)
+            self.length += key_states.shape[2]
+            return keys, values
+        end = _end_of(positions, self.length, key_states.shape[2])
         if end > self.max_cache_len:
             raise InputError(
                 f"StaticCache: token {end} does not fit into max_cache_len={self.max_cache_len} "
@@ -266,9 +274,8 @@ def _buffer(like: Tensor, tokens: int) -> Tensor:
     return like.new_zeros(like.shape[0], like.shape[1], tokens, like.shape[3])
 
 
-def _end_of(cache_kwargs: dict[str, Any] | None, length: int, new: int) -> int:
+def _end_of(positions: Tensor | None, length: int, new: int) -> int:
     """Return the position behind the new tokens; a given `cache_position` [T] wins over the count (4.x callers)."""
-    positions = (cache_kwargs or {}).get("cache_position")
     if positions is None or positions.device.type != "cpu":
         # 4.x callers only ever pass the next positions, and reading them from a device would wait for it.
         return length + new

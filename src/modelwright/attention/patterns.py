@@ -23,7 +23,9 @@ def layer_types_of(config: Any) -> list[str]:
     named = getattr(config, "layer_types", None)
     if named is not None:
         return list(named)
-    count = getattr(config, "num_hidden_layers", None)
+    # Of a model with an encoder, the decoder's layers are those that have a cache.
+    counts = (getattr(config, name, None) for name in ("num_decoder_layers", "decoder_layers", "num_hidden_layers"))
+    count = next((count for count in counts if count is not None), None)
     if count is None:
         raise ConfigError(f"{type(config).__name__} names neither `layer_types` nor `num_hidden_layers`")
     if getattr(config, "sliding_window", None) is not None:
