@@ -7,6 +7,7 @@ from modelwright.attention.eager import eager_attention_forward
 from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS, AttentionInterface, implementation_of
 from modelwright.attention.mask_interface import AttentionMaskInterface, mask_function_for
 from modelwright.attention.masks import create_causal_mask
+from modelwright.core.optional import is_available
 
 
 @pytest.fixture
@@ -26,9 +27,18 @@ def registered():
         AttentionMaskInterface._global_mapping.pop(name, None)
 
 
+FLASH = ["flash_attention_2"] if is_available("flash_attn") else []
+
+
 def test_the_documented_names_are_there():
-    assert AttentionInterface().valid_keys() == ["eager", "sdpa", "flex_attention", "flash_attention_2"]
-    assert sorted(AttentionMaskInterface()) == sorted(AttentionInterface())
+    assert AttentionInterface().valid_keys() == ["eager", "sdpa", "flex_attention", *FLASH]
+    assert sorted(AttentionMaskInterface()) == ["eager", "flash_attention_2", "flex_attention", "sdpa"]
+
+
+@pytest.mark.skipif(bool(FLASH), reason="flash-attn is installed")
+def test_flash_attention_without_its_package_says_how_to_get_it(config):
+    with pytest.raises(KeyError, match="needs the package flash-attn, which is not installed: pip install flash-attn"):
+        implementation_of(config(_attn_implementation="flash_attention_2"))
 
 
 def test_register_is_seen_by_all_and_setting_by_one(registered):
@@ -53,8 +63,8 @@ def test_the_two_registries_are_apart(registered):
 
 def test_an_unknown_name_lists_the_valid_ones(config):
     expected = (
-        "'spda' is not a valid attention implementation registered in the `AttentionInterface`: expected one of eager, "
-        "flash_attention_2, flex_attention, sdpa. Did you mean 'sdpa'?"
+        "'spda' is not a valid attention implementation registered in the `AttentionInterface`: expected one of "
+        f"{', '.join(['eager', *FLASH, 'flex_attention', 'sdpa'])}. Did you mean 'sdpa'?"
     )
     for call in (
         lambda: ALL_ATTENTION_FUNCTIONS["spda"],

@@ -1,6 +1,8 @@
 """Rotary embeddings: what each type computes, both spellings, validation, and frequencies that follow the length."""
 
+import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -319,3 +321,18 @@ def test_buffers_are_made_again_after_meta():
 def test_half_precision_leaves_the_frequencies_in_fp32():
     rotary = RotaryEmbedding(make()).to(torch.bfloat16)
     assert torch.equal(rotary.inv_freq, RotaryEmbedding(make()).inv_freq)
+
+
+GOLDEN = json.loads(Path(__file__).with_name("golden_rope.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "case", GOLDEN["cases"], ids=lambda case: f"{case['rope_parameters']['rope_type']}-{case['seq_len']}"
+)
+def test_frequencies_of_transformers_5(case):
+    config = SimpleNamespace(**GOLDEN["sizes"], rope_parameters=case["rope_parameters"])
+    compute = ROPE_INIT_FUNCTIONS[case["rope_parameters"]["rope_type"]]
+    inv_freq, scale = compute(config, seq_len=case["seq_len"])
+    wanted = torch.tensor([float.fromhex(number) for number in case["inv_freq"]])
+    # One bit of room: another CPU may round powers otherwise. To the bit is tested side by side, in tests/parity.
+    assert torch.allclose(inv_freq, wanted, rtol=1.2e-7, atol=0) and scale == case["scale"]

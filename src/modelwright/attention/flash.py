@@ -11,6 +11,11 @@ from modelwright.attention.common import head_groups, scale_heads
 from modelwright.core.errors import InputError, MissingPackageError
 from modelwright.core.optional import is_available
 
+HOW_TO_GET_FLASH = (
+    'attn_implementation="flash_attention_2" needs the package flash-attn, which is not installed: '
+    'pip install flash-attn (it needs a CUDA GPU), or use attn_implementation="sdpa".'
+)
+
 
 def flash_attention_forward(
     module: Any,
@@ -63,10 +68,7 @@ def flash_attention_forward(
 
 def _package() -> Any:
     if not is_available("flash_attn"):
-        raise MissingPackageError(
-            'attn_implementation="flash_attention_2" needs the package flash-attn, which is not installed: '
-            'pip install flash-attn (it needs a CUDA GPU), or use attn_implementation="sdpa"'
-        )
+        raise MissingPackageError(HOW_TO_GET_FLASH)
     return importlib.import_module("flash_attn")
 
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 from modelwright.attention.eager import eager_attention_forward
-from modelwright.attention.flash import flash_attention_forward
+from modelwright.attention.flash import HOW_TO_GET_FLASH, flash_attention_forward
 from modelwright.attention.flex import flex_attention_forward
 from modelwright.attention.sdpa import sdpa_attention_forward
 from modelwright.core.errors import nearest
 from modelwright.core.logging import get_logger
+from modelwright.core.optional import is_available
 from modelwright.core.registry import UnknownNameError
 
 logger = get_logger(__name__)
@@ -78,7 +79,9 @@ class GeneralInterface(MutableMapping[str, T], Generic[T]):
 
 
 class AttentionInterface(GeneralInterface[Callable[..., Any]]):
-    """The attention kernels by name: `eager`, `sdpa`, `flex_attention`, `flash_attention_2`, and what users register.
+    """The attention kernels by name: `eager`, `sdpa`, `flex_attention`, and what users register.
+
+    Where the package flash-attn is installed, also `flash_attention_2`.
 
     A model that needs a kernel of its own makes an instance and sets it there: `attention["sdpa"] = mine`.
     """
@@ -88,8 +91,13 @@ class AttentionInterface(GeneralInterface[Callable[..., Any]]):
         "eager": eager_attention_forward,
         "sdpa": sdpa_attention_forward,
         "flex_attention": flex_attention_forward,
-        "flash_attention_2": flash_attention_forward,
+        **({"flash_attention_2": flash_attention_forward} if is_available("flash_attn") else {}),
     }
+
+    def unknown(self, key: object) -> UnknownNameError:
+        """Return the error for a name that nobody registered; for FlashAttention it says how to get it."""
+        error = super().unknown(key)
+        return UnknownNameError(f"{error} {HOW_TO_GET_FLASH}") if key == "flash_attention_2" else error
 
     def get_interface(
         self, attn_implementation: str | None, default: Callable[..., Any] | None = None
