@@ -89,16 +89,16 @@ def work(package: str, threads: int) -> None:
 
         return harness.measure(step, held["idle"])
 
-    harness.serve(
-        {"load": load, "outputs": outputs, "prefill": prefill, "decode": decode, "train_step": train_step}
-    )
+    harness.serve({"load": load, "outputs": outputs, "prefill": prefill, "decode": decode, "train_step": train_step})
 
 
 def compare(workers: dict, dtype: str) -> None:
     """Stop if the two sides do not compute the same."""
     mine, theirs = (worker.call("outputs") for worker in workers.values())
     furthest = max(abs(a - b) for a, b in zip(mine["logits"], theirs["logits"], strict=True))
-    print(f"{dtype}: logits differ by at most {furthest:.1e}, greedy tokens equal: {mine['tokens'] == theirs['tokens']}")
+    print(
+        f"{dtype}: logits differ by at most {furthest:.1e}, greedy tokens equal: {mine['tokens'] == theirs['tokens']}"
+    )
     if furthest > (1e-3 if dtype == "float32" else 0.2) or (dtype == "float32" and mine["tokens"] != theirs["tokens"]):
         raise SystemExit("the two sides do not agree; nothing was timed")
 

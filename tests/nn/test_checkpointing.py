@@ -107,8 +107,8 @@ def test_reentrant_gradients_of_positional_tensors():
     layer.gradient_checkpointing = False
     layer(x, scale).sum().backward()
     assert torch.equal(replayed, scale.grad)
+    layer.gradient_checkpointing = True
     with pytest.raises(InputError, match="argument 0 holds a tensor that needs a gradient"):
-        layer.gradient_checkpointing = True
         layer([x], scale)
 
 

@@ -8,8 +8,8 @@ from modelwright.nn.decode_layout import lay_out_for_decoding
 
 def test_the_layout_changes_and_nothing_else(tmp_path):
     config = LlamaConfig(
-        vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, eos_token_id=None,
-        tie_word_embeddings=True,
+        vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        eos_token_id=None, tie_word_embeddings=True,
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval()
     ids = torch.tensor([[3, 4, 5]])

@@ -19,7 +19,9 @@ def test_the_labels_decide_the_loss():
     assert sequence_classification_loss(LOGITS, numbers, None) == F.binary_cross_entropy_with_logits(LOGITS, numbers)
     assert sequence_classification_loss(LOGITS, numbers, "regression") == F.mse_loss(LOGITS, numbers)
     one = LOGITS[:, :1]
-    assert sequence_classification_loss(one, torch.tensor([1, 2]), None) == F.mse_loss(one[:, 0], torch.tensor([1.0, 2]))
+    assert sequence_classification_loss(one, torch.tensor([1, 2]), None) == F.mse_loss(
+        one[:, 0], torch.tensor([1.0, 2])
+    )
 
 
 def test_wrong_shapes_are_named():

@@ -1,8 +1,8 @@
 """Where the numbers of a weight lie in memory, which decides the speed of decoding one row on a CPU.
 
-A linear layer's weight is [outputs, inputs]. For one row of input the CPU's matrix-vector product reads it fastest if it
-lies as [inputs, outputs]. The shape, the values and the layer stay as they are: only the strides change, so nothing is
-held twice. Measured in fp32: three times as fast at 512 x 32,000. In half precision there is nothing to gain.
+A linear layer's weight is [outputs, inputs]. For one row of input the CPU's matrix-vector product reads it fastest if
+it lies as [inputs, outputs]. The shape, the values and the layer stay as they are: only the strides change, so nothing
+is held twice. Measured in fp32: three times as fast at 512 x 32,000. In half precision there is nothing to gain.
 """
 
 import torch

@@ -37,7 +37,7 @@ def said(caplog):
     return lambda: [record.getMessage() for record in caplog.records]
 
 
-# --- pruning ----------------------------------------------------------------------------------------------------------
+# --- pruning ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
@@ -100,7 +100,7 @@ def test_wrong_heads_change_nothing(heads, message):
     assert [block.attn.num_heads for block in model.transformer.h] == [3, 4, 4]
 
 
-# --- gradient checkpointing ---------------------------------------------------------------------------------------------
+# --- gradient checkpointing ------------------------------------------------------------------------------------------
 
 
 def gradients(model, **keywords):
@@ -175,7 +175,9 @@ def test_no_cache_in_training_with_one_warning(said):
     assert model(IDS, use_cache=True, past_key_values=DynamicCache()).past_key_values is None
     assert said() == ["Caching is incompatible with gradient checkpointing in GPT2Model: setting use_cache=False."]
     full = make()(IDS).past_key_values
-    with pytest.raises(InputError, match="past_key_values holds 9 tokens, which gradient checkpointing would leave out"):
+    with pytest.raises(
+        InputError, match="past_key_values holds 9 tokens, which gradient checkpointing would leave out"
+    ):
         model(IDS[:, :1], past_key_values=full)
     with torch.no_grad():
         assert model(IDS).past_key_values.get_seq_length() == 9
@@ -196,7 +198,7 @@ def test_frozen_embeddings_train_through_required_gradients():
     assert not model.transformer.wte(IDS).requires_grad
 
 
-# --- attention kernels ---------------------------------------------------------------------------------------------------
+# --- attention kernels -----------------------------------------------------------------------------------------------
 
 
 def test_choosing_the_kernel(tmp_path):
@@ -206,7 +208,10 @@ def test_choosing_the_kernel(tmp_path):
     assert "attn_implementation" not in (tmp_path / "config.json").read_text()
     loaded = GPT2LMHeadModel.from_pretrained(tmp_path, attn_implementation="eager")
     assert loaded.transformer.config._attn_implementation == "eager"
-    assert GPT2LMHeadModel.from_config(model.config, attn_implementation={"": "eager"}).config._attn_implementation == "eager"
+    assert (
+        GPT2LMHeadModel.from_config(model.config, attn_implementation={"": "eager"}).config._attn_implementation
+        == "eager"
+    )
     torch.testing.assert_close(loaded(IDS, attention_mask=PADDED).logits, model(IDS, attention_mask=PADDED).logits)
     for wrong in ("sdqa", None, 3):
         with pytest.raises(InputError):
@@ -218,7 +223,7 @@ def test_choosing_the_kernel(tmp_path):
         loaded.set_attn_implementation({"text_config": "sdpa"})
 
 
-# --- caches, generation, bad input ----------------------------------------------------------------------------------------
+# --- caches, generation, bad input -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
@@ -228,7 +233,11 @@ def test_cached_in_parts_is_whole(kernel):
     whole = model(IDS, attention_mask=PADDED, position_ids=positions).logits
     for cache in (DynamicCache(), StaticCache(model.config, max_cache_len=12), None):
         first = model(
-            IDS[:, :5], attention_mask=PADDED[:, :5], position_ids=positions[:, :5], past_key_values=cache, use_cache=True
+            IDS[:, :5],
+            attention_mask=PADDED[:, :5],
+            position_ids=positions[:, :5],
+            past_key_values=cache,
+            use_cache=True,
         )
         past = first.past_key_values.to_legacy_cache() if cache is None else first.past_key_values
         with torch.no_grad():

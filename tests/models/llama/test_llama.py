@@ -100,7 +100,9 @@ def test_the_two_spellings_of_rotary_settings_agree(tmp_path):
 
 
 def test_bad_configs():
-    with pytest.raises(ConfigError, match="multiple of num_key_value_heads, got num_attention_heads=4, num_key_value_h"):
+    with pytest.raises(
+        ConfigError, match="multiple of num_key_value_heads, got num_attention_heads=4, num_key_value_h"
+    ):
         make(num_key_value_heads=3)
     with pytest.raises(ConfigError, match="hidden_size to be a multiple of num_attention_heads.*hidden_size=30"):
         make(hidden_size=30)

@@ -14,7 +14,8 @@ def test_enabling_checkpointing_says_once_that_nothing_is_stored(caplog):
     model.gradient_checkpointing_enable()
     model.gradient_checkpointing_enable()
     assert [record.getMessage() for record in caplog.records] == [
-        "ReformerModel.gradient_checkpointing_enable changes nothing: the reversible stack already stores no activations."
+        "ReformerModel.gradient_checkpointing_enable changes nothing: "
+        "the reversible stack already stores no activations."
     ]
     assert model.supports_gradient_checkpointing
     assert not model.is_gradient_checkpointing
