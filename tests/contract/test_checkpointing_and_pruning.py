@@ -29,7 +29,10 @@ def test_checkpointing_changes_no_gradient(model):
 
 
 def test_pruning_survives_save_and_load(model, tmp_path):
-    grouped = getattr(model.config, "num_key_value_heads", None) not in (None, model.config.num_attention_heads)
+    grouped = getattr(model.config, "num_key_value_heads", None) not in (
+        None,
+        getattr(model.config, "num_attention_heads", None),
+    )
     if grouped or not hasattr(model.base_model, "_prune_heads"):
         with pytest.raises(NotImplementedError, match="cannot be pruned: "):
             model.prune_heads({1: [0]})
