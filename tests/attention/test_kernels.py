@@ -108,13 +108,15 @@ def test_left_padding_never_makes_nan(name, dtype, module):
     assert out[0, :2].abs().sum() == 0 and out[0, 2].abs().sum() > 0
 
 
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("lowest", [float("-inf"), torch.finfo(torch.float32).min])
-def test_eager_takes_additive_masks_with_blind_rows(lowest, module):
+def test_additive_masks_with_blind_rows(name, lowest, module):
     q, k, v = qkv()
-    mask = torch.zeros(1, 1, 5, 5)
-    mask[..., 2, :] = lowest
-    out = eager_attention_forward(module, q, k, v, mask)[0]
+    mask = torch.randn(1, 4, 5, 5)
+    mask[..., 2, :] = mask[..., 3, 1] = lowest
+    out = KERNELS[name](module, q, k, v, mask)[0]
     assert out[:, 2].abs().sum() == 0 and out.isfinite().all()
+    assert torch.allclose(out, eager_attention_forward(module, q, k, v, mask)[0], atol=1e-5)
 
 
 def test_half_precision_stays_near_fp32(module):

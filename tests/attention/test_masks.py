@@ -98,6 +98,7 @@ def test_a_mask_that_says_nothing_new_is_left_out(config, embeds):
     assert create_sliding_window_causal_mask(sdpa, embeds(2, 4)) is not None
     for anything in (sdpa, eager):
         assert create_bidirectional_mask(anything, embeds(2, 6), ones) is None
+        assert create_bidirectional_mask(anything, embeds(2, 6), ones, allow_is_bidirectional_skip=False) is not None
 
 
 def test_the_skip_is_never_taken_while_tracing(config, embeds):
@@ -202,6 +203,21 @@ def test_cross_attention(config, embeds):
     padding = torch.tensor([[1, 1, 0], [1, 1, 1]])
     mask = create_bidirectional_mask(config(), embeds(2, 4), padding, encoder_hidden_states=embeds(2, 3))
     assert torch.equal(mask, padding.bool()[:, None, None].expand(2, 1, 4, 3))
+    cached = {"encoder_hidden_states": embeds(2, 3), "past_key_values": grown_cache(5)}
+    assert torch.equal(create_bidirectional_mask(config(), embeds(2, 4), padding, **cached), mask)
+
+
+def test_bidirectional_over_a_cache(config, embeds):
+    mask = create_bidirectional_mask(config(), embeds(2, 2), LEFT_PADDED, past_key_values=grown_cache(4))
+    assert torch.equal(mask, LEFT_PADDED.bool()[:, None, None].expand(2, 1, 2, 6))
+    assert create_bidirectional_mask(config(), embeds(2, 2), None, past_key_values=grown_cache(4)) is None
+    static = grown_cache(4, cache=StaticCache(config(), max_cache_len=8))
+    mask = create_bidirectional_mask(config(), embeds(2, 2), None, past_key_values=static)
+    assert mask.shape == (2, 1, 2, 8) and mask[..., :6].all() and not mask[..., 6:].any()
+    near = create_bidirectional_sliding_window_mask(
+        config(sliding_window=2), embeds(2, 2), None, past_key_values=grown_cache(4)
+    )
+    assert torch.equal(near, written_out(lambda b, q, k: abs(q - k) <= 2, 2, 2, 6, first_query=4))
 
 
 def test_ready_masks_pass_as_they_are(config, embeds):

@@ -41,6 +41,15 @@ def check_mask(mask: Tensor, query: Tensor, key: Tensor) -> None:
         )
 
 
+def with_infinities(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return an additive mask in `dtype` with -inf for what it blocks.
+
+    Masks block with the lowest number of their dtype, which to a fused kernel is a number like others: a query that
+    sees nothing would get the mean of all values.
+    """
+    return mask.masked_fill(mask < torch.finfo(mask.dtype).min / 2, float("-inf")).to(dtype)
+
+
 def is_causal_call(module: Any, query: Tensor, is_causal: bool | None) -> bool:
     """Tell whether a call without a mask is causal: the argument, else the module's `is_causal`, else True.
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelwright.attention.common import check_mask, head_groups, implied_mask, repeat_kv, scale_heads
+from modelwright.attention.common import check_mask, head_groups, implied_mask, repeat_kv, scale_heads, with_infinities
 from modelwright.attention.eager import eager_attention_forward
 from modelwright.attention.sdpa import sdpa_attention_forward
 from modelwright.core.errors import InputError
@@ -69,6 +69,8 @@ def flex_attention_forward(
         check_mask(matrix, query, key)
         if matrix.dtype == torch.bool:
             matrix = torch.where(matrix, 0.0, float("-inf"))
+        else:
+            matrix = with_infinities(matrix, torch.float32)
         matrix = matrix.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
 
     def score_mod(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:

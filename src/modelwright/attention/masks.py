@@ -39,6 +39,13 @@ _OPTIONS = (
     "layer_idx",
     "allow_is_causal_skip",
 )
+_BIDIRECTIONAL_OPTIONS = (
+    "input_embeds",
+    "past_key_values",
+    "or_mask_function",
+    "and_mask_function",
+    "allow_is_bidirectional_skip",
+)
 
 
 def create_causal_mask(
@@ -97,7 +104,9 @@ def create_bidirectional_mask(
 ) -> Any:
     """Return the mask for a layer whose tokens see all that are not padding, or None where none is needed.
 
-    `encoder_hidden_states` [B, S, size] gives the keys of a cross attention; `attention_mask` then is theirs.
+    `encoder_hidden_states` [B, S, size] gives the keys of a cross attention; `attention_mask` then is theirs. Other
+    keywords, as in `create_causal_mask`: `past_key_values`, `or_mask_function`, `and_mask_function`, `input_embeds`,
+    and `allow_is_bidirectional_skip=True`.
     """
     return _bidirectional(
         "create_bidirectional_mask", config, inputs_embeds, attention_mask, encoder_hidden_states, options
@@ -117,7 +126,6 @@ def create_masks_for_generate(
     config: Any, inputs_embeds: Tensor | None = None, attention_mask: Any = None, **options: Any
 ) -> Any:
     """Return the mask of the model's only pattern, or a dict from pattern (of `config.layer_types`) to mask."""
-    options.pop("token_type_ids", None)
     text = text_config_of(config)
     kinds = dict.fromkeys(layer_types_of(text))
     unknown = [kind for kind in kinds if kind not in PATTERNS]
@@ -202,40 +210,42 @@ def _bidirectional(
     options: dict[str, Any],
     window: int | None = None,
 ) -> Any:
-    known = (
-        "input_embeds",
-        "past_key_values",
-        "or_mask_function",
-        "and_mask_function",
-        "cache_position",
-        "position_ids",
-    )
-    reject_unknown(where, options, known)
+    reject_unknown(where, options, _BIDIRECTIONAL_OPTIONS)
     embeds = _embeds(where, inputs_embeds, options)
     implementation = implementation_of(config)
     if is_ready(attention_mask):
         return attention_mask
     q_length = embeds.shape[1]
-    kv_length = q_length if encoder_hidden_states is None else encoder_hidden_states.shape[1]
-    _check_padding(where, attention_mask, embeds.shape[0], kv_length, kv_length, None)
+    past = options.get("past_key_values")
+    if encoder_hidden_states is None:
+        q_offset, kv_length, kv_offset = _sizes(q_length, past, None, _layer_of_kind(past, window is not None))
+        tokens = q_offset + q_length
+    else:
+        # The keys are the encoder's, whatever the cache holds of the decoder.
+        q_offset, kv_length, kv_offset = 0, encoder_hidden_states.shape[1], 0
+        past, tokens = None, kv_length
+    _check_padding(where, attention_mask, embeds.shape[0], tokens, kv_offset + kv_length, past)
     predicate: Predicate = bidirectional_mask_function
     if window is not None:
         predicate = bidirectional_window_overlay(window)
     predicate, custom = _with_functions(predicate, options)
+    if kv_offset + kv_length > tokens:
+        # The end of a static cache, where nothing is written yet.
+        predicate, custom = and_masks(predicate, lambda b, h, q, kv: kv < tokens), True
     mask = mask_function_for(implementation)(
         batch_size=embeds.shape[0],
         q_length=q_length,
         kv_length=kv_length,
-        q_offset=0,
-        kv_offset=0,
+        q_offset=q_offset,
+        kv_offset=kv_offset,
         mask_function=predicate,
         attention_mask=attention_mask,
         local_size=window,
         allow_is_causal_skip=False,
-        allow_is_bidirectional_skip=not custom,
+        allow_is_bidirectional_skip=options.get("allow_is_bidirectional_skip", True) and not custom,
         use_vmap=custom,
         device=embeds.device,
-        cache_position=torch.arange(q_length, device=embeds.device),
+        cache_position=torch.arange(q_offset, q_offset + q_length, device=embeds.device),
         dtype=embeds.dtype,
         config=config,
         is_plain=not custom,

@@ -14,6 +14,7 @@ from modelwright.attention.common import (
     is_causal_call,
     repeat_kv,
     scale_heads,
+    with_infinities,
 )
 from modelwright.attention.eager import eager_attention_forward
 from modelwright.core.logging import get_logger
@@ -57,7 +58,7 @@ def sdpa_attention_forward(
     if attention_mask is not None:
         check_mask(attention_mask, query, key)
         if attention_mask.dtype != torch.bool:
-            attention_mask = attention_mask.to(query.dtype)
+            attention_mask = with_infinities(attention_mask, query.dtype)
     elif sliding_window is not None and key.shape[2] > sliding_window:
         attention_mask = implied_mask(module, query, key, is_causal, sliding_window)
     else:
