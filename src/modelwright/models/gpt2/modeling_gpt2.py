@@ -44,6 +44,7 @@ class _GPT2WithLMHead(GPT2PreTrainedModel):
 
     _tied_weights_keys: ClassVar[list[str]] = ["lm_head.weight"]
     _supports_generation_cache = True
+    _step_keywords: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: GPT2Config, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(config)
@@ -71,7 +72,7 @@ class _GPT2WithLMHead(GPT2PreTrainedModel):
         use_cache: bool | None = None,
     ) -> dict[str, Any]:
         """Return the keywords of one decoding step; see `modelwright.pretrained.decoding`."""
-        return decoding_inputs(
+        inputs = decoding_inputs(
             input_ids,
             past_key_values=past_key_values,
             attention_mask=attention_mask,
@@ -82,10 +83,14 @@ class _GPT2WithLMHead(GPT2PreTrainedModel):
             encoder_attention_mask=encoder_attention_mask,
             use_cache=use_cache,
         )
+        return {**inputs, **self._step_keywords}
 
 
 class GPT2LMHeadModel(_GPT2WithLMHead):
     """GPT-2 as a language model: scores of each next token."""
+
+    # A step needs the scores of the last token only.
+    _step_keywords: ClassVar[dict[str, Any]] = {"logits_to_keep": 1}
 
     def __init__(self, config: GPT2Config, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(config, device=device, dtype=dtype)
