@@ -231,7 +231,7 @@ def _bidirectional(
     predicate, custom = _with_functions(predicate, options)
     if kv_offset + kv_length > tokens:
         # The end of a static cache, where nothing is written yet.
-        predicate, custom = and_masks(predicate, lambda b, h, q, kv: kv < tokens), True
+        predicate, custom = and_masks(predicate, lambda b, h, q, kv: kv < tokens), True  # noqa: ARG005
     mask = mask_function_for(implementation)(
         batch_size=embeds.shape[0],
         q_length=q_length,
