@@ -1,6 +1,8 @@
 # Made by tools/make_doors.py from _public.py; change the table, not this file.
 
 from modelwright import activations as activations
+from modelwright import attention as attention
+from modelwright import cache_utils as cache_utils
 from modelwright import checkpoint as checkpoint
 from modelwright import config as config
 from modelwright import configuration_utils as configuration_utils
@@ -8,7 +10,11 @@ from modelwright import core as core
 from modelwright import file_utils as file_utils
 from modelwright import generation as generation
 from modelwright import hub as hub
+from modelwright import masking_utils as masking_utils
+from modelwright import modeling_attn_mask_utils as modeling_attn_mask_utils
+from modelwright import modeling_layers as modeling_layers
 from modelwright import modeling_outputs as modeling_outputs
+from modelwright import modeling_rope_utils as modeling_rope_utils
 from modelwright import modeling_utils as modeling_utils
 from modelwright import models as models
 from modelwright import nn as nn
@@ -19,6 +25,11 @@ from modelwright import tokenization as tokenization
 from modelwright import tokenization_utils as tokenization_utils
 from modelwright import tokenization_utils_base as tokenization_utils_base
 from modelwright import utils as utils
+from modelwright.attention.caches import Cache, DynamicCache, EncoderDecoderCache, StaticCache
+from modelwright.attention.interface import AttentionInterface
+from modelwright.attention.mask_interface import AttentionMaskInterface
+from modelwright.attention.rope import ROPE_INIT_FUNCTIONS
+from modelwright.attention.rotary import dynamic_rope_update
 from modelwright.checkpoint.plan import LoadPlan
 from modelwright.checkpoint.report import LoadReport
 from modelwright.config.configuration import PreTrainedConfig, PretrainedConfig
@@ -82,8 +93,32 @@ from modelwright.hub.names import (
     WEIGHTS_NAME,
 )
 from modelwright.models.auto.configuration_auto import AutoConfig
-from modelwright.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM
+from modelwright.models.auto.modeling_auto import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 from modelwright.models.auto.tokenization_auto import AutoTokenizer
+from modelwright.models.gpt2.backbone import GPT2Model, GPT2PreTrainedModel
+from modelwright.models.gpt2.configuration_gpt2 import GPT2Config
+from modelwright.models.gpt2.modeling_gpt2 import (
+    GPT2DoubleHeadsModel,
+    GPT2ForQuestionAnswering,
+    GPT2ForSequenceClassification,
+    GPT2ForTokenClassification,
+    GPT2LMHeadModel,
+)
+from modelwright.models.llama.configuration_llama import LlamaConfig
+from modelwright.models.llama.modeling_llama import (
+    LlamaForCausalLM,
+    LlamaForQuestionAnswering,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+    LlamaModel,
+    LlamaPreTrainedModel,
+)
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.modeling_reformer import (
     ReformerModel,
@@ -91,7 +126,12 @@ from modelwright.models.reformer.modeling_reformer import (
     ReformerPreTrainedModel,
 )
 from modelwright.nn.activations import ACT2FN
+from modelwright.nn.checkpointing import GradientCheckpointingLayer
 from modelwright.nn.chunking import apply_chunking_to_forward
+from modelwright.nn.conv1d import Conv1D
+from modelwright.nn.pooling import PoolerAnswerClass, PoolerEndLogits, PoolerStartLogits
+from modelwright.nn.pruning import prune_layer
+from modelwright.nn.sequence_summary import SequenceSummary
 from modelwright.outputs.base import ModelOutput
 from modelwright.outputs.model_outputs import (
     BaseModelOutput,
@@ -118,6 +158,7 @@ from modelwright.outputs.model_outputs import (
 )
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
+from modelwright.pretrained.squad_head import SQuADHead, SquadHeadOutput
 from modelwright.tokenization.base import PreTrainedTokenizerBase
 from modelwright.tokenization.batch_encoding import BatchEncoding
 from modelwright.tokenization.byte_tokenizer import ByteTokenizer
@@ -131,13 +172,19 @@ __all__ = [
     "ACT2FN",
     "CONFIG_NAME",
     "GENERATION_CONFIG_NAME",
+    "ROPE_INIT_FUNCTIONS",
     "SAFE_WEIGHTS_INDEX_NAME",
     "SAFE_WEIGHTS_NAME",
     "WEIGHTS_INDEX_NAME",
     "WEIGHTS_NAME",
+    "AttentionInterface",
+    "AttentionMaskInterface",
     "AutoConfig",
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
     "AutoTokenizer",
     "BaseModelOutput",
     "BaseModelOutputWithCrossAttentions",
@@ -148,16 +195,36 @@ __all__ = [
     "BaseModelOutputWithPoolingAndCrossAttentions",
     "BatchEncoding",
     "ByteTokenizer",
+    "Cache",
     "CausalLMOutput",
     "CausalLMOutputWithCrossAttentions",
     "CausalLMOutputWithPast",
     "CheckpointError",
     "CheckpointMismatchError",
     "ConfigError",
+    "Conv1D",
+    "DynamicCache",
+    "EncoderDecoderCache",
     "EosTokenCriteria",
+    "GPT2Config",
+    "GPT2DoubleHeadsModel",
+    "GPT2ForQuestionAnswering",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2LMHeadModel",
+    "GPT2Model",
+    "GPT2PreTrainedModel",
     "GenerationConfig",
     "GenerationMixin",
+    "GradientCheckpointingLayer",
     "InputError",
+    "LlamaConfig",
+    "LlamaForCausalLM",
+    "LlamaForQuestionAnswering",
+    "LlamaForSequenceClassification",
+    "LlamaForTokenClassification",
+    "LlamaModel",
+    "LlamaPreTrainedModel",
     "LoadPlan",
     "LoadReport",
     "LogitsProcessor",
@@ -176,6 +243,9 @@ __all__ = [
     "NextSentencePredictorOutput",
     "NoRepeatNGramLogitsProcessor",
     "PaddingStrategy",
+    "PoolerAnswerClass",
+    "PoolerEndLogits",
+    "PoolerStartLogits",
     "PreTrainedConfig",
     "PreTrainedModel",
     "PreTrainedTokenizer",
@@ -188,13 +258,17 @@ __all__ = [
     "ReformerPreTrainedModel",
     "RepetitionPenaltyLogitsProcessor",
     "RepoError",
+    "SQuADHead",
     "Seq2SeqLMOutput",
     "Seq2SeqModelOutput",
     "Seq2SeqQuestionAnsweringModelOutput",
     "Seq2SeqSequenceClassifierOutput",
     "SequenceClassifierOutput",
     "SequenceClassifierOutputWithPast",
+    "SequenceSummary",
     "SpecialTokensMixin",
+    "SquadHeadOutput",
+    "StaticCache",
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
@@ -209,6 +283,7 @@ __all__ = [
     "UnknownArgumentError",
     "__version__",
     "apply_chunking_to_forward",
+    "dynamic_rope_update",
     "is_accelerate_available",
     "is_flax_available",
     "is_keras_available",
@@ -223,4 +298,5 @@ __all__ = [
     "is_tokenizers_available",
     "is_torch_available",
     "logging",
+    "prune_layer",
 ]

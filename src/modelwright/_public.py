@@ -72,10 +72,52 @@ _STOPPING_CRITERIA = (
     "StoppingCriteriaList",
 )
 _STREAMERS = ("TextIteratorStreamer", "TextStreamer")
+_AUTO_MODELS = (
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+)
+_GPT2 = (
+    "GPT2DoubleHeadsModel",
+    "GPT2ForQuestionAnswering",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2LMHeadModel",
+)
+_GPT2_BASE = ("GPT2Model", "GPT2PreTrainedModel")
+_LLAMA = (
+    "LlamaForCausalLM",
+    "LlamaForQuestionAnswering",
+    "LlamaForSequenceClassification",
+    "LlamaForTokenClassification",
+    "LlamaModel",
+    "LlamaPreTrainedModel",
+)
+_PRUNING = ("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_layer", "prune_linear_layer")
+_POOLING = ("PoolerAnswerClass", "PoolerEndLogits", "PoolerStartLogits")
+_SQUAD = ("SQuADHead", "SquadHeadOutput")
 _REFORMER = ("ReformerModel", "ReformerModelWithLMHead", "ReformerPreTrainedModel")
+
+_MASKS = (
+    "create_bidirectional_mask",
+    "create_bidirectional_sliding_window_mask",
+    "create_causal_mask",
+    "create_chunked_causal_mask",
+    "create_masks_for_generate",
+    "create_sliding_window_causal_mask",
+)
+_CACHES = ("Cache", "DynamicCache", "EncoderDecoderCache", "StaticCache")
+_CACHE_LAYERS = ("DynamicLayer", "DynamicSlidingWindowLayer", "StaticLayer", "StaticSlidingWindowLayer")
 
 # Home module -> public names.
 PUBLIC: dict[str, tuple[str, ...]] = {
+    "modelwright.attention.caches": _CACHES,
+    "modelwright.attention.interface": ("AttentionInterface",),
+    "modelwright.attention.mask_interface": ("AttentionMaskInterface",),
+    "modelwright.attention.rope": ("ROPE_INIT_FUNCTIONS",),
+    "modelwright.attention.rotary": ("dynamic_rope_update",),
     "modelwright.checkpoint.plan": ("LoadPlan",),
     "modelwright.checkpoint.report": ("LoadReport",),
     "modelwright.config.configuration": ("PreTrainedConfig", "PretrainedConfig"),
@@ -99,16 +141,27 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.generation.streamers": _STREAMERS,
     "modelwright.hub.names": _FILE_NAMES,
     "modelwright.models.auto.configuration_auto": ("AutoConfig",),
-    "modelwright.models.auto.modeling_auto": ("AutoModel", "AutoModelForCausalLM"),
+    "modelwright.models.auto.modeling_auto": _AUTO_MODELS,
     "modelwright.models.auto.tokenization_auto": ("AutoTokenizer",),
+    "modelwright.models.gpt2.backbone": _GPT2_BASE,
+    "modelwright.models.gpt2.configuration_gpt2": ("GPT2Config",),
+    "modelwright.models.gpt2.modeling_gpt2": _GPT2,
+    "modelwright.models.llama.configuration_llama": ("LlamaConfig",),
+    "modelwright.models.llama.modeling_llama": _LLAMA,
     "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
     "modelwright.models.reformer.modeling_reformer": _REFORMER,
     "modelwright.nn.activations": ("ACT2FN",),
+    "modelwright.nn.checkpointing": ("GradientCheckpointingLayer",),
     "modelwright.nn.chunking": ("apply_chunking_to_forward",),
+    "modelwright.nn.conv1d": ("Conv1D",),
+    "modelwright.nn.pooling": _POOLING,
+    "modelwright.nn.pruning": ("prune_layer",),
+    "modelwright.nn.sequence_summary": ("SequenceSummary",),
     "modelwright.outputs.base": ("ModelOutput",),
     "modelwright.outputs.model_outputs": _OUTPUTS,
     "modelwright.pretrained.modeling": ("PreTrainedModel",),
     "modelwright.pretrained.module_utils": ("ModuleUtilsMixin",),
+    "modelwright.pretrained.squad_head": _SQUAD,
     "modelwright.tokenization.base": ("PreTrainedTokenizerBase",),
     "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
     "modelwright.tokenization.byte_tokenizer": ("ByteTokenizer",),
@@ -120,6 +173,10 @@ PUBLIC: dict[str, tuple[str, ...]] = {
 # Door module -> home module -> names.
 DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.activations": {"modelwright.nn.activations": ("ACT2FN", "get_activation")},
+    "modelwright.cache_utils": {
+        "modelwright.attention.cache_layers": _CACHE_LAYERS,
+        "modelwright.attention.caches": _CACHES,
+    },
     "modelwright.configuration_utils": {"modelwright.config.configuration": ("PreTrainedConfig", "PretrainedConfig")},
     "modelwright.file_utils": {
         "modelwright.core.optional": _AVAILABLE,
@@ -141,22 +198,84 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.generation.mixin": ("GenerationMixin",),
         "modelwright.generation.outputs": ("GenerateDecoderOnlyOutput",),
     },
+    "modelwright.masking_utils": {
+        "modelwright.attention.mask_interface": (
+            "ALL_MASK_ATTENTION_FUNCTIONS",
+            "AttentionMaskInterface",
+            "add_offsets_to_mask_function",
+            "eager_mask",
+            "flash_attention_mask",
+            "flex_attention_mask",
+            "prepare_padding_mask",
+            "sdpa_mask",
+        ),
+        "modelwright.attention.mask_picture": ("AttentionMask",),
+        "modelwright.attention.masks": _MASKS,
+        "modelwright.attention.predicates": (
+            "and_masks",
+            "bidirectional_mask_function",
+            "causal_mask_function",
+            "chunked_causal_mask_function",
+            "chunked_overlay",
+            "find_packed_sequence_indices",
+            "or_masks",
+            "packed_sequence_mask_function",
+            "padding_mask_function",
+            "sliding_window_causal_mask_function",
+            "sliding_window_overlay",
+        ),
+    },
+    "modelwright.modeling_attn_mask_utils": {
+        "modelwright.attention.legacy_masks": (
+            "AttentionMaskConverter",
+            "_create_4d_causal_attention_mask",
+            "_prepare_4d_attention_mask",
+            "_prepare_4d_attention_mask_for_sdpa",
+            "_prepare_4d_causal_attention_mask",
+            "_prepare_4d_causal_attention_mask_for_sdpa",
+        )
+    },
+    "modelwright.modeling_layers": {"modelwright.nn.checkpointing": ("GradientCheckpointingLayer",)},
     "modelwright.modeling_outputs": {"modelwright.outputs.model_outputs": _OUTPUTS},
+    "modelwright.modeling_rope_utils": {
+        "modelwright.attention.rope": ("ROPE_INIT_FUNCTIONS",),
+        "modelwright.attention.rope_validation": ("rope_config_validation",),
+        "modelwright.attention.rotary": ("dynamic_rope_update",),
+    },
     "modelwright.modeling_utils": {
+        "modelwright.attention.interface": ("ALL_ATTENTION_FUNCTIONS", "AttentionInterface"),
         "modelwright.nn.chunking": ("apply_chunking_to_forward",),
+        "modelwright.nn.conv1d": ("Conv1D",),
+        "modelwright.nn.pooling": _POOLING,
+        "modelwright.nn.pruning": _PRUNING,
+        "modelwright.nn.sequence_summary": ("SequenceSummary",),
         "modelwright.pretrained.modeling": ("PreTrainedModel",),
         "modelwright.pretrained.module_utils": ("ModuleUtilsMixin",),
+        "modelwright.pretrained.squad_head": _SQUAD,
     },
     "modelwright.models.auto": {
         "modelwright.models.auto.configuration_auto": ("AutoConfig",),
-        "modelwright.models.auto.modeling_auto": ("AutoModel", "AutoModelForCausalLM"),
+        "modelwright.models.auto.modeling_auto": _AUTO_MODELS,
         "modelwright.models.auto.tokenization_auto": ("AutoTokenizer",),
+    },
+    "modelwright.models.gpt2": {
+        "modelwright.models.gpt2.backbone": _GPT2_BASE,
+        "modelwright.models.gpt2.configuration_gpt2": ("GPT2Config",),
+        "modelwright.models.gpt2.modeling_gpt2": _GPT2,
+    },
+    "modelwright.models.llama": {
+        "modelwright.models.llama.configuration_llama": ("LlamaConfig",),
+        "modelwright.models.llama.modeling_llama": _LLAMA,
     },
     "modelwright.models.reformer": {
         "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
         "modelwright.models.reformer.modeling_reformer": _REFORMER,
     },
-    "modelwright.pytorch_utils": {"modelwright.nn.chunking": ("apply_chunking_to_forward",)},
+    "modelwright.pytorch_utils": {
+        "modelwright.nn.chunking": ("apply_chunking_to_forward",),
+        "modelwright.nn.conv1d": ("Conv1D",),
+        "modelwright.nn.pruning": _PRUNING,
+    },
     "modelwright.tokenization_utils": {
         "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
         "modelwright.tokenization.python_tokenizer": ("PreTrainedTokenizer",),

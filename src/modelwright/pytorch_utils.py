@@ -8,9 +8,21 @@ from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
     from modelwright.nn.chunking import apply_chunking_to_forward
+    from modelwright.nn.conv1d import Conv1D
+    from modelwright.nn.pruning import (
+        find_pruneable_heads_and_indices,
+        prune_conv1d_layer,
+        prune_layer,
+        prune_linear_layer,
+    )
 
 __all__ = [
+    "Conv1D",
     "apply_chunking_to_forward",
+    "find_pruneable_heads_and_indices",
+    "prune_conv1d_layer",
+    "prune_layer",
+    "prune_linear_layer",
 ]
 
 __getattr__, __dir__ = serve(__name__, DOORS[__name__])

@@ -43,6 +43,18 @@ REFORMER = {
     "num_buckets": 4,
     "vocab_size": 64,
 }
+GPT2 = {"vocab_size": 11, "n_positions": 8, "n_embd": 8, "n_layer": 2, "n_head": 2, "pad_token_id": 0}
+LLAMA = {
+    "vocab_size": 11,
+    "hidden_size": 16,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 8,
+    "pad_token_id": 0,
+}
+
 ROWS = [
     Row("ReformerModel", REFORMER),
     Row("ReformerModelWithLMHead", REFORMER),
@@ -50,6 +62,19 @@ ROWS = [
     Row("ToyForCausalLM"),
     Row("ToyForCausalLM", {"tie_word_embeddings": False}),
     Row("ToyForClassification", {"num_labels": 3}),
+    Row("GPT2Model", GPT2),
+    Row("GPT2LMHeadModel", GPT2),
+    Row("GPT2LMHeadModel", {**GPT2, "add_cross_attention": True, "pruned_heads": {0: [1]}}),
+    Row("GPT2DoubleHeadsModel", GPT2),
+    Row("GPT2ForSequenceClassification", {**GPT2, "num_labels": 3}),
+    Row("GPT2ForTokenClassification", {**GPT2, "num_labels": 3}),
+    Row("GPT2ForQuestionAnswering", GPT2),
+    Row("LlamaModel", LLAMA),
+    Row("LlamaForCausalLM", LLAMA),
+    Row("LlamaForCausalLM", {**LLAMA, "tie_word_embeddings": True, "num_key_value_heads": 4}),
+    Row("LlamaForSequenceClassification", {**LLAMA, "num_labels": 3}),
+    Row("LlamaForTokenClassification", {**LLAMA, "num_labels": 3}),
+    Row("LlamaForQuestionAnswering", LLAMA),
     Row("LegacyModel"),
     Row("LegacyForMaskedLM"),
 ]

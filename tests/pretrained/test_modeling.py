@@ -58,9 +58,12 @@ def test_initialisation_covers_base_and_head(toys):
     assert {parameter.mean().item() for parameter in model.parameters()} == {0.0, 1.0}
 
 
-def test_pruned_heads_are_not_built_yet(toys):
-    with pytest.raises(NotImplementedError, match=r"pruned_heads=\{0: \[1\]\}: pruned heads are not built yet"):
+def test_a_model_without_prunable_heads_says_so(toys):
+    match = r"config.pruned_heads: heads of ToyModel cannot be pruned: its attention has no heads"
+    with pytest.raises(NotImplementedError, match=match):
         toys.ToyModel(toys.ToyConfig(pruned_heads={0: [1]}))
+    with pytest.raises(NotImplementedError, match=r"ToyForCausalLM.prune_heads: heads of ToyModel cannot be pruned"):
+        toys.ToyForCausalLM(toys.ToyConfig()).prune_heads({0: [1]})
 
 
 # --- tying ------------------------------------------------------------------------------------------------------------

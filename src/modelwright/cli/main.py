@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from modelwright.cli.generate import generate
 from modelwright.cli.inspect import inspect
+from modelwright.cli.prune import prune
 from modelwright.cli.train import train
 from modelwright.cli.verify import verify
 from modelwright.core.errors import ModelwrightError
@@ -74,7 +75,7 @@ def _start(
         raise typer.Exit
 
 
-for command in (train, generate, inspect, verify):
+for command in (train, generate, inspect, verify, prune):
     app.command()(command)
 
 

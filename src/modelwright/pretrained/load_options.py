@@ -30,6 +30,7 @@ class LoadOptions:
     output_loading_info: bool = False
     key_mapping: Mapping[str, str] | None = None
     generation_config: Any = None
+    attn_implementation: Any = None
 
     def __post_init__(self) -> None:
         """Raise InputError for a value of a wrong type."""

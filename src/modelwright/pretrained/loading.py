@@ -27,6 +27,7 @@ from modelwright.hub.names import CONFIG_NAME, GENERATION_CONFIG_NAME
 from modelwright.hub.open import open_repo
 from modelwright.hub.repo import Repo
 from modelwright.pretrained import dtypes, initialization, tying
+from modelwright.pretrained.attention_choice import apply_to_config
 from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.legacy_keywords import LEGACY
 from modelwright.pretrained.load_options import LoadOptions, PathLike
@@ -46,6 +47,7 @@ def load_pretrained(
     wanted = dtypes.wanted_dtype(options.where, options.dtype, options.torch_dtype)
     repo = _repo(name_or_path, options)
     config, rest = _config(model_class, repo, options, keywords)
+    apply_to_config(options.where, config, options.attn_implementation)
     arguments = _constructor_arguments(model_class, config, rest, options.where)
     with _checkpoint(repo, options) as checkpoint:
         dtype = dtypes.resolve(wanted, config, checkpoint.infos)

@@ -7,7 +7,7 @@ Nothing here changes the state of the process: many threads may load at once.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -20,7 +20,8 @@ from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
-from modelwright.pretrained import dtypes, initialization, saving, tying
+from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, saving, tying
+from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.legacy_keywords import settle
 from modelwright.pretrained.load_options import LoadOptions, PathLike
@@ -28,7 +29,7 @@ from modelwright.pretrained.loading import load_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
 
 
-class PreTrainedModel(nn.Module, ModuleUtilsMixin, GenerationMixin):
+class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, GenerationMixin):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
     A subclass sets `config_class` and `base_model_prefix`, builds its layers in `__init__(self, config, *,
@@ -37,8 +38,9 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GenerationMixin):
 
     Other class attributes: `_tied_weights_keys` (see `modelwright.pretrained.tying`), `_checkpoint_renames` (rules for
     names in files, undone when saving), `_compatible_model_types` (other model types whose checkpoints this class may
-    read), `_keys_to_ignore_on_load_missing`, `_keys_to_ignore_on_load_unexpected` (regular expressions) and
-    `_keys_to_ignore_on_save` (names).
+    read), `_keys_to_ignore_on_load_missing`, `_keys_to_ignore_on_load_unexpected` (regular expressions),
+    `_keys_to_ignore_on_save` (names), `_supports_attention_backend` (whether attention runs the kernel that the config
+    names) and, for a base model without `_prune_heads(heads)`, `_pruning_refusal`, why its heads cannot be pruned.
     """
 
     config_class: ClassVar[Any] = None
@@ -50,6 +52,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GenerationMixin):
     _keys_to_ignore_on_load_missing: ClassVar[Any] = None
     _keys_to_ignore_on_load_unexpected: ClassVar[Any] = None
     _keys_to_ignore_on_save: ClassVar[Any] = None
+    _supports_attention_backend: ClassVar[bool] = False
+    _pruning_refusal: ClassVar[str | None] = None
 
     load_report: LoadReport | None = None
 
@@ -69,6 +73,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GenerationMixin):
                 if extra is not None
                 else f"{where}: expected one argument without a name, the config, got {1 + len(inputs)}"
             )
+        attention_choice.settle_own(type(self), config)
         self.config: Any = config
         self.name_or_path: str = config.name_or_path
         self.generation_config: GenerationConfig | None = (
@@ -95,6 +100,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GenerationMixin):
         output_loading_info: bool = False,
         key_mapping: Mapping[str, str] | None = None,
         generation_config: GenerationConfig | None = None,
+        attn_implementation: str | Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Return the model of a folder (config.json and weights) with its weights, in evaluation mode.
@@ -113,6 +119,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GenerationMixin):
         strict: raise for missing, unexpected and mismatched keys.
         ignore_mismatched_sizes: initialise parameters whose shape differs in the checkpoint, instead of raising.
         key_mapping: {regular expression: replacement} for names in the checkpoint.
+        attn_implementation: the attention kernel, such as "sdpa" or "eager", or {sub-config: kernel}.
         model_args and other keywords: attributes of the config override it, parameters of the class's constructor are
             handed to it, keywords of 4.x that do nothing say so once.
 
@@ -135,6 +142,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GenerationMixin):
             key_mapping=key_mapping,
             output_loading_info=output_loading_info,
             generation_config=generation_config,
+            attn_implementation=attn_implementation,
         )
         model = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
         if not output_loading_info:
@@ -149,21 +157,24 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GenerationMixin):
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        attn_implementation: str | Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> Self:
         """Return a newly initialised model, in training mode, of a copy of `config`.
 
         dtype: as for `from_pretrained`, "auto" being the config's. device: where to build it, "meta" for a model
-        without memory. Other keywords go to the constructor. Raises UnknownArgumentError for those that it lacks.
+        without memory. attn_implementation: as for `from_pretrained`. Other keywords go to the constructor. Raises
+        UnknownArgumentError for those that it lacks.
         """
         where = f"{cls.__name__}.from_config"
         kwargs = settle(where, kwargs)
         known = init_parameters(cls)
         for name in kwargs:
             if name not in known:
-                choices = {*known, "dtype", "torch_dtype"}
+                choices = {*known, "dtype", "torch_dtype", "attn_implementation"}
                 raise UnknownArgumentError(f"{where} got an unknown keyword {name!r}.{nearest(name, choices)}")
         config = copy.deepcopy(config)
+        attention_choice.apply_to_config(where, config, attn_implementation)
         resolved = dtypes.resolve(dtypes.wanted_dtype(where, dtype, torch_dtype), config)
         config.dtype = dtype_name(resolved)
         model: Self = construct(cls, config, device=device, dtype=resolved, **kwargs)
@@ -179,12 +190,11 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GenerationMixin):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialise the modules that have not been initialised yet and tie the weights; on meta only tie them."""
-        if getattr(self.config, "pruned_heads", None):
-            raise NotImplementedError(
-                f"{type(self).__name__}: config.pruned_heads={self.config.pruned_heads!r}: pruned heads are not built "
-                "yet"
-            )
+        """Prune the heads that the config names, initialise the modules that have not been and tie the weights.
+
+        On meta nothing is initialised.
+        """
+        pruning.prune_as_configured(self)
         if not any(parameter.is_meta for parameter in self.parameters()):
             initialization.initialize(self)
         self.tie_weights()
@@ -195,6 +205,25 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GenerationMixin):
     def tie_weights(self) -> None:
         """Make tied parameters one again, as after replacing embeddings; see `modelwright.pretrained.tying`."""
         tying.tie(self)
+
+    # --- heads and kernels ------------------------------------------------------------------------------------------
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
+        """Take attention heads out of the model, for good: {layer: heads}, numbered as before any pruning.
+
+        `config.pruned_heads` notes them, is saved, and makes the checkpoint load into the smaller model. Heads that are
+        gone already are left out. Raises InputError, before anything is changed, for a layer or head that does not
+        exist or a layer that would lose its last head, NotImplementedError for a family that cannot be pruned.
+        Source: Michel et al. 2019 (arXiv 1905.10650).
+        """
+        pruning.prune_heads(self, heads_to_prune)
+
+    def set_attn_implementation(self, attn_implementation: str | Mapping[str, str]) -> None:
+        """Use another attention kernel from now on: a registered name for the whole model, or {sub-config: name}.
+
+        Raises InputError, and changes nothing, for a name that is not registered or that the model cannot run.
+        """
+        attention_choice.set_attn_implementation(self, attn_implementation)
 
     # --- saving -----------------------------------------------------------------------------------------------------
 

@@ -8,13 +8,22 @@ from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
     from modelwright.models.auto.configuration_auto import AutoConfig
-    from modelwright.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM
+    from modelwright.models.auto.modeling_auto import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForQuestionAnswering,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+    )
     from modelwright.models.auto.tokenization_auto import AutoTokenizer
 
 __all__ = [
     "AutoConfig",
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
     "AutoTokenizer",
 ]
 

@@ -82,3 +82,21 @@ class AutoModelForCausalLM(_AutoModelBase):
     """The language model that predicts the next token, of any family that has one."""
 
     table = AutoTable("AutoModelForCausalLM", MODELS["AutoModelForCausalLM"])
+
+
+class AutoModelForSequenceClassification(_AutoModelBase):
+    """The model that scores the labels of a sequence, of any family that has one."""
+
+    table = AutoTable("AutoModelForSequenceClassification", MODELS["AutoModelForSequenceClassification"])
+
+
+class AutoModelForTokenClassification(_AutoModelBase):
+    """The model that scores the labels of each token, of any family that has one."""
+
+    table = AutoTable("AutoModelForTokenClassification", MODELS["AutoModelForTokenClassification"])
+
+
+class AutoModelForQuestionAnswering(_AutoModelBase):
+    """The model that scores the first and the last token of an answer, of any family that has one."""
+
+    table = AutoTable("AutoModelForQuestionAnswering", MODELS["AutoModelForQuestionAnswering"])

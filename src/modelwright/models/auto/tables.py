@@ -8,10 +8,20 @@ from modelwright import _public
 from modelwright.core.errors import ConfigError, InputError, nearest
 from modelwright.core.registry import Registry
 
-CONFIGS = {"reformer": "ReformerConfig"}
+CONFIGS = {"gpt2": "GPT2Config", "llama": "LlamaConfig", "reformer": "ReformerConfig"}
 MODELS = {
-    "AutoModel": {"reformer": "ReformerModel"},
-    "AutoModelForCausalLM": {"reformer": "ReformerModelWithLMHead"},
+    "AutoModel": {"gpt2": "GPT2Model", "llama": "LlamaModel", "reformer": "ReformerModel"},
+    "AutoModelForCausalLM": {
+        "gpt2": "GPT2LMHeadModel",
+        "llama": "LlamaForCausalLM",
+        "reformer": "ReformerModelWithLMHead",
+    },
+    "AutoModelForQuestionAnswering": {"gpt2": "GPT2ForQuestionAnswering", "llama": "LlamaForQuestionAnswering"},
+    "AutoModelForSequenceClassification": {
+        "gpt2": "GPT2ForSequenceClassification",
+        "llama": "LlamaForSequenceClassification",
+    },
+    "AutoModelForTokenClassification": {"gpt2": "GPT2ForTokenClassification", "llama": "LlamaForTokenClassification"},
 }
 TOKENIZERS = {"reformer": "ByteTokenizer"}
 

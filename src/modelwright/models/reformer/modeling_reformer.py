@@ -43,6 +43,7 @@ class ReformerPreTrainedModel(PreTrainedModel):
 
     config_class = ReformerConfig
     base_model_prefix = "reformer"
+    _gradient_checkpointing_exemption = "the reversible stack already stores no activations"
     # Constants that checkpoints of 2020 stored as buffers; the bias that 4.x stores under two names.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
         r"(self_)?mask_value_float(16|32)$",

@@ -1,0 +1,50 @@
+"""The inputs of one decoding step of a model with a cache of keys and values."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modelwright.attention.caches import as_cache
+from modelwright.core.errors import InputError
+from modelwright.generation.mixin import positions_of_mask
+
+
+def decoding_inputs(
+    input_ids: Tensor,
+    *,
+    past_key_values: Any = None,
+    attention_mask: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    **others: Any,
+) -> dict[str, Any]:
+    """Return the keywords of one call: of the ids so far [B, T] those that the cache lacks, and where they stand.
+
+    `attention_mask` [B, T] gives each row its own positions, so that padding on the left changes nothing. Positions
+    that the caller gives, [B or 1, T or fewer], go on from their last. What is None is left out.
+    Raises InputError for a cache that holds all of the ids.
+    """
+    past_key_values = as_cache(past_key_values)
+    length = input_ids.shape[1]
+    past = 0 if past_key_values is None else past_key_values.get_seq_length()
+    if past >= length:
+        raise InputError(
+            f"generate: past_key_values holds {past} tokens and the prompt has {length}: expected the whole text as "
+            "the prompt, with at least one token that the cache lacks; past_key_values.crop() takes tokens away"
+        )
+    if position_ids is not None:
+        missing = length - position_ids.shape[-1]
+        following = position_ids[:, -1:] + 1 + torch.arange(missing, device=position_ids.device)
+        position_ids = torch.cat([position_ids, following], dim=-1)
+    elif attention_mask is not None:
+        position_ids = positions_of_mask(attention_mask)
+    inputs = {
+        "input_ids": input_ids[:, past:],
+        "past_key_values": past_key_values,
+        "attention_mask": attention_mask,
+        "position_ids": None if position_ids is None else position_ids[:, past:],
+        "token_type_ids": None if token_type_ids is None else token_type_ids[:, past:],
+        **others,
+    }
+    return {name: value for name, value in inputs.items() if value is not None}
