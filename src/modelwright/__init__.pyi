@@ -1,6 +1,7 @@
 # Made by tools/make_doors.py from _public.py; change the table, not this file.
 
 from modelwright import activations as activations
+from modelwright import activations_tf as activations_tf
 from modelwright import checkpoint as checkpoint
 from modelwright import config as config
 from modelwright import configuration_utils as configuration_utils
@@ -8,13 +9,16 @@ from modelwright import core as core
 from modelwright import file_utils as file_utils
 from modelwright import generation as generation
 from modelwright import hub as hub
+from modelwright import keras_layers as keras_layers
 from modelwright import modeling_outputs as modeling_outputs
+from modelwright import modeling_tf_utils as modeling_tf_utils
 from modelwright import modeling_utils as modeling_utils
 from modelwright import models as models
 from modelwright import nn as nn
 from modelwright import outputs as outputs
 from modelwright import pretrained as pretrained
 from modelwright import pytorch_utils as pytorch_utils
+from modelwright import tf_utils as tf_utils
 from modelwright import tokenization as tokenization
 from modelwright import tokenization_utils as tokenization_utils
 from modelwright import tokenization_utils_base as tokenization_utils_base
@@ -81,6 +85,21 @@ from modelwright.hub.names import (
     WEIGHTS_INDEX_NAME,
     WEIGHTS_NAME,
 )
+from modelwright.keras_layers.conv1d import TFConv1D
+from modelwright.keras_layers.initializers import get_initializer
+from modelwright.keras_layers.losses import (
+    TFCausalLanguageModelingLoss,
+    TFMaskedLanguageModelingLoss,
+    TFMultipleChoiceLoss,
+    TFNextSentencePredictionLoss,
+    TFQuestionAnsweringLoss,
+    TFSequenceClassificationLoss,
+    TFTokenClassificationLoss,
+)
+from modelwright.keras_layers.sequence_summary import TFSequenceSummary
+from modelwright.keras_layers.serialization import keras_serializable
+from modelwright.keras_layers.shared_embeddings import TFSharedEmbeddings
+from modelwright.keras_layers.tensors import shape_list
 from modelwright.models.auto.configuration_auto import AutoConfig
 from modelwright.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM
 from modelwright.models.auto.tokenization_auto import AutoTokenizer
@@ -198,6 +217,16 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "TFCausalLanguageModelingLoss",
+    "TFConv1D",
+    "TFMaskedLanguageModelingLoss",
+    "TFMultipleChoiceLoss",
+    "TFNextSentencePredictionLoss",
+    "TFQuestionAnsweringLoss",
+    "TFSequenceClassificationLoss",
+    "TFSequenceSummary",
+    "TFSharedEmbeddings",
+    "TFTokenClassificationLoss",
     "TemperatureLogitsWarper",
     "TensorType",
     "TextIteratorStreamer",
@@ -209,6 +238,7 @@ __all__ = [
     "UnknownArgumentError",
     "__version__",
     "apply_chunking_to_forward",
+    "get_initializer",
     "is_accelerate_available",
     "is_flax_available",
     "is_keras_available",
@@ -222,5 +252,7 @@ __all__ = [
     "is_tf_available",
     "is_tokenizers_available",
     "is_torch_available",
+    "keras_serializable",
     "logging",
+    "shape_list",
 ]

@@ -72,6 +72,25 @@ _STOPPING_CRITERIA = (
     "StoppingCriteriaList",
 )
 _STREAMERS = ("TextIteratorStreamer", "TextStreamer")
+_KERAS_LOSSES = (
+    "TFCausalLanguageModelingLoss",
+    "TFMaskedLanguageModelingLoss",
+    "TFMultipleChoiceLoss",
+    "TFNextSentencePredictionLoss",
+    "TFQuestionAnsweringLoss",
+    "TFSequenceClassificationLoss",
+    "TFTokenClassificationLoss",
+)
+# Home module -> names that 4.x has too.
+_KERAS: dict[str, tuple[str, ...]] = {
+    "modelwright.keras_layers.conv1d": ("TFConv1D",),
+    "modelwright.keras_layers.initializers": ("get_initializer",),
+    "modelwright.keras_layers.losses": _KERAS_LOSSES,
+    "modelwright.keras_layers.sequence_summary": ("TFSequenceSummary",),
+    "modelwright.keras_layers.serialization": ("keras_serializable",),
+    "modelwright.keras_layers.shared_embeddings": ("TFSharedEmbeddings",),
+    "modelwright.keras_layers.tensors": ("shape_list",),
+}
 _REFORMER = ("ReformerModel", "ReformerModelWithLMHead", "ReformerPreTrainedModel")
 
 # Home module -> public names.
@@ -98,6 +117,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.generation.stopping_criteria": _STOPPING_CRITERIA,
     "modelwright.generation.streamers": _STREAMERS,
     "modelwright.hub.names": _FILE_NAMES,
+    **_KERAS,
     "modelwright.models.auto.configuration_auto": ("AutoConfig",),
     "modelwright.models.auto.modeling_auto": ("AutoModel", "AutoModelForCausalLM"),
     "modelwright.models.auto.tokenization_auto": ("AutoTokenizer",),
@@ -120,6 +140,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
 # Door module -> home module -> names.
 DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.activations": {"modelwright.nn.activations": ("ACT2FN", "get_activation")},
+    "modelwright.activations_tf": {"modelwright.keras_layers.activations": ("get_tf_activation",)},
     "modelwright.configuration_utils": {"modelwright.config.configuration": ("PreTrainedConfig", "PretrainedConfig")},
     "modelwright.file_utils": {
         "modelwright.core.optional": _AVAILABLE,
@@ -141,7 +162,14 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.generation.mixin": ("GenerationMixin",),
         "modelwright.generation.outputs": ("GenerateDecoderOnlyOutput",),
     },
+    "modelwright.keras_layers": {
+        **_KERAS,
+        "modelwright.keras_layers.activations": ("get_tf_activation",),
+        "modelwright.keras_layers.task_loss": ("TaskLoss",),
+        "modelwright.keras_layers.torch_bridge": ("from_torch",),
+    },
     "modelwright.modeling_outputs": {"modelwright.outputs.model_outputs": _OUTPUTS},
+    "modelwright.modeling_tf_utils": _KERAS,
     "modelwright.modeling_utils": {
         "modelwright.nn.chunking": ("apply_chunking_to_forward",),
         "modelwright.pretrained.modeling": ("PreTrainedModel",),
@@ -157,6 +185,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.reformer.modeling_reformer": _REFORMER,
     },
     "modelwright.pytorch_utils": {"modelwright.nn.chunking": ("apply_chunking_to_forward",)},
+    "modelwright.tf_utils": {"modelwright.keras_layers.tensors": ("shape_list",)},
     "modelwright.tokenization_utils": {
         "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
         "modelwright.tokenization.python_tokenizer": ("PreTrainedTokenizer",),
