@@ -18,6 +18,8 @@ _OTHER_KEY = "config"
 _PACKAGE = "modelwright"
 # Where an instance keeps what it was made of. Set in the instance's dictionary itself, so that Keras does not wrap it.
 _MADE_OF = "_modelwright_made_of"
+_CALLED_WITH = "_modelwright_called_with"
+_TENSOR = "tensor"
 
 LayerClass = TypeVar("LayerClass", bound=type[Any])
 
@@ -30,7 +32,9 @@ def keras_serializable(cls: LayerClass) -> LayerClass:
     "transformers_config", beside the other arguments of the constructor; a `get_config` of the class's own is kept. The
     constructor also takes the dictionary as the keyword `transformers_config` (what Keras passes when it loads), and as
     `config`, as files by transformers have it. The class is registered, so `keras.models.load_model` needs no
-    `custom_objects`, only that the module of the class has been imported.
+    `custom_objects`, only that the module of the class has been imported. The shapes and dtypes of the first call are
+    saved as well, from which the weights are made before they are loaded; Keras's own way knows only the shapes, and
+    leaves a model that takes ids with new weights.
 
     Raises ConfigTypeError (a TypeError and a ValueError) for a class that is no Keras layer and, in the constructor,
     for a configuration of another type; ConfigClassError (an AttributeError) if `config_class` is missing.
@@ -46,6 +50,10 @@ def keras_serializable(cls: LayerClass) -> LayerClass:
     cls.__init__ = _taking_dictionaries(cls, cls.__init__, config_class)
     if getattr(cls.get_config, "_is_default", False):
         cls.get_config = _get_config
+    if cls.build_from_config in (keras.Model.build_from_config, keras.layers.Layer.build_from_config):
+        cls.__call__ = _recording(cls.__call__)
+        cls.get_build_config = _with_the_first_call(cls.get_build_config)
+        cls.build_from_config = _by_a_call(cls.build_from_config)
     _register(cls)
     return cls
 
@@ -125,3 +133,60 @@ def _get_config(self: Any) -> dict[str, Any]:
         **{name: value for name, value in own.items() if name not in base},
         KEY: config.to_dict(),
     }
+
+
+# --- the build ------------------------------------------------------------------------------------------------------
+
+
+def _recording(call: Any) -> Any:
+    @functools.wraps(call)
+    def wrapped(self: Any, *given: Any, **keywords: Any) -> Any:
+        if _CALLED_WITH not in vars(self):
+            vars(self)[_CALLED_WITH] = {"args": _described(list(given)), "kwargs": _described(keywords)}
+        return call(self, *given, **keywords)
+
+    return wrapped
+
+
+def _with_the_first_call(get_build_config: Any) -> Any:
+    @functools.wraps(get_build_config)
+    def wrapped(self: Any) -> Any:
+        called_with = vars(self).get(_CALLED_WITH)
+        config = get_build_config(self)
+        return config if called_with is None else {**(config or {}), _CALLED_WITH: called_with}
+
+    return wrapped
+
+
+def _by_a_call(build_from_config: Any) -> Any:
+    @functools.wraps(build_from_config)
+    def wrapped(self: Any, config: dict[str, Any]) -> None:
+        called_with = (config or {}).get(_CALLED_WITH)
+        if called_with is None:
+            build_from_config(self, config)
+        else:
+            self(*_symbolic(called_with["args"]), **_symbolic(called_with["kwargs"]))
+
+    return wrapped
+
+
+def _described(value: Any) -> Any:
+    """Return what a call was given, with each tensor's shape (the batch left open) and dtype in its place, for JSON."""
+    if isinstance(value, Mapping):
+        return {name: _described(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_described(part) for part in value]
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        shape = [size if isinstance(size, int) else None for size in value.shape]
+        return {_TENSOR: [[None, *shape[1:]] if shape else [], keras.backend.standardize_dtype(value.dtype)]}
+    return value if isinstance(value, bool | int | float | str) else None
+
+
+def _symbolic(value: Any) -> Any:
+    """Return what `_described` describes, with symbolic tensors."""
+    if isinstance(value, dict) and set(value) == {_TENSOR}:
+        shape, dtype = value[_TENSOR]
+        return keras.KerasTensor(tuple(shape), dtype=dtype)
+    if isinstance(value, dict):
+        return {name: _symbolic(part) for name, part in value.items()}
+    return [_symbolic(part) for part in value] if isinstance(value, list) else value

@@ -44,8 +44,12 @@ def _torch_is_compiling() -> bool:
     return torch.compiler.is_compiling()
 
 
-def as_integers(where: str, values: Any) -> Any:
-    """Return `values` as a tensor of signed integers; raise InputError if they are no integers."""
+def as_integers(where: str, values: Any, *, whole_floats: bool = False) -> Any:
+    """Return `values` as a tensor of signed integers; raise InputError if they are no integers.
+
+    With `whole_floats`, floats without a fraction will do: Keras itself, when it builds a model whose inputs' dtypes it
+    does not know, takes them for floats.
+    """
     if not keras.backend.is_keras_tensor(values):
         array = concrete(values)
         if (
@@ -58,9 +62,15 @@ def as_integers(where: str, values: Any) -> Any:
             raise InputError(f"{where}: expected numbers of 32 bits, got {int(array.flat[np.abs(array).argmax()])}")
         values = ops.convert_to_tensor(values)
     dtype = keras.backend.standardize_dtype(values.dtype)
-    if not dtype.startswith(("int", "uint")):
+    whole = whole_floats and "float" in dtype and _is_whole(values)
+    if not whole and not dtype.startswith(("int", "uint")):
         raise InputError(f"{where}: expected integers, got {dtype}")
     return ops.cast(values, "int32")
+
+
+def _is_whole(values: Any) -> bool:
+    array = concrete(values)
+    return array is None or bool((np.floor(array) == array).all())
 
 
 def as_floats(values: Any) -> Any:
