@@ -45,7 +45,7 @@ def test_small_unsigned_and_wide_labels() -> None:
         keras.ops.convert_to_numpy(losses.causal_language_modeling_loss(with_label(4), LOGITS)),
     )
     # As 32 bits this would be the label 4.
-    with pytest.raises(InputError, match=r"labels: expected numbers of 32 bits, got 4294967300"):
+    with pytest.raises(InputError, match=r"labels: expected integers of 32 bits, got 4294967300"):
         losses.causal_language_modeling_loss(with_label(2**32 + 4), LOGITS)
 
 
@@ -60,7 +60,8 @@ def test_small_unsigned_and_wide_labels() -> None:
          r"modeling loss: expected labels of shape \(2, 3\) for logits of shape \(2, 3, 5\), got \(3,\)$"),
         (losses.causal_language_modeling_loss, LABELS[..., None], LOGITS, r"got \(2, 3, 1\)$"),
         (losses.causal_language_modeling_loss, LABELS[:, :2], LOGITS, r"got \(2, 2\)$"),
-        (losses.causal_language_modeling_loss, LABELS.astype("float32"), LOGITS, "labels: expected integers"),
+        (losses.causal_language_modeling_loss, LABELS + 0.5, LOGITS, "loss: labels: expected integers, got 0.5"),
+        (losses.causal_language_modeling_loss, LABELS > 0, LOGITS, "loss: labels: expected integers, got bool"),
         (losses.causal_language_modeling_loss, LABELS[0, 0], LOGITS[0, 0],
          r"expected logits of shape \(batch, tokens, vocabulary\), got \(5,\)"),
         (losses.multiple_choice_loss, LABELS, LOGITS, r"expected logits of shape \(batch, classes\), got \(2, 3, 5\)"),
@@ -100,7 +101,7 @@ def test_an_unknown_option_of_a_loss() -> None:
         (ref.LOGITS, r"expected hidden states of shape \(batch, tokens, hidden_size\), got \(3, 5\)"),
         ((ref.HIDDEN_STATES, ref.CLS_INDEX + 1), r"cls_index 4 at position \(2,\) is out of range: expected 0 to 3"),
         ((ref.HIDDEN_STATES, -ref.CLS_INDEX), r"cls_index -2 at position \(0,\) is out of range"),
-        ((ref.HIDDEN_STATES, ref.CLS_INDEX + 0.5), "cls_index: expected integers, got float"),
+        ((ref.HIDDEN_STATES, ref.CLS_INDEX + 0.5), "cls_index: expected integers, got 2.5"),
         ((ref.HIDDEN_STATES, np.zeros((3, 2), int)), r"expected cls_index of 1 axes, or one more .* \(3, 2\)"),
     ],
 )  # fmt: skip

@@ -152,7 +152,7 @@ class TFSequenceSummary(keras.layers.Layer):
 
     def _pick_at(self, hidden: Any, index: Any) -> Any:
         where = f"{self.name} (TFSequenceSummary)"
-        index = as_integers(f"{where} cls_index", index, whole_floats=True)
+        index = as_integers(f"{where} cls_index", index)
         axes, shape = len(hidden.shape), tuple(index.shape)
         if len(shape) == axes - 1 and shape[-1] in (1, None):
             index = index[..., 0]

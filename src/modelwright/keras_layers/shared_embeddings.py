@@ -45,7 +45,7 @@ class TFSharedEmbeddings(keras.layers.Layer):
 
     def _embed(self, ids: Any) -> Any:
         where = f"{self.name} (TFSharedEmbeddings)"
-        ids = as_integers(f"{where} ids", ids, whole_floats=True)
+        ids = as_integers(f"{where} ids", ids)
         check_range(where, "id", ids, self.vocab_size)
         known = inside(ids, self.vocab_size)
         rows = ops.take(ops.convert_to_tensor(self.weight), ops.where(known, ids, 0), axis=0)

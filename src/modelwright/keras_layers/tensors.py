@@ -7,6 +7,8 @@ import numpy as np
 from modelwright.core.errors import InputError
 from modelwright.keras_layers.keras_api import keras, ops
 
+_TOO_HIGH = 2.0**30
+
 
 def shape_list(tensor: Any) -> list[Any]:
     """Return the shape as a list: integers where the size is known.
@@ -44,33 +46,37 @@ def _torch_is_compiling() -> bool:
     return torch.compiler.is_compiling()
 
 
-def as_integers(where: str, values: Any, *, whole_floats: bool = False) -> Any:
-    """Return `values` as a tensor of signed integers; raise InputError if they are no integers.
+def as_integers(where: str, values: Any) -> Any:
+    """Return `values` as a tensor of signed integers of 32 bits; raise InputError if they are none.
 
-    With `whole_floats`, floats without a fraction will do: Keras itself, when it builds a model whose inputs' dtypes it
-    does not know, takes them for floats.
+    Floats without a fraction will do: Keras turns labels into floats for losses that are functions, and takes the
+    inputs of a model that it rebuilds for floats.
     """
+    array = concrete(values)
+    if array is not None:
+        _check_whole(where, array)
     if not keras.backend.is_keras_tensor(values):
-        array = concrete(values)
-        if (
-            array is not None
-            and array.dtype.kind in "iu"
-            and array.size
-            and np.abs(array.astype("int64")).max() >= 2**31
-        ):
-            # JAX would cut these to 32 bits, which may turn a wrong number into a right one.
-            raise InputError(f"{where}: expected numbers of 32 bits, got {int(array.flat[np.abs(array).argmax()])}")
         values = ops.convert_to_tensor(values)
     dtype = keras.backend.standardize_dtype(values.dtype)
-    whole = whole_floats and "float" in dtype and _is_whole(values)
-    if not whole and not dtype.startswith(("int", "uint")):
+    if "float" in dtype:
+        # What is not known yet cannot be refused; so it is made something that `inside` will not have.
+        values = ops.where(ops.equal(ops.floor(values), values), values, ops.cast(_TOO_HIGH, dtype))
+    elif not dtype.startswith(("int", "uint")):
         raise InputError(f"{where}: expected integers, got {dtype}")
     return ops.cast(values, "int32")
 
 
-def _is_whole(values: Any) -> bool:
-    array = concrete(values)
-    return array is None or bool((np.floor(array) == array).all())
+def _check_whole(where: str, array: np.ndarray[Any, Any]) -> None:
+    if not array.size:
+        return
+    if array.dtype.kind == "f" and not (np.floor(array) == array).all():
+        wrong = array.flat[(np.floor(array) != array).argmax()]
+        raise InputError(f"{where}: expected integers, got {wrong}")
+    if array.dtype.kind in "iuf":
+        widest = array.flat[np.abs(array.astype("float64")).argmax()]
+        if not -(2**31) <= widest < 2**31:
+            # JAX would cut these to 32 bits, which may turn a wrong number into a right one.
+            raise InputError(f"{where}: expected integers of 32 bits, got {int(widest)}")
 
 
 def as_floats(values: Any) -> Any:
