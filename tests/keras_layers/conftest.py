@@ -10,6 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+# A pool of compilers takes longer to start than these small models take to compile.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
 BACKEND = os.environ.get("KERAS_BACKEND")
 if BACKEND is None:
     collect_ignore_glob = [

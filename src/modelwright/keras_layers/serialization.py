@@ -90,6 +90,8 @@ def _taking_dictionaries(cls: type, initialize: Any, config_class: type[Pretrain
         bound = signature.bind(self, config, *given[1:], **keywords)
         vars(self)[_MADE_OF] = (config, _flat(signature, bound))
 
+    # Keras reads the signature in two ways, of which one sees through `functools.wraps` and one does not.
+    wrapped.__signature__ = signature  # type: ignore[attr-defined]
     return wrapped
 
 
