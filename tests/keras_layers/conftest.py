@@ -13,11 +13,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 # A pool of compilers takes longer to start than these small models take to compile.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
+HERE = Path(__file__).parent
 BACKEND = os.environ.get("KERAS_BACKEND")
+WITHOUT_KERAS = "test_without_keras.py"
 if BACKEND is None:
-    collect_ignore_glob = [
-        path.name for path in Path(__file__).parent.glob("test_*.py") if path.name != "test_without_keras.py"
-    ]
-elif BACKEND != "torch":
-    # Starts all backends itself, so once is enough.
-    collect_ignore_glob = ["test_backends_agree.py"]
+    collect_ignore_glob = [path.name for path in HERE.glob("test_*.py") if path.name != WITHOUT_KERAS]
+elif BACKEND == "torch":
+    collect_ignore_glob = [WITHOUT_KERAS]
+else:
+    # That backends agree is asked once: the test starts all of them itself.
+    collect_ignore_glob = [WITHOUT_KERAS, "test_backends_agree.py"]

@@ -161,14 +161,14 @@ def test_classes_that_cannot_be_decorated() -> None:
 
 
 def test_another_class_of_the_same_name_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    class Tiny(keras.layers.Layer):
+    class Namesake(keras.layers.Layer):
         config_class = TinyConfig
 
-    layers.keras_serializable(Tiny)
+    layers.keras_serializable(Namesake)
     assert caplog.text == ""
-    other = type("Tiny", (keras.layers.Layer,), {"config_class": TinyConfig, "__module__": "elsewhere"})
+    other = type("Namesake", (keras.layers.Layer,), {"config_class": TinyConfig, "__module__": "elsewhere"})
     layers.keras_serializable(other)
-    assert "elsewhere.Tiny takes the name modelwright>Tiny from" in caplog.text
+    assert "elsewhere.Namesake takes the name modelwright>Namesake from" in caplog.text
 
 
 def test_there_is_one_keras() -> None:

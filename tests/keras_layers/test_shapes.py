@@ -85,13 +85,15 @@ def test_compiled_losses_of_every_size() -> None:
 
 
 def test_floats_with_a_fraction_are_no_labels_in_compiled_functions_either() -> None:
+    def halved(labels: Any, logits: Any) -> Any:
+        return losses.token_classification_loss(ops.cast(labels, "float32") - 0.5, logits)
+
+    given = ops.cast(np.maximum(ref.TOKEN_LABELS, 0), "int32"), ops.convert_to_tensor(ref.TOKEN_LOGITS)
     if BACKEND == "torch":
-        pytest.skip("torch runs the function as it stands: see test_bad_input")
-    function = compiled(
-        lambda labels, logits: losses.token_classification_loss(ops.cast(labels, "float32") - 0.5, logits)
-    )
-    found = function(ops.cast(np.maximum(ref.TOKEN_LABELS, 0), "int32"), ops.convert_to_tensor(ref.TOKEN_LOGITS))
-    assert np.isnan(ops.convert_to_numpy(found))
+        with pytest.raises(InputError, match="labels: expected integers, got -0.5"):
+            compiled(halved)(*given)
+    else:
+        assert np.isnan(ops.convert_to_numpy(compiled(halved)(*given)))
 
 
 def test_shape_list() -> None:
