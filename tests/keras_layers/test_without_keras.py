@@ -37,7 +37,7 @@ for name in {NAMES}:
         print(error)
 """
     wanted = (
-        "modelwright's Keras layers needs the package 'keras', which is not installed: pip install 'modelwright[keras]'"
+        "modelwright.keras_layers needs the package 'keras', which is not installed: pip install 'modelwright[keras]'"
     )
     assert run(BLOCK + code).splitlines() == [wanted] * len(NAMES)
 
@@ -77,4 +77,4 @@ try:
 except MissingPackageError as error:
     print(error)
 """
-    assert "need Keras 3, but Keras 2.15.0 is installed: pip install 'modelwright[keras]'" in run(code)
+    assert "needs Keras 3, but Keras 2.15.0 is installed: pip install 'modelwright[keras]'" in run(code)
