@@ -174,3 +174,14 @@ def test_another_class_of_the_same_name_is_reported(caplog: pytest.LogCaptureFix
 def test_there_is_one_keras() -> None:
     assert our_keras is keras
     assert user_layers.keras is keras
+
+
+def test_a_decorated_layer_inside_a_functional_model(tmp_path: Path) -> None:
+    first, second = (keras.Input((None,), dtype="int32", name=name) for name in ("first", "second"))
+    encoder = TinyEncoder(CONFIG, scale=3.0)
+    model = keras.Model({"first": first, "second": second}, encoder(first) - encoder(second))
+    inputs = {"first": IDS, "second": IDS[::-1]}
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict(inputs, verbose=0), model.predict(inputs, verbose=0), atol=1e-6)
+    assert np.abs(model.predict(inputs, verbose=0)).max() > 0

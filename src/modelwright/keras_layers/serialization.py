@@ -9,7 +9,7 @@ from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import ConfigError
 from modelwright.core.logging import get_logger
 from modelwright.keras_layers.errors import ConfigClassError, ConfigTypeError
-from modelwright.keras_layers.keras_api import keras
+from modelwright.keras_layers.keras_api import keras, ops
 
 logger = get_logger(__name__)
 
@@ -20,6 +20,8 @@ _PACKAGE = "modelwright"
 _MADE_OF = "_modelwright_made_of"
 _CALLED_WITH = "_modelwright_called_with"
 _TENSOR = "tensor"
+# JAX, by default, has no numbers of 64 bits, and warns of each request.
+_NARROW = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
 
 LayerClass = TypeVar("LayerClass", bound=type[Any])
 
@@ -167,7 +169,8 @@ def _by_a_call(build_from_config: Any) -> Any:
         if called_with is None:
             build_from_config(self, config)
         else:
-            self(*_symbolic(called_with["args"]), **_symbolic(called_with["kwargs"]))
+            # With numbers, not symbols: a symbolic call would become a node of the model that is being loaded.
+            self(*_zeros(called_with["args"]), **_zeros(called_with["kwargs"]))
 
     return wrapped
 
@@ -184,11 +187,11 @@ def _described(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else None
 
 
-def _symbolic(value: Any) -> Any:
-    """Return what `_described` describes, with symbolic tensors."""
+def _zeros(value: Any) -> Any:
+    """Return what `_described` describes, with tensors of zeros, of size 1 where the size is open."""
     if isinstance(value, dict) and set(value) == {_TENSOR}:
         shape, dtype = value[_TENSOR]
-        return keras.KerasTensor(tuple(shape), dtype=dtype)
+        return ops.zeros([size or 1 for size in shape], dtype=_NARROW.get(dtype, dtype))
     if isinstance(value, dict):
-        return {name: _symbolic(part) for name, part in value.items()}
-    return [_symbolic(part) for part in value] if isinstance(value, list) else value
+        return {name: _zeros(part) for name, part in value.items()}
+    return [_zeros(part) for part in value] if isinstance(value, list) else value
