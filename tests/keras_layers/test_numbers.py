@@ -144,7 +144,8 @@ def test_the_projection_goes_to_the_labels_or_to_the_hidden_size() -> None:
 
 def test_the_initializer_is_cut_at_two_deviations() -> None:
     sample = ops.convert_to_numpy(layers.get_initializer(0.02)((400, 400)))
-    assert np.abs(sample).max() <= 0.04
+    # Keras on torch tries each number four times, so that about four in a million are not cut.
+    assert (np.abs(sample) > 0.04).mean() <= (1e-4 if keras.backend.backend() == "torch" else 0)
     assert sample.std() == pytest.approx(0.0176, rel=0.01)
     layer = layers.TFSharedEmbeddings(400, 100)
     layer.build()
