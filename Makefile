@@ -6,6 +6,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 PY := .venv/bin/python
 DEV := .venv/.made-by-make
+KERAS := .venv-keras/.made-by-make
 USERS := .venv-users/.made-by-make
 PEER_5 := .peers/transformers-5/.made-by-make
 PEER_4_37 := .peers/transformers-4.37/.made-by-make
@@ -13,7 +14,7 @@ PEER_4_37 := .peers/transformers-4.37/.made-by-make
 USER_TESTS := $(wildcard tests/hub tests/tokenization tests/checkpoint tests/pretrained tests/docs)
 BENCHMARKS := $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py))
 
-.PHONY: help install demo test test-slow test-noparity check format doors bench peers clean
+.PHONY: help install demo test test-keras test-slow test-noparity check format doors bench peers clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,6 +26,13 @@ demo: $(DEV) ## Train a Reformer for about two minutes, save, verify, reload, ge
 
 test: $(DEV) ## Run the tests, but for the slow ones; lists what is skipped
 	$(PY) -m pytest -n 2 -m "not slow" -rs
+	$(MAKE) test-keras
+
+# Keras has one backend in a process. In an environment of their own, because transformers, the oracle of the other
+# tests, would import TensorFlow and JAX wherever it finds them.
+test-keras: $(KERAS) ## Run the tests of the Keras layers on torch, TensorFlow and JAX
+	@for backend in torch tensorflow jax; do echo "== Keras on $$backend"; \
+		KERAS_BACKEND=$$backend .venv-keras/bin/python -m pytest -q -n 2 -rs tests/keras_layers || exit 1; done
 
 test-slow: $(DEV) ## Run the slow tests
 	$(PY) -m pytest -n 2 -m slow -rs || test $$? -eq 5  # 5: there are none
@@ -53,11 +61,11 @@ bench: $(DEV) peers ## Measure against other libraries
 peers: $(PEER_5) $(PEER_4_37) ## Make the environments of the libraries that we measure against
 
 clean: ## Remove what was built, and the environments
-	rm -rf .venv .venv-users .peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-keras .venv-users .peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Two pytest workers and one torch thread each suit two cores.
-test test-slow test-noparity: export OMP_NUM_THREADS ?= 1
+test test-keras test-slow test-noparity: export OMP_NUM_THREADS ?= 1
 
 # $(call venv,folder) makes the virtual environment if it is not there.
 define venv
@@ -68,6 +76,12 @@ endef
 $(DEV): pyproject.toml constraints.txt
 	$(call venv,.venv)
 	$(PY) -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[dev,parity]"
+	touch $@
+
+$(KERAS): pyproject.toml constraints.txt
+	$(call venv,.venv-keras)
+	.venv-keras/bin/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[keras]" \
+		pytest pytest-xdist tensorflow-cpu jax
 	touch $@
 
 $(USERS): pyproject.toml constraints.txt

@@ -1,6 +1,7 @@
 # Made by tools/make_doors.py from _public.py; change the table, not this file.
 
 from modelwright import activations as activations
+from modelwright import activations_tf as activations_tf
 from modelwright import attention as attention
 from modelwright import cache_utils as cache_utils
 from modelwright import checkpoint as checkpoint
@@ -10,17 +11,20 @@ from modelwright import core as core
 from modelwright import file_utils as file_utils
 from modelwright import generation as generation
 from modelwright import hub as hub
+from modelwright import keras_layers as keras_layers
 from modelwright import masking_utils as masking_utils
 from modelwright import modeling_attn_mask_utils as modeling_attn_mask_utils
 from modelwright import modeling_layers as modeling_layers
 from modelwright import modeling_outputs as modeling_outputs
 from modelwright import modeling_rope_utils as modeling_rope_utils
+from modelwright import modeling_tf_utils as modeling_tf_utils
 from modelwright import modeling_utils as modeling_utils
 from modelwright import models as models
 from modelwright import nn as nn
 from modelwright import outputs as outputs
 from modelwright import pretrained as pretrained
 from modelwright import pytorch_utils as pytorch_utils
+from modelwright import tf_utils as tf_utils
 from modelwright import tokenization as tokenization
 from modelwright import tokenization_utils as tokenization_utils
 from modelwright import tokenization_utils_base as tokenization_utils_base
@@ -92,6 +96,21 @@ from modelwright.hub.names import (
     WEIGHTS_INDEX_NAME,
     WEIGHTS_NAME,
 )
+from modelwright.keras_layers.conv1d import TFConv1D
+from modelwright.keras_layers.initializers import get_initializer
+from modelwright.keras_layers.losses import (
+    TFCausalLanguageModelingLoss,
+    TFMaskedLanguageModelingLoss,
+    TFMultipleChoiceLoss,
+    TFNextSentencePredictionLoss,
+    TFQuestionAnsweringLoss,
+    TFSequenceClassificationLoss,
+    TFTokenClassificationLoss,
+)
+from modelwright.keras_layers.sequence_summary import TFSequenceSummary
+from modelwright.keras_layers.serialization import keras_serializable
+from modelwright.keras_layers.shared_embeddings import TFSharedEmbeddings
+from modelwright.keras_layers.tensors import shape_list
 from modelwright.models.auto.configuration_auto import AutoConfig
 from modelwright.models.auto.modeling_auto import (
     AutoModel,
@@ -272,6 +291,16 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "TFCausalLanguageModelingLoss",
+    "TFConv1D",
+    "TFMaskedLanguageModelingLoss",
+    "TFMultipleChoiceLoss",
+    "TFNextSentencePredictionLoss",
+    "TFQuestionAnsweringLoss",
+    "TFSequenceClassificationLoss",
+    "TFSequenceSummary",
+    "TFSharedEmbeddings",
+    "TFTokenClassificationLoss",
     "TemperatureLogitsWarper",
     "TensorType",
     "TextIteratorStreamer",
@@ -284,6 +313,7 @@ __all__ = [
     "__version__",
     "apply_chunking_to_forward",
     "dynamic_rope_update",
+    "get_initializer",
     "is_accelerate_available",
     "is_flax_available",
     "is_keras_available",
@@ -297,6 +327,8 @@ __all__ = [
     "is_tf_available",
     "is_tokenizers_available",
     "is_torch_available",
+    "keras_serializable",
     "logging",
     "prune_layer",
+    "shape_list",
 ]

@@ -98,6 +98,25 @@ _LLAMA = (
 _PRUNING = ("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_layer", "prune_linear_layer")
 _POOLING = ("PoolerAnswerClass", "PoolerEndLogits", "PoolerStartLogits")
 _SQUAD = ("SQuADHead", "SquadHeadOutput")
+_KERAS_LOSSES = (
+    "TFCausalLanguageModelingLoss",
+    "TFMaskedLanguageModelingLoss",
+    "TFMultipleChoiceLoss",
+    "TFNextSentencePredictionLoss",
+    "TFQuestionAnsweringLoss",
+    "TFSequenceClassificationLoss",
+    "TFTokenClassificationLoss",
+)
+# Home module -> names that 4.x has too.
+_KERAS: dict[str, tuple[str, ...]] = {
+    "modelwright.keras_layers.conv1d": ("TFConv1D",),
+    "modelwright.keras_layers.initializers": ("get_initializer",),
+    "modelwright.keras_layers.losses": _KERAS_LOSSES,
+    "modelwright.keras_layers.sequence_summary": ("TFSequenceSummary",),
+    "modelwright.keras_layers.serialization": ("keras_serializable",),
+    "modelwright.keras_layers.shared_embeddings": ("TFSharedEmbeddings",),
+    "modelwright.keras_layers.tensors": ("shape_list",),
+}
 _REFORMER = ("ReformerModel", "ReformerModelWithLMHead", "ReformerPreTrainedModel")
 
 _MASKS = (
@@ -140,6 +159,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.generation.stopping_criteria": _STOPPING_CRITERIA,
     "modelwright.generation.streamers": _STREAMERS,
     "modelwright.hub.names": _FILE_NAMES,
+    **_KERAS,
     "modelwright.models.auto.configuration_auto": ("AutoConfig",),
     "modelwright.models.auto.modeling_auto": _AUTO_MODELS,
     "modelwright.models.auto.tokenization_auto": ("AutoTokenizer",),
@@ -177,6 +197,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.attention.cache_layers": _CACHE_LAYERS,
         "modelwright.attention.caches": _CACHES,
     },
+    "modelwright.activations_tf": {"modelwright.keras_layers.activations": ("get_tf_activation",)},
     "modelwright.configuration_utils": {"modelwright.config.configuration": ("PreTrainedConfig", "PretrainedConfig")},
     "modelwright.file_utils": {
         "modelwright.core.optional": _AVAILABLE,
@@ -242,6 +263,13 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.attention.rope_validation": ("rope_config_validation",),
         "modelwright.attention.rotary": ("dynamic_rope_update",),
     },
+    "modelwright.keras_layers": {
+        **_KERAS,
+        "modelwright.keras_layers.activations": ("get_tf_activation",),
+        "modelwright.keras_layers.task_loss": ("TaskLoss",),
+        "modelwright.keras_layers.torch_bridge": ("from_torch",),
+    },
+    "modelwright.modeling_tf_utils": _KERAS,
     "modelwright.modeling_utils": {
         "modelwright.attention.interface": ("ALL_ATTENTION_FUNCTIONS", "AttentionInterface"),
         "modelwright.nn.chunking": ("apply_chunking_to_forward",),
@@ -276,6 +304,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.nn.conv1d": ("Conv1D",),
         "modelwright.nn.pruning": _PRUNING,
     },
+    "modelwright.tf_utils": {"modelwright.keras_layers.tensors": ("shape_list",)},
     "modelwright.tokenization_utils": {
         "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
         "modelwright.tokenization.python_tokenizer": ("PreTrainedTokenizer",),
