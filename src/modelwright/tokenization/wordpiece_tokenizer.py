@@ -14,6 +14,9 @@ class WordPieceTokenizer(RowTemplateMixin, PreTrainedTokenizer):
 
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": "vocab.txt"}
 
+    # Whether a whole text becomes lower case, letter by letter, before added tokens are looked for, or words only.
+    _lowers_whole_text: ClassVar[bool] = True
+
     def __init__(
         self,
         vocab_file: Any,
@@ -40,8 +43,9 @@ class WordPieceTokenizer(RowTemplateMixin, PreTrainedTokenizer):
             raise InputError(f"{type(self).__name__}: the vocabulary file {vocab_file} is empty.")
         self._tokens = {index: token for token, index in self.vocab.items()}
         self.do_basic_tokenize = do_basic_tokenize
-        # Words as they stand between spaces keep their letters.
-        self.do_lower_case = do_lower_case and do_basic_tokenize
+        if self._lowers_whole_text:
+            # Words as they stand between spaces keep their letters.
+            self.do_lower_case = do_lower_case and do_basic_tokenize
         self._basic = BasicTokenizer(
             lower_case=do_lower_case,
             split_cjk=tokenize_chinese_chars,
