@@ -18,6 +18,7 @@ from modelwright import pytorch_utils as pytorch_utils
 from modelwright import tokenization as tokenization
 from modelwright import tokenization_utils as tokenization_utils
 from modelwright import tokenization_utils_base as tokenization_utils_base
+from modelwright import tokenization_utils_fast as tokenization_utils_fast
 from modelwright import utils as utils
 from modelwright.checkpoint.plan import LoadPlan
 from modelwright.checkpoint.report import LoadReport
@@ -84,12 +85,23 @@ from modelwright.hub.names import (
 from modelwright.models.auto.configuration_auto import AutoConfig
 from modelwright.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM
 from modelwright.models.auto.tokenization_auto import AutoTokenizer
+from modelwright.models.bert.tokenization_bert import BertTokenizer
+from modelwright.models.bert.tokenization_bert_fast import BertTokenizerFast
+from modelwright.models.gpt2.tokenization_gpt2 import GPT2Tokenizer
+from modelwright.models.gpt2.tokenization_gpt2_fast import GPT2TokenizerFast
+from modelwright.models.llama.tokenization_llama import LlamaTokenizer
+from modelwright.models.llama.tokenization_llama_fast import LlamaTokenizerFast
+from modelwright.models.prophetnet.tokenization_prophetnet import ProphetNetTokenizer
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.modeling_reformer import (
     ReformerModel,
     ReformerModelWithLMHead,
     ReformerPreTrainedModel,
 )
+from modelwright.models.reformer.tokenization_reformer import ReformerTokenizer
+from modelwright.models.reformer.tokenization_reformer_fast import ReformerTokenizerFast
+from modelwright.models.t5.tokenization_t5 import T5Tokenizer
+from modelwright.models.t5.tokenization_t5_fast import T5TokenizerFast
 from modelwright.nn.activations import ACT2FN
 from modelwright.nn.chunking import apply_chunking_to_forward
 from modelwright.outputs.base import ModelOutput
@@ -118,9 +130,11 @@ from modelwright.outputs.model_outputs import (
 )
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
+from modelwright.tokenization.alignment import CharSpan, TokenSpan
 from modelwright.tokenization.base import PreTrainedTokenizerBase
 from modelwright.tokenization.batch_encoding import BatchEncoding
 from modelwright.tokenization.byte_tokenizer import ByteTokenizer
+from modelwright.tokenization.fast_tokenizer import PreTrainedTokenizerFast
 from modelwright.tokenization.python_tokenizer import PreTrainedTokenizer
 from modelwright.tokenization.special_tokens import SpecialTokensMixin
 from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
@@ -147,17 +161,24 @@ __all__ = [
     "BaseModelOutputWithPooling",
     "BaseModelOutputWithPoolingAndCrossAttentions",
     "BatchEncoding",
+    "BertTokenizer",
+    "BertTokenizerFast",
     "ByteTokenizer",
     "CausalLMOutput",
     "CausalLMOutputWithCrossAttentions",
     "CausalLMOutputWithPast",
+    "CharSpan",
     "CheckpointError",
     "CheckpointMismatchError",
     "ConfigError",
     "EosTokenCriteria",
+    "GPT2Tokenizer",
+    "GPT2TokenizerFast",
     "GenerationConfig",
     "GenerationMixin",
     "InputError",
+    "LlamaTokenizer",
+    "LlamaTokenizerFast",
     "LoadPlan",
     "LoadReport",
     "LogitsProcessor",
@@ -180,12 +201,16 @@ __all__ = [
     "PreTrainedModel",
     "PreTrainedTokenizer",
     "PreTrainedTokenizerBase",
+    "PreTrainedTokenizerFast",
     "PretrainedConfig",
+    "ProphetNetTokenizer",
     "QuestionAnsweringModelOutput",
     "ReformerConfig",
     "ReformerModel",
     "ReformerModelWithLMHead",
     "ReformerPreTrainedModel",
+    "ReformerTokenizer",
+    "ReformerTokenizerFast",
     "RepetitionPenaltyLogitsProcessor",
     "RepoError",
     "Seq2SeqLMOutput",
@@ -198,11 +223,14 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "T5Tokenizer",
+    "T5TokenizerFast",
     "TemperatureLogitsWarper",
     "TensorType",
     "TextIteratorStreamer",
     "TextStreamer",
     "TokenClassifierOutput",
+    "TokenSpan",
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TruncationStrategy",

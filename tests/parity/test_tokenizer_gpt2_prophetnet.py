@@ -43,7 +43,7 @@ def test_prophetnet(wordpiece_file, agree, corpus, tmp_path):
     agree(ProphetNetTokenizer.from_pretrained(tmp_path / "theirs"), theirs, texts=corpus[:200])
     agree(ours, transformers.ProphetNetTokenizer.from_pretrained(tmp_path / "ours"), texts=corpus[:200])
     assert (tmp_path / "ours" / "prophetnet.tokenizer").is_file()
-    assert ours.x_sep_token == theirs.x_sep_token == "[X_SEP]"
+    assert ours.x_sep_token == theirs.init_kwargs["x_sep_token"] == "[X_SEP]"
 
 
 @pytest.mark.parametrize("name", ["GPT2Tokenizer", "GPT2TokenizerFast"])

@@ -13,6 +13,7 @@ from modelwright.core.errors import InputError, reject_unknown
 from modelwright.core.logging import get_logger
 from modelwright.tokenization.added_tokens import as_added_token, decoder_of, list_of_tokens
 from modelwright.tokenization.batch_encoding import BatchEncoding
+from modelwright.tokenization.chat_template import ChatTemplateMixin
 from modelwright.tokenization.files import TokenizerFilesMixin
 from modelwright.tokenization.options import CallOptions, Encoded, RowFields
 from modelwright.tokenization.padding import Row, pad_rows, rows_of
@@ -33,7 +34,7 @@ from modelwright.tokenization.truncation import overflowing_tokens, truncate_pai
 logger = get_logger(__name__)
 
 
-class PreTrainedTokenizerBase(TokenizerFilesMixin):
+class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
     """What every tokenizer can do, given how one text becomes ids and back.
 
     A subclass gives `_text_to_ids`, `_ids_to_text`, `_token_id`, `_id_token`, `vocab_size` and, when its rows hold

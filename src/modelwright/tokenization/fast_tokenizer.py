@@ -1,9 +1,9 @@
 """Tokenizers of the `tokenizers` library: encoding, padding and truncation run in Rust."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,11 @@ from tokenizers import AddedToken, Tokenizer
 
 from modelwright.core.errors import ConfigError, InputError, reject_unknown
 from modelwright.hub.names import TOKENIZER_NAME
-from modelwright.tokenization.added_tokens import same_token
+from modelwright.tokenization.added_tokens import as_added_token, same_token, token_to_json
 from modelwright.tokenization.base import PreTrainedTokenizerBase
 from modelwright.tokenization.options import CallOptions, Encoded
 from modelwright.tokenization.padding import Row
+from modelwright.tokenization.retrain import retrained
 from modelwright.tokenization.strategies import PaddingStrategy
 from modelwright.tokenization.text import Texts
 
@@ -256,6 +257,55 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
                 row_types += [kind] * len(given)
         return row_ids, row_types
 
+    # A new vocabulary
+
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[str] | Iterable[Sequence[str]],
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: Sequence[str | AddedToken] | None = None,
+        special_tokens_map: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Return a tokenizer of this class, with this pipeline, trained on texts or lists of texts.
+
+        vocab_size: in tokens, special ones too. length: the number of texts, for the progress bar. new_special_tokens:
+        enter beside those of this one. special_tokens_map: {old text: new text} of special tokens. kwargs: of the
+        trainer in `tokenizers`, such as `min_frequency` or `show_progress`.
+        Raises InputError for a size, a token or a model that cannot be.
+        """
+        where = f"{type(self).__name__}.train_new_from_iterator"
+        renamed = dict(special_tokens_map or {})
+        added = [token for token in self.added_tokens_decoder.values() if token.special]
+        specials = [_renamed(token, renamed) for token in added]
+        extra = [as_added_token(where, each, special=True) for each in new_special_tokens or ()]
+        backend = retrained(
+            where,
+            self._backend,
+            text_iterator,
+            vocab_size,
+            length=length,
+            special_tokens=specials + [token for token in extra if token.content not in {s.content for s in specials}],
+            renamed=renamed,
+            **kwargs,
+        )
+        roles: dict[str, Any] = {
+            role: renamed.get(text, text) for role, text in self.special_tokens_map.items() if isinstance(text, str)
+        }
+        more = [renamed.get(text, text) for text in self.additional_special_tokens]
+        more += [token.content for token in extra if token.content not in more]
+        sizes = {name: getattr(self, name) for name in ("model_max_length", "padding_side", "truncation_side")}
+        known = self._constructor_keywords()
+        own = {name: value for name, value in self.init_kwargs.items() if name in known}
+        if more:
+            roles["additional_special_tokens"] = more
+        return type(self)(
+            **(own | sizes | roles),
+            tokenizer_object=backend,
+            clean_up_tokenization_spaces=self.clean_up_tokenization_spaces,
+        )
+
     # Ids to text
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
@@ -310,6 +360,11 @@ def read_backend(path: str | os.PathLike[str]) -> Tokenizer:
         return Tokenizer.from_file(os.fspath(path))
     except Exception as error:  # the Rust library raises Exception itself
         raise ConfigError(f"{path}: expected a tokenizer.json of the tokenizers library: {error}") from error
+
+
+def _renamed(token: AddedToken, renamed: Mapping[str, str]) -> AddedToken:
+    flags = token_to_json(token)
+    return as_added_token("", flags | {"content": renamed.get(token.content, token.content)}, special=True)
 
 
 def _has(present: Mapping[int, AddedToken], index: int, token: AddedToken) -> bool:

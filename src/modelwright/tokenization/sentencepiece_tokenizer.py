@@ -1,5 +1,6 @@
 """The tokenizer in Python that T5, Reformer and Llama share: the `sentencepiece` library over a model file."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from modelwright.core.errors import ConfigError, InputError
@@ -15,7 +16,7 @@ class SentencePieceTokenizer(RowTemplateMixin, PreTrainedTokenizer):
     """SentencePiece over the model file that a subclass names."""
 
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": "spiece.model"}
-    model_input_names = ("input_ids", "attention_mask")
+    model_input_names: Sequence[str] = ("input_ids", "attention_mask")
     # The text before an added token is part of the same sentence; False makes each piece of text a sentence.
     legacy = True
     add_prefix_space = True

@@ -62,7 +62,8 @@ class LlamaTokenizer(SentencePieceTokenizer):
         """Return the text of `tokens`, special tokens by name."""
         if tokens and tokens[0].startswith(SPACE) and self.add_prefix_space:
             tokens = [tokens[0][1:], *tokens[1:]]
-        special, text, run, after_special = set(self.all_special_tokens), "", [], False
+        special, text, after_special = set(self.all_special_tokens), "", False
+        run: list[str] = []
         for index, token in enumerate(tokens):
             if token in special:
                 if not after_special and index and self.legacy:

@@ -17,7 +17,6 @@ class LlamaTokenizerFast(SentencePieceTokenizerFast):
         "vocab_file": "tokenizer.model",
         "tokenizer_file": "tokenizer.json",
     }
-    model_input_names = ("input_ids", "token_type_ids", "attention_mask")
     padding_side = "left"
 
     def __init__(

@@ -29,7 +29,8 @@ class ReformerTokenizer(SentencePieceTokenizer):
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Return the text of `tokens`, special tokens by name."""
-        special, text, run = set(self.all_special_tokens), "", []
+        special, text = set(self.all_special_tokens), ""
+        run: list[str] = []
         for token in tokens:
             if token in special:
                 text += self.sp_model.decode_pieces(run) + token

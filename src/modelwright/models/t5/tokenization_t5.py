@@ -103,7 +103,8 @@ class T5Tokenizer(SentencePieceTokenizer):
         """Return the text of `tokens`, a space before each run of special tokens."""
         if tokens and tokens[0].startswith(SPACE) and self.add_prefix_space:
             tokens = [tokens[0][1:], *tokens[1:]]
-        special, text, run, after_special = set(self.all_special_tokens), "", [], False
+        special, text, after_special = set(self.all_special_tokens), "", False
+        run: list[str] = []
         for token in tokens:
             if token in special:
                 text += ("" if after_special else " ") + self.sp_model.decode(run) + token
