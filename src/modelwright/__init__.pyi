@@ -19,6 +19,7 @@ from modelwright import tokenization as tokenization
 from modelwright import tokenization_utils as tokenization_utils
 from modelwright import tokenization_utils_base as tokenization_utils_base
 from modelwright import tokenization_utils_fast as tokenization_utils_fast
+from modelwright import training as training
 from modelwright import utils as utils
 from modelwright.checkpoint.plan import LoadPlan
 from modelwright.checkpoint.report import LoadReport
@@ -138,6 +139,13 @@ from modelwright.tokenization.fast_tokenizer import PreTrainedTokenizerFast
 from modelwright.tokenization.python_tokenizer import PreTrainedTokenizer
 from modelwright.tokenization.special_tokens import SpecialTokensMixin
 from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
+from modelwright.training.collators import (
+    DataCollatorForLanguageModeling,
+    DataCollatorForSeq2Seq,
+    DataCollatorForTokenClassification,
+    DataCollatorForWholeWordMask,
+    DataCollatorWithPadding,
+)
 
 __version__: str
 
@@ -171,6 +179,11 @@ __all__ = [
     "CheckpointError",
     "CheckpointMismatchError",
     "ConfigError",
+    "DataCollatorForLanguageModeling",
+    "DataCollatorForSeq2Seq",
+    "DataCollatorForTokenClassification",
+    "DataCollatorForWholeWordMask",
+    "DataCollatorWithPadding",
     "EosTokenCriteria",
     "GPT2Tokenizer",
     "GPT2TokenizerFast",

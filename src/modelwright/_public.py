@@ -74,6 +74,14 @@ _STOPPING_CRITERIA = (
 _STREAMERS = ("TextIteratorStreamer", "TextStreamer")
 _REFORMER = ("ReformerModel", "ReformerModelWithLMHead", "ReformerPreTrainedModel")
 
+_COLLATORS = (
+    "DataCollatorForLanguageModeling",
+    "DataCollatorForSeq2Seq",
+    "DataCollatorForTokenClassification",
+    "DataCollatorForWholeWordMask",
+    "DataCollatorWithPadding",
+)
+
 # Home module -> public names.
 PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.checkpoint.plan": ("LoadPlan",),
@@ -128,6 +136,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.tokenization.python_tokenizer": ("PreTrainedTokenizer",),
     "modelwright.tokenization.special_tokens": ("SpecialTokensMixin",),
     "modelwright.tokenization.strategies": _STRATEGIES,
+    "modelwright.training.collators": _COLLATORS,
 }
 
 # Door module -> home module -> names.

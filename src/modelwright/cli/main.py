@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from modelwright.cli.generate import generate
 from modelwright.cli.inspect import inspect
+from modelwright.cli.tokenizer import app as tokenizer
 from modelwright.cli.train import train
 from modelwright.cli.verify import verify
 from modelwright.core.errors import ModelwrightError
@@ -76,6 +77,7 @@ def _start(
 
 for command in (train, generate, inspect, verify):
     app.command()(command)
+app.add_typer(tokenizer)
 
 
 def main() -> None:

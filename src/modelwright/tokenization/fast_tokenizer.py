@@ -149,9 +149,9 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
                 direction=side, pad_id=pad_id, pad_token=self.pad_token, length=length, pad_to_multiple_of=multiple
             )
         if cut is not None:
-            length, stride, strategy, side = cut
+            length, stride, strategy, cut_side = cut
             try:
-                self._backend.enable_truncation(length, stride=stride, strategy=strategy, direction=side)
+                self._backend.enable_truncation(length, stride=stride, strategy=strategy, direction=cut_side)
             except ValueError as error:
                 raise InputError(f"{type(self).__name__}: max_length={length}, stride={stride}: {error}.") from error
         self._lengths = wanted

@@ -103,7 +103,7 @@ class PreTrainedTokenizer(PreTrainedTokenizerBase):
 
     def _id_token(self, index: int) -> str:
         if index in self._added.by_id:
-            return self._added.by_id[index].content
+            return str(self._added.by_id[index].content)
         if not 0 <= index < len(self):
             raise InputError(f"{type(self).__name__}: expected an id from 0 to {len(self) - 1}, got {index}.")
         return self._convert_id_to_token(index)
