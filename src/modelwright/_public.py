@@ -189,7 +189,6 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "modelwright.tokenization_utils_base": {
         "modelwright.tokenization.alignment": ("CharSpan", "TokenSpan"),
-        "modelwright.tokenization.alignment": ("CharSpan", "TokenSpan"),
         "modelwright.tokenization.base": ("PreTrainedTokenizerBase",),
         "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
         "modelwright.tokenization.special_tokens": ("SpecialTokensMixin",),

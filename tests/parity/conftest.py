@@ -1,5 +1,7 @@
 """Awkward strings, small vocabularies trained on them, and what it means that two tokenizers agree."""
 
+# ruff: noqa: E501 (one list of awkward strings)
+
 import io
 import random
 import warnings

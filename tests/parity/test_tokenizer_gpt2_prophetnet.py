@@ -5,8 +5,6 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelwright.models.gpt2.tokenization_gpt2 import GPT2Tokenizer
-from modelwright.models.gpt2.tokenization_gpt2_fast import GPT2TokenizerFast
 from modelwright.models.prophetnet.tokenization_prophetnet import ProphetNetTokenizer
 
 pytestmark = pytest.mark.parity

@@ -307,7 +307,7 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
         texts = [text for value in roles.values() for text in list_of_tokens(value)]
         return self._add_tokens([self._special_token(text) for text in texts])
 
-    def _add_tokens(self, tokens: Sequence[AddedToken]) -> int:
+    def _add_tokens(self, tokens: Sequence[AddedToken]) -> int:  # noqa: ARG002
         raise InputError(f"{type(self).__name__}: its vocabulary is fixed, no token can be added.")
 
     def _add_known_tokens(self, added: Mapping[int, AddedToken]) -> None:

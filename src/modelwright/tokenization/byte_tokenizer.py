@@ -124,7 +124,7 @@ class ByteTokenizer(PreTrainedTokenizer):
     def _tokenize(self, text: str) -> list[str]:
         return [chr(index - self.byte_offset) for index in self._text_to_ids(text)]
 
-    def tokenize(self, text: str, **kwargs: Any) -> list[str]:
+    def tokenize(self, text: str, **kwargs: Any) -> list[str]:  # noqa: ARG002
         """Return one token for each UTF-8 byte of `text`, `chr(byte)`."""
         return self._tokenize(text)
 

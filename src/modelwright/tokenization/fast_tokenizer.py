@@ -330,7 +330,11 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
         copy.no_truncation()
         copy.save(str(path))
 
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+    def save_vocabulary(
+        self,
+        save_directory: str,  # noqa: ARG002 (for a subclass that has files)
+        filename_prefix: str | None = None,  # noqa: ARG002
+    ) -> tuple[str, ...]:
         """Write the vocabulary files of the slow tokenizer into `save_directory`; here there are none."""
         return ()
 

@@ -7,7 +7,7 @@ class RowTemplateMixin:
     # The token type of the second text.
     second_token_type = 1
 
-    def _frame(self, second: bool) -> tuple[list[int], list[int]]:
+    def _frame(self, second: bool) -> tuple[list[int], list[int]]:  # noqa: ARG002
         """Return the ids before and after the first text, or the `second` one."""
         return [], []
 

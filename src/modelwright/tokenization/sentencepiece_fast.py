@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import BPE as BpeModel
-from tokenizers.models import Unigram
+from tokenizers import models as backends
 
 from modelwright.core.errors import ConfigError, RepoError
 from modelwright.tokenization.fast_tokenizer import PreTrainedTokenizerFast
@@ -67,12 +66,12 @@ def convert_model(
     Raises ConfigError for a model that is neither Unigram nor BPE.
     """
     if file.model_type == UNIGRAM:
-        backend = Tokenizer(Unigram(vocabulary, unk_id=file.unknown_id, byte_fallback=file.byte_fallback))
+        backend = Tokenizer(backends.Unigram(vocabulary, unk_id=file.unknown_id, byte_fallback=file.byte_fallback))
     elif file.model_type == BPE:
         ids = {piece: index for index, (piece, _) in enumerate(vocabulary)}
         unknown = file.pieces[file.unknown_id][0]
         backend = Tokenizer(
-            BpeModel(ids, merges_of(vocabulary), unk_token=unknown, fuse_unk=True, byte_fallback=file.byte_fallback)
+            backends.BPE(ids, merges_of(vocabulary), unk_token=unknown, fuse_unk=True, byte_fallback=file.byte_fallback)
         )
     else:
         raise ConfigError(f"{where}: expected a Unigram or BPE model, got type {file.model_type}: use the slow class.")

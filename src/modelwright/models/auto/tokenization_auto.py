@@ -70,7 +70,7 @@ class AutoTokenizer:
                 "AutoTokenizer.register(), or use the class itself"
             )
         if found is None:
-            found = _without_vocabulary(repo, _model_type(repo, config, place), use_fast)
+            found = _without_vocabulary(repo, _model_type(repo, config, place))
             found = found or cls._class_by_model_type(_model_type(repo, config, place), place, use_fast)
             _check_vocabulary(found, repo, place)
         return found.from_pretrained(pretrained_model_name_or_path, *inputs, subfolder=subfolder, **kwargs)
@@ -131,7 +131,7 @@ def _fast_without_a_class(
     return PreTrainedTokenizerFast
 
 
-def _without_vocabulary(repo: Repo, model_type: str, use_fast: bool) -> Any:
+def _without_vocabulary(repo: Repo, model_type: str) -> Any:
     """Return ByteTokenizer for a Reformer without a vocabulary file (as google/reformer-enwik8), else None."""
     bare = model_type == "reformer" and not any(repo.has(name) for name in _VOCABULARY_FILES)
     own = model_type in TABLE and not isinstance(TABLE.entry(model_type), str)

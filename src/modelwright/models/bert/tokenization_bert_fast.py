@@ -1,6 +1,5 @@
 """BERT's tokenizer on the `tokenizers` library."""
 
-import json
 from typing import Any, ClassVar
 
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
@@ -52,20 +51,23 @@ class BertTokenizerFast(PreTrainedTokenizerFast):
             mask_token=mask_token,
             **kwargs,
         )
-        state = json.loads(self._backend.to_str())["normalizer"] or {}
-        given = {
-            "lowercase": do_lower_case,
-            "strip_accents": strip_accents,
-            "handle_chinese_chars": tokenize_chinese_chars,
-        }
-        if state.get("type", "BertNormalizer") == "BertNormalizer":
-            state = {name: state.get(name, name != "strip_accents" or None) for name in (*given, "clean_text")}
-            state |= {name: value for name, value in given.items() if value is not None}
-            self._backend.normalizer = normalizers.BertNormalizer(**state)
+        normalizer = self._backend.normalizer
+        if normalizer is None:
+            normalizer = normalizers.BertNormalizer()
+        if isinstance(normalizer, normalizers.BertNormalizer):
+            given = {
+                "lowercase": do_lower_case,
+                "strip_accents": strip_accents,
+                "handle_chinese_chars": tokenize_chinese_chars,
+            }
+            state = {name: getattr(normalizer, name) for name in (*given, "clean_text")}
+            wanted = state | {name: value for name, value in given.items() if value is not None}
+            if wanted != state or self._backend.normalizer is None:
+                self._backend.normalizer = normalizers.BertNormalizer(**wanted)
             self.init_kwargs |= {
-                "do_lower_case": state["lowercase"],
-                "strip_accents": state["strip_accents"],
-                "tokenize_chinese_chars": state["handle_chinese_chars"],
+                "do_lower_case": wanted["lowercase"],
+                "strip_accents": wanted["strip_accents"],
+                "tokenize_chinese_chars": wanted["handle_chinese_chars"],
             }
 
     def _build_backend(self) -> Tokenizer:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 
 def byte_letters() -> dict[int, str]:
@@ -21,7 +22,7 @@ class ByteBpe:
     def _split(self, word: str) -> tuple[str, ...]:
         parts = list(word)
         while len(parts) > 1:
-            pairs = zip(parts, parts[1:], strict=False)
+            pairs = pairwise(parts)
             best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
             if best not in self._ranks:
                 break

@@ -76,7 +76,7 @@ class GPT2Tokenizer(RowTemplateMixin, PreTrainedTokenizer):
         prefix = self.add_prefix_space if add_prefix_space is None else add_prefix_space
         return f" {text}" if is_split_into_words or prefix else text
 
-    def _frame(self, second: bool) -> tuple[list[int], list[int]]:
+    def _frame(self, second: bool) -> tuple[list[int], list[int]]:  # noqa: ARG002
         return [self.bos_token_id] if self.add_bos_token and self.bos_token_id is not None else [], []
 
     def _tokenize(self, text: str) -> list[str]:

@@ -53,12 +53,13 @@ class GPT2TokenizerFast(PreTrainedTokenizerFast):
             add_bos_token=add_bos_token,
             **kwargs,
         )
-        state = json.loads(self._backend.to_str())["pre_tokenizer"] or {}
-        if state.get("type") == "ByteLevel":
-            prefix = state["add_prefix_space"] if add_prefix_space is None else add_prefix_space
-            self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(
-                add_prefix_space=prefix, use_regex=state.get("use_regex", True)
-            )
+        splitter = self._backend.pre_tokenizer
+        if isinstance(splitter, pre_tokenizers.ByteLevel):
+            prefix = splitter.add_prefix_space if add_prefix_space is None else add_prefix_space
+            if prefix != splitter.add_prefix_space:
+                self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(
+                    add_prefix_space=prefix, use_regex=splitter.use_regex
+                )
             self.init_kwargs["add_prefix_space"] = prefix
 
     def _build_backend(self) -> Tokenizer:

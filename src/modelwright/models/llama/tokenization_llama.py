@@ -53,7 +53,7 @@ class LlamaTokenizer(SentencePieceTokenizer):
             **kwargs,
         )
 
-    def _frame(self, second: bool) -> tuple[list[int], list[int]]:
+    def _frame(self, second: bool) -> tuple[list[int], list[int]]:  # noqa: ARG002
         first = [self.bos_token_id] if self.add_bos_token and self.bos_token_id is not None else []
         last = [self.eos_token_id] if self.add_eos_token and self.eos_token_id is not None else []
         return first, last

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
-from tokenizers.models import BPE as BpeModel
+from tokenizers import models as backends
 
 from modelwright.core.errors import ConfigError
 from modelwright.tokenization.sentencepiece_fast import SPACE, SentencePieceTokenizerFast, merges_of
@@ -68,7 +68,7 @@ class LlamaTokenizerFast(SentencePieceTokenizerFast):
         vocabulary[:3] = [(piece, 0.0) for piece, _ in vocabulary[:3]]
         ids = {piece: index for index, (piece, _) in enumerate(vocabulary)}
         backend = Tokenizer(
-            BpeModel(ids, merges_of(vocabulary), unk_token=vocabulary[0][0], fuse_unk=True, byte_fallback=True)
+            backends.BPE(ids, merges_of(vocabulary), unk_token=vocabulary[0][0], fuse_unk=True, byte_fallback=True)
         )
         specials = [AddedToken(piece, normalized=False, special=True) for piece, _ in vocabulary[:3]]
         backend.add_special_tokens(specials)

@@ -17,5 +17,5 @@ class ProphetNetTokenizer(WordPieceTokenizer):
         super().__init__(vocab_file, *args, x_sep_token=x_sep_token, **kwargs)
         self.x_sep_token = x_sep_token
 
-    def _frame(self, second: bool) -> tuple[list[int], list[int]]:
+    def _frame(self, second: bool) -> tuple[list[int], list[int]]:  # noqa: ARG002
         return [], [] if self.sep_token_id is None else [self.sep_token_id]

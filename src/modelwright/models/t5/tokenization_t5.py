@@ -74,7 +74,7 @@ class T5Tokenizer(SentencePieceTokenizer):
         """Return the ids of the sentinel tokens."""
         return [self.convert_tokens_to_ids(token) for token in self.get_sentinel_tokens()]
 
-    def _frame(self, second: bool) -> tuple[list[int], list[int]]:
+    def _frame(self, second: bool) -> tuple[list[int], list[int]]:  # noqa: ARG002
         return [], [] if self.eos_token_id is None else [self.eos_token_id]
 
     def build_inputs_with_special_tokens(
