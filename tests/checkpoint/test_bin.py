@@ -42,9 +42,7 @@ class Evil:
 def test_a_pickle_with_code_runs_nothing_and_advises_nothing(tmp_path, new_zip):
     path = tmp_path / "pytorch_model.bin"
     torch.save({"a": torch.ones(1), "x": Evil(tmp_path / "ran")}, path, _use_new_zipfile_serialization=new_zip)
-    with pytest.raises(
-        CheckpointError, match=r"refused: the file asks for '(_io|io)\.open', which is not a tensor"
-    ) as e:
+    with pytest.raises(CheckpointError, match=r"refused: the file asks for '(_io|io)\.open', which is not a tensor") as e:
         BinFile(path)
     assert not (tmp_path / "ran").exists()
     shown = str(e.value) + str(e.value.__cause__)

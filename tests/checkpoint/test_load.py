@@ -156,9 +156,7 @@ def test_shape_mismatch_names_key_shapes_and_file(tmp_path):
 def test_integers_are_not_taken_for_floats():
     net = Net()
     checkpoint = MemoryCheckpoint({**Net().state_dict(), "head.weight": torch.ones(10, 4, dtype=torch.int8)})
-    with pytest.raises(
-        CheckpointMismatchError, match=r"head\.weight: stored \[10, 4\] int8 .*expects \[10, 4\] float32"
-    ):
+    with pytest.raises(CheckpointMismatchError, match=r"head\.weight: stored \[10, 4\] int8 .*expects \[10, 4\] float32"):
         load_into(net, checkpoint, plan_for(net, checkpoint.infos))
 
 
@@ -262,13 +260,7 @@ def test_plan_is_data():
     }
     assert data["bytes"]["load"] == sum(value.nbytes for value in state.values())
     line = next(line for line in str(plan).splitlines() if "num_batches" in line)
-    assert line.split() == [
-        "load",
-        "norm.num_batches_tracked",
-        "encoder.norm.num_batches_tracked",
-        *["int64"] * 2,
-        "scalar",
-    ]
+    assert line.split() == ["load", "norm.num_batches_tracked", "encoder.norm.num_batches_tracked", *["int64"] * 2, "scalar"]
 
 
 def test_rows_of_a_plan_fold_over_layers():

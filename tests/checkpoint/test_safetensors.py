@@ -124,10 +124,7 @@ def test_every_bit_flip_in_the_header_is_an_error_or_harmless(path, tmp_path):
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (
-            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 132\n",
-            "Git-LFS pointer of a file of 132 b",
-        ),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 132\n", "Git-LFS pointer of a file of 132 b"),
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "It is a web page"),
         (b"  <html>", "It is a web page"),
         (b"Entry not found", "error message of a server"),
@@ -169,11 +166,7 @@ def test_what_is_not_safetensors(tmp_path, content, cause):
         ({"a": entry(shape=(2**62, 2**62))}, 8, "its data_offsets give 8"),
         ({"a": entry(offsets=(8, 0))}, 8, "the data_offsets [8, 0]"),
         ({"a": entry(offsets=(0, 8, 8))}, 8, "the data_offsets [0, 8, 8]"),
-        (
-            {"a": entry(), "b": entry(offsets=(4, 12))},
-            12,
-            "'b' starts at byte 4 of the data, expected 8 (the tensors ov",
-        ),
+        ({"a": entry(), "b": entry(offsets=(4, 12))}, 12, "'b' starts at byte 4 of the data, expected 8 (the tensors ov"),
         ({"a": entry(), "b": entry()}, 8, "(the tensors overlap)"),
         ({"a": entry(offsets=(8, 16))}, 16, "'a' starts at byte 8 of the data, expected 0 (the tensors leave a hole)"),
         ({"a": entry()}, 9, "expected 77 bytes, found 78. 1 bytes too many"),

@@ -58,9 +58,7 @@ def open_checkpoint(
         if not _changed(repo, variant, use_safetensors, before):
             if source.leftovers:
                 left = ", ".join(source.leftovers)
-                logger.warning(
-                    "%s: reads %s; left over from an interrupted save and not used: %s", repo.name, source.entry, left
-                )
+                logger.warning("%s: reads %s; left over from an interrupted save and not used: %s", repo.name, source.entry, left)
             return checkpoint
         checkpoint.close()
     raise CheckpointError(f"{repo.name}: the weights were replaced again and again while they were being opened.")
