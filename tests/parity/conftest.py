@@ -115,7 +115,7 @@ def lengths_agree(ours, theirs, texts):
             assert dict(ours(batch, **options)) == dict(theirs(batch, **options)), (side, truncation)
     if theirs.is_fast:
         options = {
-            "max_length": 12,
+            "max_length": 24,
             "truncation": "only_second",
             "stride": 2,
             "return_overflowing_tokens": True,

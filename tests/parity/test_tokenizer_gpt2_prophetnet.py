@@ -5,14 +5,19 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelwright.models.gpt2.tokenization_gpt2 import GPT2Tokenizer
+from modelwright.models.gpt2.tokenization_gpt2_fast import GPT2TokenizerFast
 from modelwright.models.prophetnet.tokenization_prophetnet import ProphetNetTokenizer
 
 pytestmark = pytest.mark.parity
 
 
+OURS = {"GPT2Tokenizer": GPT2Tokenizer, "GPT2TokenizerFast": GPT2TokenizerFast}
+
+
 def load(name, files, **options):
     paths = vars(files)
-    return globals()[name](**paths, **options), getattr(transformers, name)(**paths, **options)
+    return OURS[name](**paths, **options), getattr(transformers, name)(**paths, **options)
 
 
 @pytest.mark.parametrize("name", ["GPT2Tokenizer", "GPT2TokenizerFast"])

@@ -85,6 +85,8 @@ def test_bad_input(tokenizer, tmp_path):
         tokenizer("the", truncation=True, max_length=4, stride=3)
     with pytest.raises(InputError, match="truncation='only_second' cannot reach 3"):
         tokenizer("the cat sat", truncation="only_second", max_length=3)
+    with pytest.raises(InputError, match="`stride` must be strictly less than .*: lower stride or raise max_length"):
+        tokenizer("the cat", "the cat sat the", truncation="only_second", max_length=7, stride=2)
     tokenizer.pad_token = None
     with pytest.raises(InputError, match="no pad token"):
         tokenizer(["the", "the cat"], padding=True)

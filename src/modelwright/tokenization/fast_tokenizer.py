@@ -166,6 +166,11 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
             )
         except Exception as error:  # the Rust library raises Exception itself
             raise self._explained(error, texts, options) from error
+        except BaseException as error:
+            # A panic in Rust, which is no Exception: a text leaves the other one less room than the stride.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise InputError(f"{type(self).__name__}: {error}: lower stride or raise max_length.") from error
         fields, origins = options.fields, None
         if options.overflow:
             windows = [(index, each) for index, first in enumerate(encodings) for each in (first, *first.overflowing)]
