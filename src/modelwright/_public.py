@@ -129,6 +129,13 @@ _MASKS = (
 )
 _CACHES = ("Cache", "DynamicCache", "EncoderDecoderCache", "StaticCache")
 _CACHE_LAYERS = ("DynamicLayer", "DynamicSlidingWindowLayer", "StaticLayer", "StaticSlidingWindowLayer")
+_COLLATORS = (
+    "DataCollatorForLanguageModeling",
+    "DataCollatorForSeq2Seq",
+    "DataCollatorForTokenClassification",
+    "DataCollatorForWholeWordMask",
+    "DataCollatorWithPadding",
+)
 
 # Home module -> public names.
 PUBLIC: dict[str, tuple[str, ...]] = {
@@ -168,8 +175,19 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.gpt2.modeling_gpt2": _GPT2,
     "modelwright.models.llama.configuration_llama": ("LlamaConfig",),
     "modelwright.models.llama.modeling_llama": _LLAMA,
+    "modelwright.models.bert.tokenization_bert": ("BertTokenizer",),
+    "modelwright.models.bert.tokenization_bert_fast": ("BertTokenizerFast",),
+    "modelwright.models.gpt2.tokenization_gpt2": ("GPT2Tokenizer",),
+    "modelwright.models.gpt2.tokenization_gpt2_fast": ("GPT2TokenizerFast",),
+    "modelwright.models.llama.tokenization_llama": ("LlamaTokenizer",),
+    "modelwright.models.llama.tokenization_llama_fast": ("LlamaTokenizerFast",),
+    "modelwright.models.prophetnet.tokenization_prophetnet": ("ProphetNetTokenizer",),
     "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
     "modelwright.models.reformer.modeling_reformer": _REFORMER,
+    "modelwright.models.reformer.tokenization_reformer": ("ReformerTokenizer",),
+    "modelwright.models.reformer.tokenization_reformer_fast": ("ReformerTokenizerFast",),
+    "modelwright.models.t5.tokenization_t5": ("T5Tokenizer",),
+    "modelwright.models.t5.tokenization_t5_fast": ("T5TokenizerFast",),
     "modelwright.nn.activations": ("ACT2FN",),
     "modelwright.nn.checkpointing": ("GradientCheckpointingLayer",),
     "modelwright.nn.chunking": ("apply_chunking_to_forward",),
@@ -182,12 +200,15 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.pretrained.modeling": ("PreTrainedModel",),
     "modelwright.pretrained.module_utils": ("ModuleUtilsMixin",),
     "modelwright.pretrained.squad_head": _SQUAD,
+    "modelwright.tokenization.alignment": ("CharSpan", "TokenSpan"),
     "modelwright.tokenization.base": ("PreTrainedTokenizerBase",),
     "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
     "modelwright.tokenization.byte_tokenizer": ("ByteTokenizer",),
+    "modelwright.tokenization.fast_tokenizer": ("PreTrainedTokenizerFast",),
     "modelwright.tokenization.python_tokenizer": ("PreTrainedTokenizer",),
     "modelwright.tokenization.special_tokens": ("SpecialTokensMixin",),
     "modelwright.tokenization.strategies": _STRATEGIES,
+    "modelwright.training.collators": _COLLATORS,
 }
 
 # Door module -> home module -> names.
@@ -310,7 +331,11 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.tokenization.python_tokenizer": ("PreTrainedTokenizer",),
         "modelwright.tokenization.strategies": _STRATEGIES,
     },
+    "modelwright.tokenization_utils_fast": {
+        "modelwright.tokenization.fast_tokenizer": ("PreTrainedTokenizerFast",),
+    },
     "modelwright.tokenization_utils_base": {
+        "modelwright.tokenization.alignment": ("CharSpan", "TokenSpan"),
         "modelwright.tokenization.base": ("PreTrainedTokenizerBase",),
         "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
         "modelwright.tokenization.special_tokens": ("SpecialTokensMixin",),

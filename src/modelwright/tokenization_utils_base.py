@@ -7,6 +7,7 @@ from modelwright._public import DOORS
 from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
+    from modelwright.tokenization.alignment import CharSpan, TokenSpan
     from modelwright.tokenization.base import PreTrainedTokenizerBase
     from modelwright.tokenization.batch_encoding import BatchEncoding
     from modelwright.tokenization.special_tokens import SpecialTokensMixin
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchEncoding",
+    "CharSpan",
     "PaddingStrategy",
     "PreTrainedTokenizerBase",
     "SpecialTokensMixin",
     "TensorType",
+    "TokenSpan",
     "TruncationStrategy",
 ]
 

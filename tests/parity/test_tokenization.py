@@ -111,7 +111,6 @@ def test_files_of_theirs_are_read(tmp_path):
     ours.save_pretrained(tmp_path / "again")
     again = json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())
     assert again["added_tokens_decoder"]["0"]["content"] == "<pad>"
-    assert json.loads((tmp_path / "again" / "special_tokens_map.json").read_text()) == {
-        "eos_token": "</s>",
-        "pad_token": "<pad>",
-    }
+    theirs = json.loads((tmp_path / "special_tokens_map.json").read_text())
+    del theirs["unk_token"]
+    assert json.loads((tmp_path / "again" / "special_tokens_map.json").read_text()) == theirs

@@ -198,13 +198,38 @@ def test_unknown_keywords_are_named():
         ByteTokenizer(add_eso=True)
 
 
-@pytest.mark.parametrize(
-    "name", ["stride", "return_overflowing_tokens", "return_offsets_mapping", "is_split_into_words", "text_target"]
-)
-def test_later_keywords_say_that_they_come_with_the_tokenizer_issue(name):
-    assert TOKENIZER("A", **{name: None}).input_ids == [A]
-    with pytest.raises(NotImplementedError, match=f"{name}=1 is not built yet; it comes with the tokenizer issue"):
-        TOKENIZER("A", **{name: 1})
+def test_words_that_are_split_already():
+    assert TOKENIZER(["A", "BC"], is_split_into_words=True).input_ids == [A, B, C]
+    assert TOKENIZER([["A", "B"], ["C"]], is_split_into_words=True).input_ids == [[A, B], [C]]
+    assert TOKENIZER(["A"], ["B", "C"], is_split_into_words=True).input_ids == [A, B, C]
+    with pytest.raises(InputError, match="expected a list of words, or a list of such lists, got str"):
+        TOKENIZER("A", is_split_into_words=True)
+    with pytest.raises(InputError, match="item 1: expected a list of words, got int"):
+        TOKENIZER([["A"], [1]], is_split_into_words=True)
+    with pytest.raises(InputError, match="item 0 of the batch: .* got list. For words that are split already"):
+        TOKENIZER([["A", "B", "C"]])
+
+
+def test_overflowing_tokens():
+    encoded = TOKENIZER("ABCD", truncation=True, max_length=3, stride=1, return_overflowing_tokens=True)
+    assert (encoded.input_ids, encoded.overflowing_tokens, encoded.num_truncated_tokens) == ([A, B, C], [C, D], 1)
+    with pytest.raises(InputError, match="a pair needs truncation='only_first' or 'only_second'"):
+        TOKENIZER("AB", "CD", truncation=True, max_length=3, return_overflowing_tokens=True)
+
+
+def test_target_texts_become_labels():
+    encoded = TOKENIZER("A", text_target="BC")
+    assert (encoded.input_ids, encoded.labels) == ([A], [B, C])
+    assert TOKENIZER(text_target="B").input_ids == [B]
+    with pytest.raises(InputError, match="expected text or text_target, got neither"):
+        TOKENIZER()
+
+
+def test_offsets_need_a_fast_tokenizer():
+    with pytest.raises(InputError, match="return_offsets_mapping needs a fast tokenizer"):
+        TOKENIZER("A", return_offsets_mapping=True)
+    with pytest.raises(InputError, match="word_ids needs a fast tokenizer"):
+        TOKENIZER("A").word_ids()
 
 
 def test_encode_takes_one_text():

@@ -32,13 +32,20 @@ def test_keywords_override_the_files(tmp_path):
 
 
 def test_unknown_keys_of_a_file_are_kept(tmp_path):
-    config = {"chat_template": "x", "eos_token": {"content": "</s>", "lstrip": True}, "model_max_length": int(1e30)}
+    config = {
+        "processor_class": "X",
+        "chat_template": "x",
+        "eos_token": {"content": "</s>", "lstrip": True},
+        "model_max_length": int(1e30),
+    }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     tokenizer = ByteTokenizer.from_pretrained(tmp_path)
     assert tokenizer.eos_token == "</s>"
     assert tokenizer.model_max_length == int(1e30)
     tokenizer.save_pretrained(tmp_path / "again")
-    assert json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())["chat_template"] == "x"
+    assert (tmp_path / "again" / "chat_template.jinja").read_text() == "x"
+    assert ByteTokenizer.from_pretrained(tmp_path / "again").chat_template == "x"
+    assert json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())["processor_class"] == "X"
 
 
 def test_special_tokens_map_gives_what_the_config_lacks(tmp_path):

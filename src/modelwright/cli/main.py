@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from modelwright.cli.generate import generate
 from modelwright.cli.inspect import inspect
 from modelwright.cli.prune import prune
+from modelwright.cli.tokenizer import app as tokenizer
 from modelwright.cli.train import train
 from modelwright.cli.verify import verify
 from modelwright.core.errors import ModelwrightError
@@ -77,6 +78,7 @@ def _start(
 
 for command in (train, generate, inspect, verify, prune):
     app.command()(command)
+app.add_typer(tokenizer)
 
 
 def main() -> None:

@@ -1,18 +1,23 @@
 """The call of every tokenizer: text in, padded and truncated token ids out."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from inspect import signature
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import AddedToken
 
 from modelwright.core.errors import InputError, reject_unknown
 from modelwright.core.logging import get_logger
+from modelwright.tokenization.added_tokens import as_added_token, decoder_of, list_of_tokens
 from modelwright.tokenization.batch_encoding import BatchEncoding
+from modelwright.tokenization.chat_template import ChatTemplateMixin
 from modelwright.tokenization.files import TokenizerFilesMixin
+from modelwright.tokenization.options import CallOptions, Encoded, RowFields
 from modelwright.tokenization.padding import Row, pad_rows, rows_of
-from modelwright.tokenization.special_tokens import SPECIAL_TOKEN_NAMES
+from modelwright.tokenization.special_tokens import SPECIAL_TOKEN_NAMES, token_text
 from modelwright.tokenization.strategies import (
     SIDES,
     UNLIMITED_LENGTH,
@@ -23,30 +28,13 @@ from modelwright.tokenization.strategies import (
     length_rules,
 )
 from modelwright.tokenization.tensors import ids_of_row, parse_tensor_type, to_list
-from modelwright.tokenization.text import clean_up_spaces, texts_of_call
-from modelwright.tokenization.truncation import truncate_pair
+from modelwright.tokenization.text import Texts, clean_up_spaces, texts_of_call
+from modelwright.tokenization.truncation import overflowing_tokens, truncate_pair
 
 logger = get_logger(__name__)
 
-_CALL_KEYWORDS = (
-    "add_special_tokens", "padding", "truncation", "max_length", "stride", "is_split_into_words", "pad_to_multiple_of",
-    "padding_side", "return_tensors", "return_token_type_ids", "return_attention_mask", "return_overflowing_tokens",
-    "return_special_tokens_mask", "return_offsets_mapping", "return_length", "text_target", "text_pair_target",
-    "verbose",
-)  # fmt: skip
 
-
-@dataclass(frozen=True)
-class RowFields:
-    """Which fields each row of a call gets beside `input_ids`."""
-
-    token_type_ids: bool
-    attention_mask: bool
-    special_tokens_mask: bool
-    length: bool
-
-
-class PreTrainedTokenizerBase(TokenizerFilesMixin):
+class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
     """What every tokenizer can do, given how one text becomes ids and back.
 
     A subclass gives `_text_to_ids`, `_ids_to_text`, `_token_id`, `_id_token`, `vocab_size` and, when its rows hold
@@ -67,7 +55,7 @@ class PreTrainedTokenizerBase(TokenizerFilesMixin):
         Raises UnknownArgumentError for a keyword that neither this class nor the subclass names.
         """
         reject_unknown(type(self).__name__, kwargs, self._constructor_keywords())
-        self._special_tokens = {}
+        self._special_tokens, self._flagged = {}, {}
         self.additional_special_tokens = kwargs.pop("additional_special_tokens", None)
         for name in SPECIAL_TOKEN_NAMES:
             setattr(self, name, kwargs.pop(name, None))
@@ -81,15 +69,14 @@ class PreTrainedTokenizerBase(TokenizerFilesMixin):
             if value not in SIDES:
                 raise InputError(f"{type(self).__name__}: expected {side} to be 'left' or 'right', got {value!r}.")
             setattr(self, side, value)
+        self.split_special_tokens: bool = bool(kwargs.pop("split_special_tokens", False))
+        self.chat_template: str | dict[str, str] | None = kwargs.pop("chat_template", None)
+        added = kwargs.pop("added_tokens_decoder", None) or {}
         # A subclass's own options, written to tokenizer_config.json.
         self.init_kwargs: dict[str, Any] = kwargs
+        self._add_known_tokens(decoder_of(type(self).__name__, added))
 
     # What a subclass gives
-
-    @property
-    def vocab_size(self) -> int:
-        """The number of ids of the base vocabulary, without added tokens."""
-        raise NotImplementedError
 
     def _text_to_ids(self, text: str) -> list[int]:
         raise NotImplementedError
@@ -162,34 +149,80 @@ class PreTrainedTokenizerBase(TokenizerFilesMixin):
 
     def __call__(
         self,
-        text: str | Sequence[Any],
-        text_pair: str | Sequence[str] | None = None,
-        *,
+        text: Any = None,
+        text_pair: Any = None,
+        text_target: Any = None,
+        text_pair_target: Any = None,
         add_special_tokens: bool = True,
         padding: bool | str | PaddingStrategy = False,
         truncation: bool | str | TruncationStrategy | None = None,
         max_length: int | None = None,
+        stride: int = 0,
+        is_split_into_words: bool = False,
         pad_to_multiple_of: int | None = None,
         padding_side: str | None = None,
         return_tensors: str | TensorType | None = None,
         return_token_type_ids: bool | None = None,
         return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
         return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
         return_length: bool = False,
         verbose: bool = True,
+        split_special_tokens: bool | None = None,
         **kwargs: Any,
     ) -> BatchEncoding:
         """Encode a text, a pair, or a batch: a list of texts or of (text, text) pairs.
 
-        padding: False, True or "longest", "max_length". truncation: False, True or "longest_first", "only_first",
-        "only_second"; max_length: in tokens, `model_max_length` when None. return_tensors: "pt", "np", or None for
-        lists; a tensor always is a batch. return_attention_mask, return_token_type_ids: None means as the model takes.
-        return_length: the number of tokens of each row, padding included.
-        Raises InputError (wrong type: names the item; lengths that cannot be reached; no pad token),
-        UnknownArgumentError, and NotImplementedError for what comes with the tokenizer issue.
+        text_target, text_pair_target: texts that become `labels`. padding: False, True or "longest", "max_length".
+        truncation: False, True or "longest_first", "only_first", "only_second"; max_length: in tokens,
+        `model_max_length` when None. return_overflowing_tokens: what truncation takes away comes back, with `stride`
+        tokens of overlap: as further rows (fast), or in `overflowing_tokens` (slow). is_split_into_words: a text is a
+        list of words. return_offsets_mapping: (start, end) characters of each token, fast only. return_tensors: "pt",
+        "np", or None for lists; a tensor always is a batch. return_attention_mask, return_token_type_ids: None means
+        as the model takes. return_length: the tokens of each row, padding included.
+        Raises InputError (wrong type: names the item; lengths that cannot be reached; no pad token) and
+        UnknownArgumentError.
         """
         where = type(self).__name__
-        _refuse_later(where, kwargs)
+        reject_unknown(where, kwargs, CALL_KEYWORDS)
+        if text is None and text_target is None:
+            raise InputError(f"{where}: expected text or text_target, got neither.")
+        shared = {name: value for name, value in locals().items() if name in _SHARED}
+        batch = None if text is None else self._encode_call(text, text_pair, **shared)
+        if text_target is None:
+            assert batch is not None
+            return batch
+        target = self._encode_call(text_target, text_pair_target, **shared)
+        if batch is None:
+            return target
+        batch["labels"] = target["input_ids"]
+        return batch
+
+    def _encode_call(
+        self,
+        text: Any,
+        text_pair: Any,
+        *,
+        add_special_tokens: bool,
+        padding: bool | str | PaddingStrategy,
+        truncation: bool | str | TruncationStrategy | None,
+        max_length: int | None,
+        stride: int,
+        is_split_into_words: bool,
+        pad_to_multiple_of: int | None,
+        padding_side: str | None,
+        return_tensors: str | TensorType | None,
+        return_token_type_ids: bool | None,
+        return_attention_mask: bool | None,
+        return_overflowing_tokens: bool,
+        return_special_tokens_mask: bool,
+        return_offsets_mapping: bool,
+        return_length: bool,
+        verbose: bool,
+        split_special_tokens: bool | None,
+    ) -> BatchEncoding:
+        where = type(self).__name__
         rules = length_rules(
             where,
             padding=padding,
@@ -202,27 +235,89 @@ class PreTrainedTokenizerBase(TokenizerFilesMixin):
         fields = self._row_fields(
             return_token_type_ids, return_attention_mask, return_special_tokens_mask, return_length
         )
+        options = CallOptions(
+            rules,
+            replace(fields, offsets=return_offsets_mapping),
+            add_special_tokens=add_special_tokens,
+            split_special_tokens=self.split_special_tokens if split_special_tokens is None else split_special_tokens,
+            stride=stride,
+            overflow=return_overflowing_tokens,
+            split_words=is_split_into_words,
+        )
         if return_tensors is not None:
             return_tensors = parse_tensor_type(where, return_tensors)
-        texts, batched = texts_of_call(where, text, text_pair)
-        rows = [self._encode_row(each, rules, fields, add_special_tokens) for each in texts]
+        texts, batched = texts_of_call(where, text, text_pair, split_words=is_split_into_words)
+        encoded = self._encode_texts(texts, options)
         if verbose and rules.truncate_to is None:
-            self._warn_about_length(max(len(row["input_ids"]) for row in rows))
-        return self._finish(rows, rules, fields, batched=batched, return_tensors=return_tensors)
+            self._warn_about_length(max(len(row["input_ids"]) for row in encoded.rows))
+        batched = batched or len(encoded.rows) > 1 or (self.is_fast and return_overflowing_tokens)
+        return self._to_batch(encoded, batched=batched, return_tensors=return_tensors)
 
-    def encode(self, text: str, text_pair: str | None = None, **kwargs: Any) -> Any:
+    def encode(self, text: Any, text_pair: Any = None, **kwargs: Any) -> Any:
         """Return only the ids of one text or pair, a list or with `return_tensors` a tensor [1, tokens].
 
         Keywords and errors are those of a call.
         """
-        if not isinstance(text, str):
+        if not isinstance(text, str) and not kwargs.get("is_split_into_words"):
             raise InputError(f"{type(self).__name__}.encode: expected one str, got {type(text).__name__}: call it.")
         kwargs.update(return_attention_mask=False, return_token_type_ids=False)
         return self(text, text_pair, **kwargs)["input_ids"]
 
+    def encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
+        """Encode one text or pair: 4.x's name for a call."""
+        return self(text, text_pair, **kwargs)
+
+    def batch_encode_plus(self, batch_text_or_text_pairs: Any, **kwargs: Any) -> BatchEncoding:
+        """Encode a batch: 4.x's name for a call."""
+        return self(batch_text_or_text_pairs, **kwargs)
+
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of `text` as strings, no special tokens added."""
         return self._row_tokens(self._text_to_ids(text))
+
+    # Added tokens
+
+    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
+        """Add one token or several (strings or AddedToken) that the vocabulary lacks; return how many were new.
+
+        special_tokens: they are skipped by `decode(skip_special_tokens=True)` and matched as they are written.
+        Resize the model's embeddings afterwards: model.resize_token_embeddings(len(tokenizer)).
+        Raises InputError for something that is not a token.
+        """
+        where = f"{type(self).__name__}.add_tokens"
+        tokens = [as_added_token(where, each, special=special_tokens) for each in list_of_tokens(new_tokens)]
+        return self._add_tokens([token for token in tokens if token.content])
+
+    def add_special_tokens(
+        self, special_tokens_dict: Mapping[str, Any], replace_additional_special_tokens: bool = True
+    ) -> int:
+        """Set special tokens by role ({"mask_token": "[MASK]"}), adding those that the vocabulary lacks.
+
+        Returns how many were new. replace_additional_special_tokens: False appends to those that there are.
+        Raises UnknownArgumentError for a key that is no role, InputError for something that is not a token.
+        """
+        where = f"{type(self).__name__}.add_special_tokens"
+        reject_unknown(where, special_tokens_dict, (*SPECIAL_TOKEN_NAMES, "additional_special_tokens"))
+        for role, value in special_tokens_dict.items():
+            if role == "additional_special_tokens" and not replace_additional_special_tokens:
+                known = self.additional_special_tokens
+                value = known + [each for each in value if token_text(where, each) not in known]
+            setattr(self, role, value)
+        roles = {role: self.special_tokens_map.get(role, []) for role in special_tokens_dict}
+        texts = [text for value in roles.values() for text in list_of_tokens(value)]
+        return self._add_tokens([self._special_token(text) for text in texts])
+
+    def _add_tokens(self, tokens: Sequence[AddedToken]) -> int:  # noqa: ARG002
+        raise InputError(f"{type(self).__name__}: its vocabulary is fixed, no token can be added.")
+
+    def _add_known_tokens(self, added: Mapping[int, AddedToken]) -> None:
+        """Take in the added tokens of a saved tokenizer, and the special tokens that the vocabulary lacks."""
+        if added:
+            raise InputError(f"{type(self).__name__}: its vocabulary is fixed, no token can be added.")
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Return the ids of the added tokens by text."""
+        return self.added_tokens_encoder
 
     def pad(
         self,
@@ -254,7 +349,8 @@ class PreTrainedTokenizerBase(TokenizerFilesMixin):
         for row in rows:
             if fields.attention_mask and "attention_mask" not in row:
                 row["attention_mask"] = [1] * len(row[self.model_input_names[0]])
-        return self._finish(rows, rules, fields, batched=batched, return_tensors=return_tensors)
+        self._pad_rows(rows, rules)
+        return self._to_batch(Encoded(rows), batched=batched, return_tensors=return_tensors)
 
     def _row_fields(
         self, token_type_ids: bool | None, attention_mask: bool | None, special_tokens_mask: bool, length: bool
@@ -267,22 +363,41 @@ class PreTrainedTokenizerBase(TokenizerFilesMixin):
             length=length,
         )
 
-    def _encode_row(
-        self, texts: tuple[str, str | None], rules: LengthRules, fields: RowFields, add_special_tokens: bool
-    ) -> Row:
-        ids = self._text_to_ids(texts[0])
-        pair_ids = None if texts[1] is None else self._text_to_ids(texts[1])
-        if rules.truncate_to is not None:
-            added = self.num_special_tokens_to_add(pair=pair_ids is not None) if add_special_tokens else 0
-            ids, pair_ids = truncate_pair(
-                type(self).__name__,
-                ids,
-                pair_ids,
-                total=rules.truncate_to - added,
-                strategy=rules.truncation,
-                side=self.truncation_side,
+    def _encode_texts(self, texts: list[Texts], options: CallOptions) -> Encoded:
+        """Encode, truncate and pad `texts`."""
+        if options.fields.offsets:
+            raise InputError(
+                f"{type(self).__name__}: return_offsets_mapping needs a fast tokenizer (a class that ends in 'Fast')."
             )
-        if add_special_tokens:
+        rows = [self._encode_row(each, options) for each in texts]
+        self._pad_rows(rows, options.rules)
+        if options.fields.length:
+            for row in rows:
+                row["length"] = len(row["input_ids"])
+        return Encoded(rows)
+
+    def _ids_of(self, text: Any, options: CallOptions) -> list[int]:
+        """Return the ids of one text, or of words that are split already."""
+        if options.split_words:
+            return [index for word in text for index in self._text_to_ids(word)]
+        return self._text_to_ids(text)
+
+    def _encode_row(self, texts: Texts, options: CallOptions) -> Row:
+        rules, fields = options.rules, options.fields
+        ids = self._ids_of(texts[0], options)
+        pair_ids = None if texts[1] is None else self._ids_of(texts[1], options)
+        overflow: Row = {}
+        if rules.truncate_to is not None:
+            added = self.num_special_tokens_to_add(pair=pair_ids is not None) if options.add_special_tokens else 0
+            total, where = rules.truncate_to - added, type(self).__name__
+            if options.overflow:
+                overflow = overflowing_tokens(
+                    where, ids, pair_ids, total, rules.truncation, self.truncation_side, options.stride
+                )
+            ids, pair_ids = truncate_pair(
+                where, ids, pair_ids, total=total, strategy=rules.truncation, side=self.truncation_side
+            )
+        if options.add_special_tokens:
             row: Row = {"input_ids": self.build_inputs_with_special_tokens(ids, pair_ids)}
             if fields.token_type_ids:
                 row["token_type_ids"] = self.create_token_type_ids_from_sequences(ids, pair_ids)
@@ -296,37 +411,34 @@ class PreTrainedTokenizerBase(TokenizerFilesMixin):
                 row["special_tokens_mask"] = [0] * len(row["input_ids"])
         if fields.attention_mask:
             row["attention_mask"] = [1] * len(row["input_ids"])
-        return row
+        return row | overflow
 
-    def _finish(
-        self,
-        rows: list[Row],
-        rules: LengthRules,
-        fields: RowFields,
-        *,
-        batched: bool,
-        return_tensors: str | TensorType | None,
-    ) -> BatchEncoding:
-        """Pad `rows` and join them into one BatchEncoding."""
+    def _pad_id(self) -> int:
+        pad_id = self.pad_token_id
+        if pad_id is None:
+            raise InputError(
+                f"{type(self).__name__} has no pad token, or one that is not in its vocabulary: set one before "
+                "padding, for example tokenizer.pad_token = tokenizer.eos_token."
+            )
+        return pad_id
+
+    def _pad_rows(self, rows: list[Row], rules: LengthRules) -> None:
         if rules.padding is not PaddingStrategy.DO_NOT_PAD:
-            pad_id = self.pad_token_id
-            if pad_id is None:
-                raise InputError(
-                    f"{type(self).__name__} has no pad token, or one that is not in its vocabulary: set one before "
-                    "padding, for example tokenizer.pad_token = tokenizer.eos_token."
-                )
+            pad_id = self._pad_id()
             values = {"input_ids": pad_id, "attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
             main_input = self.model_input_names[0]
             pad_rows(rows, rules, main_input=main_input, pad_values={main_input: pad_id} | values)
-        if fields.length:
-            for row in rows:
-                row["length"] = len(row["input_ids"])
+
+    def _to_batch(self, encoded: Encoded, *, batched: bool, return_tensors: str | TensorType | None) -> BatchEncoding:
+        """Join rows into one BatchEncoding."""
+        rows = encoded.rows
         data = {name: [row[name] for row in rows] for name in rows[0]} if batched else rows[0]
         return BatchEncoding(
             data,
             tensor_type=return_tensors,
             prepend_batch_axis=not batched,
             ids_to_tokens=self._row_tokens,
+            encoding=encoded.encodings,
         )
 
     def _row_tokens(self, ids: list[int]) -> list[str]:
@@ -365,12 +477,5 @@ class PreTrainedTokenizerBase(TokenizerFilesMixin):
         return [self.decode(row, skip_special_tokens=skip_special_tokens, **kwargs) for row in sequences]
 
 
-def _refuse_later(where: str, kwargs: dict[str, Any]) -> None:
-    """Accept the call's later keywords at their neutral value, refuse them at another, and refuse unknown ones."""
-    reject_unknown(where, kwargs, _CALL_KEYWORDS)
-    for name, value in kwargs.items():
-        if value:
-            raise NotImplementedError(
-                f"{where}: {name}={value!r} is not built yet; it comes with the tokenizer issue (overflowing windows, "
-                "offsets, pre-split words and target texts)."
-            )
+CALL_KEYWORDS = tuple(sorted(set(signature(PreTrainedTokenizerBase.__call__).parameters) - {"self", "kwargs"}))
+_SHARED = frozenset(CALL_KEYWORDS) - {"text", "text_pair", "text_target", "text_pair_target"}

@@ -6,13 +6,14 @@ from typing import Any, Self
 
 from modelwright.core.errors import InputError, nearest
 from modelwright.core.logging import get_logger
+from modelwright.tokenization.alignment import AlignmentMixin
 from modelwright.tokenization.strategies import TensorType
 from modelwright.tokenization.tensors import is_torch_tensor, parse_tensor_type, to_array, to_list
 
 logger = get_logger(__name__)
 
 
-class BatchEncoding(UserDict[str, Any]):
+class BatchEncoding(AlignmentMixin, UserDict[str, Any]):
     """The fields of one tokenizer call: `input_ids`, `attention_mask`, ...; each a list, a batch of lists or an array.
 
     A field is read as `batch["input_ids"]` or `batch.input_ids`, and the whole is passed to a model as `**batch`.
@@ -25,14 +26,25 @@ class BatchEncoding(UserDict[str, Any]):
         tensor_type: str | TensorType | None = None,
         prepend_batch_axis: bool = False,
         ids_to_tokens: Callable[[list[int]], list[str]] | None = None,
+        encoding: Any = None,
     ) -> None:
         """Wrap `data`; `tensor_type` and `prepend_batch_axis` are those of `convert_to_tensors`.
 
-        ids_to_tokens: what `tokens` uses; a tokenizer passes its own.
+        ids_to_tokens: what `tokens` uses; a tokenizer passes its own. encoding: the `tokenizers.Encoding` of each row,
+        or of the one row, which the lookups of words and characters use.
         """
         super().__init__(data or {})
         self._ids_to_tokens = ids_to_tokens
+        self._encodings = encoding if encoding is None or isinstance(encoding, list) else [encoding]
         self.convert_to_tensors(tensor_type, prepend_batch_axis=prepend_batch_axis)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return the field `key`; for a number that row's encoding, for a slice those rows of every field."""
+        if isinstance(key, int):
+            return self._row("__getitem__", key)
+        if isinstance(key, slice):
+            return {name: value[key] for name, value in self.data.items()}
+        return super().__getitem__(key)
 
     def __getattr__(self, name: str) -> Any:
         # "data" is absent while an instance is being copied or unpickled.
@@ -78,6 +90,9 @@ class BatchEncoding(UserDict[str, Any]):
 
         Raises InputError when the row does not exist or this object did not come from a tokenizer.
         """
+        if self._encodings is not None:
+            found: list[str] = self._row("tokens", batch_index).tokens
+            return found
         if self._ids_to_tokens is None:
             raise InputError("BatchEncoding.tokens needs a tokenizer: call tokenizer.convert_ids_to_tokens instead.")
         ids = to_list(self.data["input_ids"])

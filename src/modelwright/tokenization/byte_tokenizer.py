@@ -3,10 +3,12 @@
 The ids are those of the checkpoint google/reformer-enwik8: byte + 2, with 0 for padding and 1 for the end of a text.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import AddedToken
 
 from modelwright.core.errors import InputError, check_choice, reject_unknown
 from modelwright.tokenization.python_tokenizer import DECODE_KEYWORDS, PreTrainedTokenizer
@@ -52,6 +54,23 @@ class ByteTokenizer(PreTrainedTokenizer):
                     f"ByteTokenizer: the special token {token!r} is not in its vocabulary, which is {PAD!r}, {EOS!r} "
                     "and the 256 bytes."
                 )
+
+    @classmethod
+    def _constructor_keywords(cls) -> list[str]:
+        # No token is ever added, so what a file says about added tokens is only kept.
+        return [name for name in super()._constructor_keywords() if name != "added_tokens_decoder"]
+
+    def _add_known_tokens(self, added: Mapping[int, AddedToken]) -> None:
+        assert not added
+
+    def _add_tokens(self, tokens: Sequence[AddedToken]) -> int:
+        for token in tokens:
+            if self._token_id(token.content) is None:
+                raise InputError(
+                    f"ByteTokenizer: its vocabulary is fixed, so {token.content!r} cannot be added: a special token "
+                    f"is {PAD!r}, {EOS!r} or the token of a byte."
+                )
+        return 0
 
     @property
     def vocab_size(self) -> int:
@@ -105,7 +124,7 @@ class ByteTokenizer(PreTrainedTokenizer):
     def _tokenize(self, text: str) -> list[str]:
         return [chr(index - self.byte_offset) for index in self._text_to_ids(text)]
 
-    def tokenize(self, text: str) -> list[str]:
+    def tokenize(self, text: str, **kwargs: Any) -> list[str]:  # noqa: ARG002
         """Return one token for each UTF-8 byte of `text`, `chr(byte)`."""
         return self._tokenize(text)
 

@@ -7,12 +7,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
+from tokenizers import AddedToken
+
 from modelwright.config.json_file import read_json, write_json
 from modelwright.core.errors import InputError, RepoError, reject_unknown
 from modelwright.core.logging import get_logger
-from modelwright.hub.names import SPECIAL_TOKENS_MAP_NAME, TOKENIZER_CONFIG_NAME
+from modelwright.hub.names import (
+    ADDED_TOKENS_NAME,
+    CHAT_TEMPLATE_NAME,
+    SPECIAL_TOKENS_MAP_NAME,
+    TOKENIZER_CONFIG_NAME,
+    TOKENIZER_NAME,
+)
 from modelwright.hub.open import open_repo
 from modelwright.hub.repo import Repo
+from modelwright.tokenization.added_tokens import token_to_json
 from modelwright.tokenization.special_tokens import SPECIAL_TOKEN_NAMES, SpecialTokensMixin
 from modelwright.tokenization.strategies import NO_LIMIT, UNLIMITED_LENGTH
 
@@ -20,7 +29,8 @@ logger = get_logger(__name__)
 
 SHARED_KEYWORDS = (
     *SPECIAL_TOKEN_NAMES, "additional_special_tokens", "model_max_length", "padding_side", "truncation_side",
-    "model_input_names", "clean_up_tokenization_spaces", "name_or_path",
+    "model_input_names", "clean_up_tokenization_spaces", "name_or_path", "added_tokens_decoder", "chat_template",
+    "split_special_tokens",
 )  # fmt: skip
 
 
@@ -35,7 +45,10 @@ class TokenizerFilesMixin(SpecialTokensMixin):
     truncation_side: str
     clean_up_tokenization_spaces: bool
     name_or_path: str
+    split_special_tokens: bool
+    chat_template: str | dict[str, str] | None
     init_kwargs: dict[str, Any]
+    is_fast: ClassVar[bool] = False
     # What a loaded tokenizer_config.json held that this class has no use for: written back when saved.
     _unused_config: Mapping[str, Any] = MappingProxyType({})
 
@@ -71,12 +84,24 @@ class TokenizerFilesMixin(SpecialTokensMixin):
     @classmethod
     def _read_config(cls, repo: Repo) -> dict[str, Any]:
         """Return the constructor's options in the two JSON files; the special tokens of the first one win."""
-        if not repo.has(TOKENIZER_CONFIG_NAME):
+        has_vocabulary = any(repo.has(file) for file in cls.vocab_files_names.values())
+        if not repo.has(TOKENIZER_CONFIG_NAME) and not has_vocabulary:
+            own = [file for file in cls.vocab_files_names.values() if file != TOKENIZER_NAME]
+            expected = " or ".join([TOKENIZER_CONFIG_NAME, *own, *([TOKENIZER_NAME] if cls.is_fast else [])])
             hint = "" if cls.vocab_files_names else f" A new one needs no file: {cls.__name__}()."
-            raise RepoError(f"{repo.name}: expected {TOKENIZER_CONFIG_NAME}, but there is no such file.{hint}")
-        stored = read_json(repo.path(TOKENIZER_CONFIG_NAME))
+            raise RepoError(f"{repo.name}: expected {expected}, but there is no such file.{hint}")
+        stored = read_json(repo.path(TOKENIZER_CONFIG_NAME)) if repo.has(TOKENIZER_CONFIG_NAME) else {}
         if repo.has(SPECIAL_TOKENS_MAP_NAME):
-            stored = read_json(repo.path(SPECIAL_TOKENS_MAP_NAME)) | stored
+            special = read_json(repo.path(SPECIAL_TOKENS_MAP_NAME))
+            # The config has the text only; the map also has the flags.
+            flagged = {role: value for role, value in special.items() if _text_of(value) == _text_of(stored.get(role))}
+            stored = special | stored | flagged
+        if "added_tokens_decoder" not in stored and (added := cls._added_tokens(repo)):
+            stored["added_tokens_decoder"] = added
+        if repo.has(CHAT_TEMPLATE_NAME):
+            stored["chat_template"] = repo.path(CHAT_TEMPLATE_NAME).read_text(encoding="utf-8")
+        elif isinstance(stored.get("chat_template"), list):
+            stored["chat_template"] = {each["name"]: each["template"] for each in stored["chat_template"]}
         saved_as = stored.pop("tokenizer_class", None)
         if saved_as is not None and saved_as.removesuffix("Fast") != cls.__name__.removesuffix("Fast"):
             logger.warning_once(
@@ -87,6 +112,18 @@ class TokenizerFilesMixin(SpecialTokensMixin):
         if limit is not None and limit >= NO_LIMIT:
             stored["model_max_length"] = UNLIMITED_LENGTH
         return stored
+
+    @classmethod
+    def _added_tokens(cls, repo: Repo) -> dict[int, Any]:
+        """Return the added tokens {id: token} of the older files, for a folder whose config has none."""
+        added: dict[int, Any] = {}
+        if repo.has(TOKENIZER_NAME) and not cls.is_fast:
+            for token in read_json(repo.path(TOKENIZER_NAME)).get("added_tokens") or ():
+                added[token["id"]] = {name: value for name, value in token.items() if name != "id"}
+        if repo.has(ADDED_TOKENS_NAME):
+            for text, index in read_json(repo.path(ADDED_TOKENS_NAME)).items():
+                added.setdefault(index, text)
+        return added
 
     @classmethod
     def _vocabulary_paths(cls, repo: Repo) -> dict[str, str]:
@@ -123,22 +160,75 @@ class TokenizerFilesMixin(SpecialTokensMixin):
             raise InputError(f"save_pretrained: expected filename_prefix without a folder, got {filename_prefix!r}.")
         folder.mkdir(parents=True, exist_ok=True)
         prefix = f"{filename_prefix}-" if filename_prefix else ""
-        config_path, special_path = (
-            folder / f"{prefix}{name}" for name in (TOKENIZER_CONFIG_NAME, SPECIAL_TOKENS_MAP_NAME)
-        )
+        config_path, special_path, added_path, template_path, backend_path = (
+            folder / f"{prefix}{name}"
+            for name in (
+                TOKENIZER_CONFIG_NAME, SPECIAL_TOKENS_MAP_NAME, ADDED_TOKENS_NAME, CHAT_TEMPLATE_NAME, TOKENIZER_NAME,
+            )
+        )  # fmt: skip
         write_json(config_path, self._config_to_save())
-        write_json(special_path, self.special_tokens_map)
-        return str(config_path), str(special_path), *self.save_vocabulary(str(folder), filename_prefix)
+        write_json(special_path, self._special_tokens_to_save())
+        written = [str(config_path), str(special_path)]
+        if isinstance(self.chat_template, str):
+            template_path.write_text(self.chat_template, encoding="utf-8")
+            written.append(str(template_path))
+        written += self.save_vocabulary(str(folder), filename_prefix)
+        added = {text: index for text, index in self.added_tokens_encoder.items() if index >= self.vocab_size}
+        if added:
+            write_json(added_path, added)
+            written.append(str(added_path))
+        if self.is_fast:
+            self._save_backend(backend_path)
+            written.append(str(backend_path))
+        return tuple(written)
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids of the base vocabulary, without added tokens."""
+        raise NotImplementedError
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The tokens that were added to the vocabulary or are special, by id."""
+        return {}
+
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        """The ids of `added_tokens_decoder` by text, in the order of their ids."""
+        return {token.content: index for index, token in sorted(self.added_tokens_decoder.items())}
+
+    def _save_backend(self, path: Path) -> None:
+        raise NotImplementedError
 
     def _config_to_save(self) -> dict[str, Any]:
         own = {name: value for name, value in self.init_kwargs.items() if name not in self.vocab_files_names}
+        added = {str(index): token_to_json(token) for index, token in self.added_tokens_decoder.items()}
+        template = {}
+        if isinstance(self.chat_template, dict):
+            template = {
+                "chat_template": [{"name": name, "template": text} for name, text in self.chat_template.items()]
+            }
         return {
             **self._unused_config,
+            **({"added_tokens_decoder": added} if added else {}),
+            **template,
             **own,
             **self.special_tokens_map,
             "model_max_length": self.model_max_length,
             "padding_side": self.padding_side,
             "truncation_side": self.truncation_side,
             "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
-            "tokenizer_class": type(self).__name__,
+            **({"split_special_tokens": True} if self.split_special_tokens else {}),
+            "tokenizer_class": _saved_class_name(type(self).__name__),
         }
+
+
+def _saved_class_name(name: str) -> str:
+    """Return the name without "Fast", as 4.x saves it; the reader chooses between the two forms."""
+    return name if name == "PreTrainedTokenizerFast" else name.removesuffix("Fast")
+
+
+def _text_of(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_text_of(each) for each in value]
+    return value.get("content") if isinstance(value, Mapping) else value

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, overload
 
+from tokenizers import AddedToken
+
 from modelwright.core.errors import InputError
+from modelwright.tokenization.added_tokens import as_added_token, token_to_json
 
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -33,7 +36,7 @@ class _Token:
         return self if owner is None else owner._special_tokens.get(self.name)
 
     def __set__(self, owner: "SpecialTokensMixin", value: Any) -> None:
-        owner._special_tokens[self.name] = token_text(f"{type(owner).__name__}.{self.name}", value)
+        owner._special_tokens[self.name] = owner._remember(f"{type(owner).__name__}.{self.name}", value)
 
 
 class _TokenId:
@@ -61,11 +64,26 @@ class SpecialTokensMixin:
 
     _special_tokens: dict[str, str | None]
     _additional_special_tokens: list[str]
+    # The special tokens that were given with flags, by text.
+    _flagged: dict[str, AddedToken]
 
     bos_token, eos_token, unk_token, sep_token = _Token(), _Token(), _Token(), _Token()
     pad_token, cls_token, mask_token = _Token(), _Token(), _Token()
     bos_token_id, eos_token_id, unk_token_id, sep_token_id = _TokenId(), _TokenId(), _TokenId(), _TokenId()
     pad_token_id, cls_token_id, mask_token_id = _TokenId(), _TokenId(), _TokenId()
+
+    def _remember(self, where: str, value: Any) -> str | None:
+        """Return the text of a special token and keep the flags that it was given with."""
+        text = token_text(where, value)
+        if text is not None and not isinstance(value, str):
+            given = isinstance(value, (AddedToken, Mapping))
+            self._flagged[text] = as_added_token(where, value if given else text, special=True)
+        return text
+
+    def _special_token(self, text: str) -> AddedToken:
+        """Return the special token `text` with its flags."""
+        found = self._flagged.get(text)
+        return as_added_token(type(self).__name__, text, special=True) if found is None else found
 
     def _token_id(self, token: str) -> int | None:
         raise NotImplementedError
@@ -83,7 +101,7 @@ class SpecialTokensMixin:
         where = f"{type(self).__name__}.additional_special_tokens"
         if not isinstance(value, (list, tuple)) and value is not None:
             raise InputError(f"{where}: expected a list of tokens, got {value!r}.")
-        self._additional_special_tokens = [text for each in value or () if (text := token_text(where, each))]
+        self._additional_special_tokens = [text for each in value or () if (text := self._remember(where, each))]
 
     @property
     def additional_special_tokens_ids(self) -> list[int | None]:
@@ -99,6 +117,20 @@ class SpecialTokensMixin:
         if self._additional_special_tokens:
             roles["additional_special_tokens"] = list(self._additional_special_tokens)
         return roles
+
+    def _special_tokens_to_save(self) -> dict[str, Any]:
+        """Return the special tokens by role, as special_tokens_map.json has them: with flags where they have any."""
+        saved: dict[str, Any] = {}
+        for role, value in self.special_tokens_map.items():
+            saved[role] = self._saved(value) if isinstance(value, str) else [self._saved(each) for each in value]
+        return saved
+
+    def _saved(self, text: str) -> Any:
+        if text not in self._flagged:
+            return text
+        flags = token_to_json(self._flagged[text])
+        del flags["special"]
+        return flags
 
     @property
     def all_special_tokens(self) -> list[str]:

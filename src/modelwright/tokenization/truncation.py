@@ -1,5 +1,7 @@
 """Cut token ids to a length: pure functions on lists."""
 
+from typing import Any
+
 from modelwright.core.errors import InputError
 from modelwright.tokenization.strategies import TruncationStrategy
 
@@ -46,6 +48,33 @@ def truncate_pair(
             f"{len(pair_ids or ())} tokens: raise max_length or choose truncation='longest_first'."
         )
     return _cut(ids, first, side), None if pair_ids is None else _cut(pair_ids, second, side)
+
+
+def overflowing_tokens(
+    where: str,
+    ids: list[int],
+    pair_ids: list[int] | None,
+    total: int,
+    strategy: TruncationStrategy,
+    side: str,
+    stride: int,
+) -> dict[str, Any]:
+    """Return what a cut to `total` tokens takes away, with `stride` tokens of what stays, and how many it takes.
+
+    Raises InputError for a pair that loses tokens of both texts, where no one list of them exists.
+    """
+    excess = len(ids) + len(pair_ids or ()) - total
+    lost: list[int] = []
+    if excess > 0:
+        if strategy is TruncationStrategy.LONGEST_FIRST and pair_ids is not None:
+            raise InputError(
+                f"{where}: return_overflowing_tokens of a pair needs truncation='only_first' or 'only_second', or a "
+                "fast tokenizer."
+            )
+        source = pair_ids or [] if strategy is TruncationStrategy.ONLY_SECOND else ids
+        window = min(len(source), excess + stride)
+        lost = source[:window] if side == "left" else source[len(source) - window :]
+    return {"overflowing_tokens": lost, "num_truncated_tokens": excess}
 
 
 def _cut(ids: list[int], keep: int, side: str) -> list[int]:

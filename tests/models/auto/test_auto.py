@@ -215,10 +215,10 @@ def test_tokenizer_that_nobody_knows(saved):
 
 def test_a_vocabulary_that_the_suggested_class_does_not_read(saved):
     _, folder = saved
-    (folder / "spiece.model").write_bytes(b"")
+    (folder / "vocab.txt").write_bytes(b"")
     assert type(AutoTokenizer.from_pretrained(folder)) is ByteTokenizer, "the folder names its class"
     change_config(folder, "tokenizer_config.json", tokenizer_class=None)
-    with pytest.raises(ConfigError, match="suggests ByteTokenizer, which does not read spiece.model"):
+    with pytest.raises(ConfigError, match="suggests ReformerTokenizerFast, which does not read vocab.txt"):
         AutoTokenizer.from_pretrained(folder)
 
 

@@ -23,7 +23,23 @@ MODELS = {
     },
     "AutoModelForTokenClassification": {"gpt2": "GPT2ForTokenClassification", "llama": "LlamaForTokenClassification"},
 }
-TOKENIZERS = {"reformer": "ByteTokenizer"}
+TOKENIZERS = {
+    "bert": "BertTokenizer",
+    "gpt2": "GPT2Tokenizer",
+    "llama": "LlamaTokenizer",
+    "prophetnet": "ProphetNetTokenizer",
+    "qdqbert": "BertTokenizer",
+    "reformer": "ReformerTokenizer",
+    "t5": "T5Tokenizer",
+}
+FAST_TOKENIZERS = {
+    "bert": "BertTokenizerFast",
+    "gpt2": "GPT2TokenizerFast",
+    "llama": "LlamaTokenizerFast",
+    "qdqbert": "BertTokenizerFast",
+    "reformer": "ReformerTokenizerFast",
+    "t5": "T5TokenizerFast",
+}
 
 
 class AutoTable:
@@ -50,6 +66,10 @@ class AutoTable:
             )
         entry = self._entries[model_type]
         return load_public(entry) if isinstance(entry, str) else entry
+
+    def entry(self, model_type: str) -> Any:
+        """Return the class for `model_type`, or its name while it is not imported."""
+        return self._entries[model_type]
 
     def add(self, model_type: str, value: type, exist_ok: bool) -> None:
         """Enter a class; raise InputError if there is one already and `exist_ok` is False, or for an empty name."""

@@ -7,15 +7,19 @@ from modelwright import _public
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.config.json_file import read_json
 from modelwright.core.errors import ConfigError, InputError
+from modelwright.core.logging import get_logger
 from modelwright.hub.names import CONFIG_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
 from modelwright.hub.open import open_repo
 from modelwright.hub.repo import Repo
 from modelwright.models.auto.remote_code import refuse_remote_code
-from modelwright.models.auto.tables import TOKENIZERS, AutoTable, load_public
+from modelwright.models.auto.tables import FAST_TOKENIZERS, TOKENIZERS, AutoTable, load_public
 from modelwright.pretrained.legacy_keywords import HUB, settle
+from modelwright.tokenization.fast_tokenizer import PreTrainedTokenizerFast
+
+logger = get_logger(__name__)
 
 TABLE = AutoTable("AutoTokenizer", TOKENIZERS)
-FAST_TABLE = AutoTable("AutoTokenizer", {})
+FAST_TABLE = AutoTable("AutoTokenizer", FAST_TOKENIZERS)
 
 _VOCABULARY_FILES = (
     TOKENIZER_NAME,
@@ -23,6 +27,7 @@ _VOCABULARY_FILES = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
     "vocab.txt",
+    "prophetnet.tokenizer",
     "vocab.json",
 )
 
@@ -57,6 +62,7 @@ class AutoTokenizer:
         says = read_json(repo.path(TOKENIZER_CONFIG_NAME)) if repo.has(TOKENIZER_CONFIG_NAME) else {}
         name = says.get("tokenizer_class") or getattr(config, "tokenizer_class", None)
         found = None if name is None else _class_by_name(name, use_fast)
+        found = found or _fast_without_a_class(repo, name, use_fast, place, says, config)
         refuse_remote_code("AutoTokenizer", place, says, trust_remote_code, found is not None)
         if name is not None and found is None:
             raise ConfigError(
@@ -64,7 +70,8 @@ class AutoTokenizer:
                 "AutoTokenizer.register(), or use the class itself"
             )
         if found is None:
-            found = cls._class_by_model_type(_model_type(repo, config, place), place, use_fast)
+            found = _without_vocabulary(repo, _model_type(repo, config, place))
+            found = found or cls._class_by_model_type(_model_type(repo, config, place), place, use_fast)
             _check_vocabulary(found, repo, place)
         return found.from_pretrained(pretrained_model_name_or_path, *inputs, subfolder=subfolder, **kwargs)
 
@@ -105,6 +112,30 @@ def _class_by_name(name: str, use_fast: bool) -> Any:
         if _public.find(form) is not None:
             return load_public(form)
     return None
+
+
+def _fast_without_a_class(
+    repo: Repo, name: str | None, use_fast: bool, place: str, says: Any, config: PretrainedConfig | None
+) -> Any:
+    """Return the class for a tokenizer.json whose own class is not named, or not known here; else None."""
+    if not use_fast or not repo.has(TOKENIZER_NAME) or says.get("auto_map"):
+        return None
+    if name is None:
+        values = read_json(repo.path(CONFIG_NAME)) if repo.has(CONFIG_NAME) else {}
+        model_type = getattr(config, "model_type", None) or values.get("model_type")
+        return None if model_type in FAST_TABLE else PreTrainedTokenizerFast
+    logger.warning_once(
+        f"{place}: AutoTokenizer does not know the class {name!r}; its {TOKENIZER_NAME} is read as "
+        "PreTrainedTokenizerFast."
+    )
+    return PreTrainedTokenizerFast
+
+
+def _without_vocabulary(repo: Repo, model_type: str) -> Any:
+    """Return ByteTokenizer for a Reformer without a vocabulary file (as google/reformer-enwik8), else None."""
+    bare = model_type == "reformer" and not any(repo.has(name) for name in _VOCABULARY_FILES)
+    own = model_type in TABLE and not isinstance(TABLE.entry(model_type), str)
+    return load_public("ByteTokenizer") if bare and not own else None
 
 
 def _check_vocabulary(found: Any, repo: Repo, place: str) -> None:

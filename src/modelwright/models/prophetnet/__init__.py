@@ -1,0 +1,1 @@
+"""ProphetNet (Qi et al. 2020)."""
