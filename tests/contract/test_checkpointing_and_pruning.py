@@ -16,7 +16,9 @@ def gradients(model):
 
 def test_checkpointing_changes_no_gradient(model):
     model.train()
-    if not any(isinstance(module, GradientCheckpointingLayer) for module in model.modules()):
+    # Reformer's stack recomputes anyway: tests/models/reformer/test_checkpointing.py.
+    reversible = model.config.model_type == "reformer"
+    if not reversible and not any(isinstance(module, GradientCheckpointingLayer) for module in model.modules()):
         with pytest.raises(ValueError, match="has no layers that can be recomputed"):
             model.gradient_checkpointing_enable()
         return

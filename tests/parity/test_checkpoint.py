@@ -102,10 +102,10 @@ def test_base_and_head_both_ways(model, tmp_path):
     assert torch.equal(head.bert.embeddings.word_embeddings.weight, model.bert.embeddings.word_embeddings.weight)
 
 
+@pytest.mark.slow
 def test_the_newest_transformers_reads_ours(model, tmp_path):
     python = Path(__file__).parents[2] / ".peers" / "transformers-5" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("no transformers 5 in .peers (make peers)")
+    assert python.exists(), "no transformers 5 in .peers: run make peers"
     save_ours(model, tmp_path / "ours", max_shard_size="10KB")
     code = (
         "import sys, json, torch, transformers\n"
