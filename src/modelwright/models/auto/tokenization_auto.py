@@ -14,7 +14,6 @@ from modelwright.hub.repo import Repo
 from modelwright.models.auto.remote_code import refuse_remote_code
 from modelwright.models.auto.tables import FAST_TOKENIZERS, TOKENIZERS, AutoTable, load_public
 from modelwright.pretrained.legacy_keywords import HUB, settle
-from modelwright.tokenization.fast_tokenizer import PreTrainedTokenizerFast
 
 logger = get_logger(__name__)
 
@@ -123,12 +122,12 @@ def _fast_without_a_class(
     if name is None:
         values = read_json(repo.path(CONFIG_NAME)) if repo.has(CONFIG_NAME) else {}
         model_type = getattr(config, "model_type", None) or values.get("model_type")
-        return None if model_type in FAST_TABLE else PreTrainedTokenizerFast
+        return None if model_type in FAST_TABLE else load_public("PreTrainedTokenizerFast")
     logger.warning_once(
         f"{place}: AutoTokenizer does not know the class {name!r}; its {TOKENIZER_NAME} is read as "
         "PreTrainedTokenizerFast."
     )
-    return PreTrainedTokenizerFast
+    return load_public("PreTrainedTokenizerFast")
 
 
 def _without_vocabulary(repo: Repo, model_type: str) -> Any:
