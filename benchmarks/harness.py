@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+# Python puts a script's folder first on the path, where tokenizers.py would stand before the package of that name.
+sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != ROOT / "benchmarks"]
 RESULTS = ROOT / "benchmarks" / "results"
 OURS = ROOT / ".venv" / "bin" / "python"
 PEER_5 = ROOT / ".peers" / "transformers-5" / "bin" / "python"
