@@ -94,6 +94,10 @@ def test_training_over_a_training(run: Run, trained: dict[str, Any], text_file: 
         ),
         (("--prompt", "a", "--temperature", "-1"), "--temperature: expected a number of at least 0, got -1.0"),
         (("--prompt", "a", "--temperature", "nan"), "--temperature: expected a number of at least 0, got nan"),
+        (
+            ("--prompt", "a", "--temperature", "1e-40"),
+            "expected at least 0.001, or 0 for the likeliest token each time",
+        ),
         (("--prompt", "a", "--top-k", "-1"), "--top-k: expected a whole number of at least 0, got -1"),
         (("--prompt", "a", "--top-p", "0"), "--top-p: expected a number above 0 and up to 1, got 0.0"),
         (("--prompt", "a", "--seed", "-1"), "--seed: expected a whole number of at least 0, got -1"),
@@ -101,3 +105,71 @@ def test_training_over_a_training(run: Run, trained: dict[str, Any], text_file: 
 )
 def test_bad_generation(run: Run, trained: dict[str, Any], options: tuple[str, ...], message: str) -> None:
     refused(run("generate", trained["folder"], *options), message)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"hidden_size": "many"}, "the model cannot be built from this configuration: "),
+        ({"attn_layers": 5}, "the model cannot be built from this configuration: "),
+        ({"vocab_size": -3}, "the model cannot be built from this configuration: "),
+        ({"dtype": "float99"}, "dtype: expected a name such as 'float32'"),
+    ],
+)
+def test_values_that_make_no_model(
+    run: Run,
+    trained: dict[str, Any],
+    text_file: Path,
+    tmp_path: Path,
+    small: tuple[str, ...],
+    values: dict[str, Any],
+    said: str,
+) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(trained["folder"], folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    refused(run("train", "--text", text_file, "--out", tmp_path / "n", "--config", path, *small[:12]), said)
+    assert not (tmp_path / "n").exists()
+    refused(run("generate", folder, "--prompt", "a"), said)
+
+
+def test_a_config_that_is_missing(run: Run, text_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "missing.json"
+    result = run("train", "--text", text_file, "--out", tmp_path / "m", "--config", path)
+    refused(result, f"{path}: expected a JSON file (--config), but there is no such file")
+
+
+def test_texts_and_folders_that_cannot_be(run: Run, text_file: Path, tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    long = tmp_path / ("x" * 300)
+    for path in (loop, long, text_file / "x"):
+        refused(run("train", "--text", path, "--out", tmp_path / "m"), f"{path}: cannot be read")
+    for resume in ((), ("--resume",)):
+        for path in (text_file / "x", long, loop):
+            refused(run("train", "--text", text_file, "--out", path, *resume), "folder for the training (--out)")
+    assert list(tmp_path.iterdir()) == [loop]
+
+
+def test_a_checkpoint_that_lacks_weights(run: Run, trained: dict[str, Any], tmp_path: Path) -> None:
+    from modelwright.models.reformer.modeling_reformer import ReformerModelWithLMHead
+
+    model = ReformerModelWithLMHead.from_pretrained(trained["folder"])
+    weights = {name: value for name, value in model.state_dict().items() if "layers.1." not in name}
+    model.save_pretrained(tmp_path / "m", state_dict=weights)
+    shutil.copy(Path(trained["folder"]) / "tokenizer_config.json", tmp_path / "m")
+    result = run("generate", tmp_path / "m", "--prompt", "a")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"modelwright: {tmp_path / 'm'}: expected all weights of the model, ")
+    assert "reformer.encoder.layers.1." in last
+
+
+def test_training_into_a_models_folder(
+    run: Run, trained: dict[str, Any], text_file: Path, tmp_path: Path, small: tuple[str, ...]
+) -> None:
+    shutil.copytree(trained["folder"], tmp_path / "m", ignore=shutil.ignore_patterns("checkpoints"))
+    result = run("train", "--text", text_file, "--out", tmp_path / "m", *small)
+    refused(result, "already holds a model (config.json, model.safetensors.index.json)")

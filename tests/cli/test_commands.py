@@ -1,6 +1,7 @@
 """`generate`, `inspect`, `verify`, the help, and the command as a process."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -146,3 +147,16 @@ def test_the_command_as_a_process(trained: dict[str, Any]) -> None:
     assert wrong.returncode == 2
     assert wrong.stdout == ""
     assert wrong.stderr == "modelwright: --prompt: expected some text to continue, got an empty one.\n"
+
+
+def test_a_terminal_without_utf8_is_written_to(trained: dict[str, Any]) -> None:
+    arguments = ["modelwright", "generate", trained["folder"], "--prompt", "caf\u00e9", "--max-new-tokens", "3"]
+    code = f"import sys; from modelwright.cli.main import main; sys.argv = {arguments!a}; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"caf?")

@@ -249,3 +249,33 @@ def test_update_sets_attributes() -> None:
     config = TinyConfig()
     config.update({"hidden_size": 3, "new": 1})
     assert (config.d_model, config.new) == (3, 1)
+
+
+def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    TinyConfig(d_model=16).save_pretrained("~/a")
+    assert (tmp_path / "a" / "config.json").is_file()
+    for place in ("~/a", "~/a/config.json", Path("~/a/config.json")):
+        assert TinyConfig.from_pretrained(place).d_model == 16
+    assert TinyConfig.from_json_file("~/a/config.json").d_model == 16
+    TinyConfig().to_json_file("~/a/b.json")
+    assert (tmp_path / "a" / "b.json").is_file()
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_dtype_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one of float16, bfloat16, float32, float64, .* or auto; got 'float99'"):
+        TinyConfig(dtype="float99")
+    for name in ("auto", "torch.bfloat16", "float8_e4m3fn", "int8", "half"):
+        assert TinyConfig(dtype=name).dtype == name.removeprefix("torch.")
+
+
+def test_every_dtype_of_torch_is_known() -> None:
+    torch = pytest.importorskip("torch")
+    dtypes = [value for value in vars(torch).values() if isinstance(value, torch.dtype)]
+    assert len(dtypes) > 20
+    for dtype in dtypes:
+        assert TinyConfig(dtype=dtype).dtype == str(dtype).removeprefix("torch.")

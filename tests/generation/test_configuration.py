@@ -107,3 +107,13 @@ def test_not_built_settings_are_kept_and_reported():
 
 def test_every_field_is_in_one_group():
     assert len(DEFAULTS) == len(ACTIVE) + len(NOT_BUILT) + len(IDLE)
+
+
+def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    GenerationConfig(max_new_tokens=7).save_pretrained("~/a")
+    assert (tmp_path / "a" / "generation_config.json").is_file()
+    assert GenerationConfig.from_pretrained("~/a").max_new_tokens == 7

@@ -11,38 +11,29 @@ from keras import ops
 
 from modelwright import keras_layers as layers
 from modelwright.core.errors import InputError
-from modelwright.nn.activations import get_activation
+from modelwright.nn.conv1d import Conv1D
+from modelwright.nn.sequence_summary import SequenceSummary
 
 
-class Conv1D(torch.nn.Module):
-    """The parts of a torch Conv1D."""
-
-    def __init__(self, nf: int, nx: int) -> None:
-        super().__init__()
-        self.nf = nf
-        self.weight = torch.nn.Parameter(torch.randn(nx, nf))
-        self.bias = torch.nn.Parameter(torch.randn(nf))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x @ self.weight + self.bias
+def conv1d(nf: int) -> Conv1D:
+    """A torch Conv1D with a bias that is not zero."""
+    module = Conv1D(nf, ref.HIDDEN)
+    torch.nn.init.normal_(module.bias)
+    return module
 
 
-class SequenceSummary(torch.nn.Module):
-    """The parts of a torch SequenceSummary."""
-
-    def __init__(self, kind: str, size: int | None, activation: Any, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.summary_type = kind
-        self.summary = torch.nn.Identity() if size is None else torch.nn.Linear(ref.HIDDEN, size)
-        self.activation = activation
-        self.first_dropout = torch.nn.Identity()
-        self.last_dropout = torch.nn.Dropout(dropout)
-
-    def forward(self, hidden: torch.Tensor, cls_index: torch.Tensor) -> torch.Tensor:
-        rows = torch.arange(len(hidden))
-        picked = {"last": hidden[:, -1], "first": hidden[:, 0], "mean": hidden.mean(1)}.get(self.summary_type)
-        output = self.first_dropout(hidden[rows, cls_index] if picked is None else picked)
-        return self.last_dropout(self.activation(self.summary(output)))
+def summary(kind: str, size: int | None, activation: str | None) -> SequenceSummary:
+    """A torch SequenceSummary with dropout, in evaluation mode."""
+    config = SimpleNamespace(
+        summary_type=kind,
+        summary_use_proj=size is not None,
+        summary_proj_to_labels=size is not None,
+        num_labels=size,
+        hidden_size=ref.HIDDEN,
+        summary_activation=activation,
+        summary_last_dropout=0.1,
+    )
+    return SequenceSummary(config).eval()
 
 
 def near(found: Any, wanted: torch.Tensor) -> None:
@@ -50,22 +41,21 @@ def near(found: Any, wanted: torch.Tensor) -> None:
 
 
 def test_conv1d() -> None:
-    module = Conv1D(5, ref.HIDDEN)
+    module = conv1d(5)
     layer = layers.from_torch(module, name="c_attn")
     assert (type(layer), layer.name, layer.nf, layer.nx) == (layers.TFConv1D, "c_attn", 5, ref.HIDDEN)
     near(layer(ref.HIDDEN_STATES), module(torch.from_numpy(ref.HIDDEN_STATES)))
-    half = Conv1D(5, ref.HIDDEN).to(torch.bfloat16)
+    half = conv1d(5).to(torch.bfloat16)
     near(layers.from_torch(half)(ref.HIDDEN_STATES), half.float()(torch.from_numpy(ref.HIDDEN_STATES)))
 
 
 @pytest.mark.parametrize("kind", ref.SUMMARY_TYPES)
 @pytest.mark.parametrize(
     ("size", "activation"),
-    [(None, torch.nn.Identity()), (3, get_activation("tanh")), (3, torch.nn.GELU(approximate="tanh")), (4, torch.nn.SiLU())],  # noqa: E501
-    ids=str,
-)  # fmt: skip
-def test_sequence_summary(kind: str, size: int | None, activation: Any) -> None:
-    module = SequenceSummary(kind, size, activation).eval()
+    [(None, None), (3, "tanh"), (3, "gelu_new"), (4, "silu")],
+)
+def test_sequence_summary(kind: str, size: int | None, activation: str | None) -> None:
+    module = summary(kind, size, activation)
     layer = layers.from_torch(module)
     assert layer.last_dropout.rate == pytest.approx(0.1)
     assert layer.first_dropout is None
@@ -79,7 +69,7 @@ def test_modules_of_another_build_are_refused() -> None:
     for wrong in (torch.nn.Linear(2, 3), SimpleNamespace(nf=3)):
         with pytest.raises(InputError, match="from_torch: expected a torch Conv1D .* or SequenceSummary .*, got a"):
             layers.from_torch(wrong)
-    with pytest.raises(
-        InputError, match=r"the activation Softplus\(.*\) of the SequenceSummary has no Keras counterpart"
-    ):
-        layers.from_torch(SequenceSummary("last", 3, torch.nn.Softplus()))
+    module = summary("last", 3, None)
+    module.activation = torch.nn.Softplus()
+    with pytest.raises(InputError, match=r"the activation Softplus\(.*\) of the SequenceSummary has no Keras"):
+        layers.from_torch(module)

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -77,3 +78,34 @@ def test_filename_prefix(tmp_path):
     assert (tmp_path / "mine-tokenizer_config.json").is_file()
     with pytest.raises(InputError, match="filename_prefix without a folder"):
         ByteTokenizer().save_pretrained(tmp_path, filename_prefix="../x")
+
+
+def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    ByteTokenizer(model_max_length=7).save_pretrained("~/a")
+    assert (tmp_path / "a" / "tokenizer_config.json").is_file()
+    assert ByteTokenizer.from_pretrained("~/a").model_max_length == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model_max_length": "q"}, "expected model_max_length to be a number of tokens, got 'q'"),
+        ({"model_max_length": True}, "expected model_max_length to be a number of tokens, got True"),
+        ({"model_max_length": float("nan")}, "expected model_max_length to be a number of tokens, got nan"),
+        ({"tokenizer_class": 5}, "expected tokenizer_class to be the name of a class, got 5"),
+        ({"padding_side": []}, "expected padding_side to be 'left' or 'right'"),
+        ({"model_input_names": 3}, "expected model_input_names to be a list of names, got 3"),
+    ],
+)
+def test_values_of_a_wrong_type_name_the_file(tmp_path, values, message):
+    from modelwright.models.auto.tokenization_auto import AutoTokenizer
+
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({"tokenizer_class": "ByteTokenizer", **values}))
+    for reader in (ByteTokenizer, AutoTokenizer):
+        with pytest.raises(ConfigError, match=re.escape(f"{path}: {message}")):
+            reader.from_pretrained(tmp_path)

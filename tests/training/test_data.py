@@ -131,3 +131,10 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
         TextBytes(write(tmp_path, b"abc", b""))
     with pytest.raises(InputError, match=r"at least one file \(--text FILE\), got none"):
         TextBytes([])
+
+
+def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "t").write_bytes(b"abc")
+    assert TextBytes(["~/t"]).read(0, 3).tobytes() == b"abc"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -228,3 +229,65 @@ def test_window_and_vocabulary_must_fit_the_model(trainer: Trainer) -> None:
     with pytest.raises(InputError, match="fewer than one window"):
         trainer("c", dataclasses.replace(SETTINGS, held_out=0.5, window=4501))
     assert not any((trainer.folder / name).exists() for name in "abc")
+
+
+def test_a_model_is_not_overwritten(trainer: Trainer) -> None:
+    folder = trainer.folder / "a"
+    trainer("a")
+    shutil.rmtree(folder / "checkpoints")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"already holds a model \(config\.json\).*would be overwritten"):
+            trainer("a", resume=resume)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_two_trainings_do_not_share_a_folder(trainer: Trainer) -> None:
+    refused: list[str] = []
+
+    def start_another(record: Any) -> None:
+        if record["step"] in (0, 15):
+            with pytest.raises(InputError) as caught:
+                trainer("a", resume=True)
+            refused.append(str(caught.value))
+
+    _, disturbed = trainer("a", observe=start_another)
+    assert len(refused) == 3
+    assert all("another training is writing into this folder" in message for message in refused)
+    _, alone = trainer("b")
+    assert same_weights(disturbed, alone)
+    trainer("a", resume=True)  # the lock is gone with its holder
+
+
+def test_a_refused_training_leaves_no_folder(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> Any:
+        raise InputError("no such device")
+
+    monkeypatch.setattr("modelwright.training.acceleration.make_accelerator", refuse)
+    with pytest.raises(InputError, match="no such device"):
+        trainer("new/folder")
+    assert not (trainer.folder / "new").exists()
+
+
+def test_the_callers_accelerator_stays_as_it_is(trainer: Trainer) -> None:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
+
+    try:
+        own = Accelerator(gradient_accumulation_steps=4, cpu=True)
+        trainer("a", dataclasses.replace(SETTINGS, steps=6, accumulate=2, device="cpu"))
+        assert own.gradient_accumulation_steps == 4
+    finally:
+        AcceleratorState._reset_state()
+        GradientState._reset_state()
+    trainer("b", dataclasses.replace(SETTINGS, steps=6, accumulate=2))
+    assert Accelerator(cpu=True).gradient_accumulation_steps == 1
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+
+
+def test_saves_by_the_clock_too(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelwright.training.loop._SAVE_SECONDS", 0.0)
+    trainer("a", dataclasses.replace(SETTINGS, steps=6, save_every=1000, keep=10))
+    folders = sorted(path.name for path in (trainer.folder / "a" / "checkpoints").iterdir())
+    assert folders == [f"step-{step:08d}" for step in range(1, 7)]

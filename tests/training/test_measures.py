@@ -1,6 +1,7 @@
 """Baselines, held-out bits, metrics and the picture of them."""
 
 import json
+import logging
 import lzma
 import math
 from pathlib import Path
@@ -105,6 +106,28 @@ def test_metrics_keep_what_a_resume_keeps(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in file.path.read_text().splitlines()] == [0, 1, 2, 3]
     MetricsFile(tmp_path, resume_at=None)
     assert read_metrics(file.path) == []
+
+
+@pytest.mark.parametrize(
+    "line", [b"\xff\xfe", b"5", b'{"a": 1}', b"\0" * 4, b"[" * 100_000, b'{"kind": "train", "step": "x"}', b"9" * 5000]
+)
+def test_a_damaged_log_does_not_stop_a_resume(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: bytes) -> None:
+    records = [b'{"kind": "train", "step": %d}' % step for step in range(3)]
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\n".join([records[0], line, records[1], line, records[2], b""]))
+    with caplog.at_level(logging.WARNING, logger="modelwright"):
+        MetricsFile(tmp_path, resume_at=1)
+    assert [record["step"] for record in read_metrics(path)] == [0, 1]
+    assert caplog.messages == [f"Metrics {path}: dropped 2 lines that are no records."]
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"5", b"\0" * 4, b"[" * 100_000, b"9" * 5000])
+def test_every_broken_line_is_a_repo_error(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b"{}\n" + line + b"\n")
+    with pytest.raises(RepoError, match="line 2: expected a JSON object, got "):
+        read_metrics(tmp_path / "metrics.jsonl")
+    with pytest.raises(RepoError, match="cannot be read"):
+        read_metrics(tmp_path)
 
 
 def test_bad_metrics_are_refused(tmp_path: Path) -> None:

@@ -201,3 +201,29 @@ def curve(folder: Path) -> list[tuple[Any, ...]]:
         tuple(record.get(key) for key in ("kind", "step", "total_steps", "loss", "grad_norm", "lr", "bits_per_byte"))
         for record in read_metrics(folder / "metrics.jsonl")
     ]
+
+
+def test_a_damaged_newer_checkpoint_does_not_push_out_the_sound_one(tiny: ModuleType, tmp_path: Path) -> None:
+    save(tiny, tmp_path, 5)
+    damage_size(save(tiny, tmp_path, 9, keep=2))
+    save(tiny, tmp_path, 7, keep=1)  # gone on from 5, past the damaged 9
+    assert names(tmp_path) == ["step-00000007"]
+
+
+def test_only_sound_checkpoints_count(tiny: ModuleType, tmp_path: Path) -> None:
+    save(tiny, tmp_path, 1)
+    damage_bit(save(tiny, tmp_path, 2))
+    save(tiny, tmp_path, 3)
+    assert names(tmp_path) == ["step-00000001", "step-00000002", "step-00000003"]
+    save(tiny, tmp_path, 4)
+    assert names(tmp_path) == ["step-00000003", "step-00000004"]
+
+
+def test_hidden_entries_of_others_stay(tiny: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / state.CHECKPOINTS
+    (folder / ".mine").mkdir(parents=True)
+    (folder / ".DS_Store").write_bytes(b"x")
+    for leftover in (".new-step-00000002", ".old-step-00000001"):
+        (folder / leftover).mkdir()
+    save(tiny, tmp_path, 1)
+    assert names(tmp_path) == [".DS_Store", ".mine", "step-00000001"]

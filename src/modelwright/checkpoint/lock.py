@@ -11,12 +11,17 @@ from pathlib import Path
 from modelwright.core.errors import CheckpointError
 from modelwright.hub.names import LOCK_NAME
 
+
+class FolderBusyError(CheckpointError):
+    """Somebody else has held the lock of a folder for as long as its next writer would wait."""
+
+
 _NO_LOCKS_HERE = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.EISDIR, errno.EACCES, errno.EPERM}
 
 
 @contextlib.contextmanager
 def writer_lock(folder: Path, *, timeout: float) -> Iterator[None]:
-    """Hold the lock of `folder`, which must exist; waits up to `timeout` seconds, then raises CheckpointError.
+    """Hold the lock of `folder`, which must exist; waits up to `timeout` seconds, then raises FolderBusyError.
 
     The folder itself is locked where the system can do that, so nothing is left in it; elsewhere a file in it is.
     """
@@ -55,7 +60,7 @@ def _acquire(folder: Path, deadline: float, timeout: float) -> int:
     try:
         while not _lock(descriptor):
             if time.monotonic() > deadline:
-                raise CheckpointError(
+                raise FolderBusyError(
                     f"{folder}: another process or thread has been saving into this folder for {timeout:.0f} seconds. "
                     "Nothing was changed. Wait for it, end it, or save into another folder."
                 )

@@ -1,12 +1,14 @@
 """The model that `train` starts from: a Reformer of a few sizes, or whatever a config file describes."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright.core.errors import InputError
+from modelwright.core.errors import ConfigError, InputError, ModelwrightError, RepoError
 
 if TYPE_CHECKING:
     import torch
@@ -126,15 +128,33 @@ def config_from_file(path: Path) -> "PretrainedConfig":
     """Return the config in the JSON file at `path`; raises RepoError, or ConfigError if it names no architecture."""
     from modelwright.models.auto.configuration_auto import AutoConfig
 
-    config: PretrainedConfig = AutoConfig.from_pretrained(path)
+    if not os.path.lexists(path):
+        raise RepoError(f"{path}: expected a JSON file (--config), but there is no such file.")
+    with building_from(path):
+        config: PretrainedConfig = AutoConfig.from_pretrained(path)
     return config
 
 
-def make_model(config: "PretrainedConfig", *, seed: int) -> "torch.nn.Module":
-    """Return a causal language model with the initial weights of `seed`; the caller keeps its random streams."""
+@contextlib.contextmanager
+def building_from(source: str | Path) -> Iterator[None]:
+    """Turn what a config or a model raises for values that it never expected into a ConfigError that names `source`."""
+    try:
+        yield
+    except ModelwrightError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        said = str(error) or type(error).__name__
+        raise ConfigError(f"{source}: the model cannot be built from this configuration: {said}") from error
+
+
+def make_model(config: "PretrainedConfig", *, seed: int, source: str | Path) -> "torch.nn.Module":
+    """Return a causal language model with the initial weights of `seed`; the caller keeps its random streams.
+
+    source: what a message calls the place that the config is from. Raises ConfigError for one that makes no model.
+    """
     from modelwright.models.auto.modeling_auto import AutoModelForCausalLM
     from modelwright.training.rng import seeded
 
-    with seeded(seed):
+    with seeded(seed), building_from(source):
         model: torch.nn.Module = AutoModelForCausalLM.from_config(config)
     return model

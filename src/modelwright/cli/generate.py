@@ -5,8 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from modelwright.cli.build_model import building_from
 from modelwright.cli.console import print_json
-from modelwright.core.errors import InputError
+from modelwright.core.errors import CheckpointMismatchError, InputError
+from modelwright.hub.names import CONFIG_NAME
+
+_MIN_TEMPERATURE = 1e-3  # below, logits divided by it overflow, and only the likeliest token is left anyway
 
 
 def generate(
@@ -41,11 +45,22 @@ def generate(
 
 
 def load(checkpoint: Path) -> tuple[Any, Any]:
-    """Return the causal language model and the tokenizer in the folder `checkpoint`."""
+    """Return the causal language model and the tokenizer in the folder `checkpoint`.
+
+    Raises CheckpointMismatchError if it lacks weights of the model, ConfigError if its config makes no model.
+    """
+    from modelwright.checkpoint.report import merge_keys
     from modelwright.models.auto.modeling_auto import AutoModelForCausalLM
     from modelwright.models.auto.tokenization_auto import AutoTokenizer
 
-    return AutoModelForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+    with building_from(checkpoint / CONFIG_NAME):
+        model, info = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True)
+    if info["missing_keys"]:
+        raise CheckpointMismatchError(
+            f"{checkpoint}: expected all weights of the model, {len(info['missing_keys'])} are missing: "
+            f"{', '.join(merge_keys(info['missing_keys']))}. Random ones would write nonsense: train the model first."
+        )
+    return model, AutoTokenizer.from_pretrained(checkpoint)
 
 
 def continue_prompt(
@@ -102,6 +117,11 @@ def _check(prompt: str, max_new_tokens: int, seed: int, sampling: dict[str, Any]
         raise InputError(f"--seed: expected a whole number of at least 0, got {seed}.")
     if not sampling["temperature"] >= 0:
         raise InputError(f"--temperature: expected a number of at least 0, got {sampling['temperature']}.")
+    if 0 < sampling["temperature"] < _MIN_TEMPERATURE:
+        raise InputError(
+            f"--temperature: expected at least {_MIN_TEMPERATURE}, or 0 for the likeliest token each time, got "
+            f"{sampling['temperature']}."
+        )
     if sampling["top_k"] < 0:
         raise InputError(f"--top-k: expected a whole number of at least 0, got {sampling['top_k']}.")
     if not 0 < sampling["top_p"] <= 1:

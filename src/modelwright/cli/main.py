@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a negative answer (`verify`) or a failing machine, 2 bad i
 sentence on stderr, never a traceback; a traceback is a defect of ours.
 """
 
+import io
 import sys
 from typing import Annotated, Any
 
@@ -83,4 +84,6 @@ app.add_typer(tokenizer)
 
 def main() -> None:
     """Run the command with the arguments of this process; the entry point of the console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows "?" for what it cannot write
     app(prog_name="modelwright")

@@ -51,22 +51,25 @@ def run_training(request: TrainRequest, *, observe: "Observer | None" = None) ->
     fresh_settings = None if request.resume else _fresh_settings(request)  # bad values are told before torch is loaded
     from modelwright.tokenization.byte_tokenizer import ByteTokenizer
     from modelwright.training.data import TextBytes
+    from modelwright.training.folder import check_folder
     from modelwright.training.loop import train
     from modelwright.training.metrics import METRICS_NAME, read_metrics
     from modelwright.training.plot import PLOT_NAME, plot_loss
     from modelwright.training.state import newest_checkpoint
 
+    check_folder(request.out)
     saved = newest_checkpoint(request.out) if request.resume else None
+    source: str | Path
     if saved is not None:
         settings = TrainingSettings.from_dict({**saved.facts.settings, **request.settings})
-        config = _saved_config(request, saved)
+        config, source = _saved_config(request, saved), saved.folder
         paths = request.text or tuple(Path(path) for path in saved.facts.text_paths)
     else:
         settings = fresh_settings or _fresh_settings(request)
-        config = _fresh_config(request, settings)
+        config, source = _fresh_config(request, settings), request.config or "the options given"
         paths = request.text
     result = train(
-        make_model(config, seed=settings.seed),
+        make_model(config, seed=settings.seed, source=source),
         TextBytes(paths),
         settings,
         tokenizer=ByteTokenizer(),
@@ -75,7 +78,9 @@ def run_training(request: TrainRequest, *, observe: "Observer | None" = None) ->
         observe=observe,
     )
     if is_matplotlib_available():
-        plot_loss(read_metrics(request.out / METRICS_NAME), request.out / PLOT_NAME)
+        records = read_metrics(request.out / METRICS_NAME)
+        if any(record["kind"] == "train" for record in records):  # a log that was lost is no reason to fail now
+            plot_loss(records, request.out / PLOT_NAME)
     return result
 
 

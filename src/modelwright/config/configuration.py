@@ -194,7 +194,7 @@ class PretrainedConfig:
 
         Raises RepoError if the folder cannot be made or the file cannot be written.
         """
-        folder = Path(save_directory)
+        folder = Path(save_directory).expanduser()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
@@ -263,7 +263,7 @@ class PretrainedConfig:
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *, subfolder: str = "", **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what the config.json of a folder (or a JSON file) holds, and the keywords that do not say where."""
-        path = Path(pretrained_model_name_or_path)
+        path = Path(pretrained_model_name_or_path).expanduser()
         if not path.is_file():
             path = open_repo(os.fspath(pretrained_model_name_or_path), subfolder=subfolder).path(CONFIG_NAME)
         return read_json(path), kwargs

@@ -15,7 +15,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises RepoError if the file cannot be opened, ConfigError (with line and column) if it is no UTF-8 JSON object.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -60,7 +60,7 @@ def dump_json(obj: Mapping[str, Any], *, where: str) -> str:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Replace the content of the file `path` by `text` (UTF-8) in one step; raise RepoError if that is impossible."""
     # Through a symbolic link, the file that it points to is replaced and the link stays.
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(Path(path).expanduser()))
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         try:

@@ -1,11 +1,18 @@
 """Values of a configuration on their way to and from JSON."""
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from modelwright.config.defaults import COMMON_DEFAULTS, GENERATION_DEFAULTS
 from modelwright.core.errors import ConfigError
+
+# The names of torch's dtypes (this room does not import torch), their short forms, and "auto".
+_DTYPE = re.compile(
+    r"auto|bool|half|float|double|b?float16|float(32|64)|float(8|4)_\w+|u?int(8|16|32|64)|short|int|long|"
+    r"complex(32|64|128)|q(u?int8|int32)|quint(4x2|2x4)|u?int[1-7]|bits\w+"
+)
 
 
 def dtype_name(value: Any) -> str | None:
@@ -13,8 +20,11 @@ def dtype_name(value: Any) -> str | None:
     if value is None:
         return None
     name = str(value).removeprefix("torch.")
-    if not name.isidentifier():
-        raise ConfigError(f"dtype: expected a name such as 'float32', 'bfloat16' or 'auto', got {value!r}")
+    if not _DTYPE.fullmatch(name):
+        raise ConfigError(
+            "dtype: expected a name such as 'float32': one of float16, bfloat16, float32, float64, 8-bit floats such "
+            f"as float8_e4m3fn, whole numbers such as int8, or auto; got {value!r}"
+        )
     return name
 
 

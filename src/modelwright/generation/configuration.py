@@ -125,7 +125,7 @@ class GenerationConfig:
         Raises ConfigError for settings that cannot work, RepoError when the file cannot be written.
         """
         self.validate()
-        folder = Path(save_directory)
+        folder = Path(save_directory).expanduser()
         if folder.exists() and not folder.is_dir():
             raise RepoError(f"{folder}: expected a folder to save the generation config in, found a file.")
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from tokenizers import AddedToken
 
 from modelwright.config.json_file import read_json, write_json
-from modelwright.core.errors import InputError, RepoError, reject_unknown
+from modelwright.core.errors import ConfigError, InputError, RepoError, reject_unknown
 from modelwright.core.logging import get_logger
 from modelwright.hub.names import (
     ADDED_TOKENS_NAME,
@@ -27,11 +27,32 @@ from modelwright.tokenization.strategies import NO_LIMIT, UNLIMITED_LENGTH
 
 logger = get_logger(__name__)
 
+_CONFIG_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "model_max_length": ((int, float), "a number of tokens"),
+    "tokenizer_class": (str, "the name of a class"),
+    "padding_side": (str, "'left' or 'right'"),
+    "truncation_side": (str, "'left' or 'right'"),
+    "model_input_names": (list, "a list of names"),
+}
+
 SHARED_KEYWORDS = (
     *SPECIAL_TOKEN_NAMES, "additional_special_tokens", "model_max_length", "padding_side", "truncation_side",
     "model_input_names", "clean_up_tokenization_spaces", "name_or_path", "added_tokens_decoder", "chat_template",
     "split_special_tokens",
 )  # fmt: skip
+
+
+def read_tokenizer_config(repo: Repo) -> dict[str, Any]:
+    """Return what tokenizer_config.json holds, {} without one; raises ConfigError for values of a wrong type."""
+    if not repo.has(TOKENIZER_CONFIG_NAME):
+        return {}
+    path = repo.path(TOKENIZER_CONFIG_NAME)
+    stored = read_json(path)
+    for name, (kinds, expected) in _CONFIG_TYPES.items():
+        value = stored.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or value != value):
+            raise ConfigError(f"{path}: expected {name} to be {expected}, got {value!r}")
+    return stored
 
 
 class TokenizerFilesMixin(SpecialTokensMixin):
@@ -90,7 +111,7 @@ class TokenizerFilesMixin(SpecialTokensMixin):
             expected = " or ".join([TOKENIZER_CONFIG_NAME, *own, *([TOKENIZER_NAME] if cls.is_fast else [])])
             hint = "" if cls.vocab_files_names else f" A new one needs no file: {cls.__name__}()."
             raise RepoError(f"{repo.name}: expected {expected}, but there is no such file.{hint}")
-        stored = read_json(repo.path(TOKENIZER_CONFIG_NAME)) if repo.has(TOKENIZER_CONFIG_NAME) else {}
+        stored = read_tokenizer_config(repo)
         if repo.has(SPECIAL_TOKENS_MAP_NAME):
             special = read_json(repo.path(SPECIAL_TOKENS_MAP_NAME))
             # The config has the text only; the map also has the flags.
@@ -153,7 +174,7 @@ class TokenizerFilesMixin(SpecialTokensMixin):
         filename_prefix: put before each file's name, with a dash.
         Raises RepoError when the folder cannot be written, ConfigError for an option that JSON does not have.
         """
-        folder = Path(save_directory)
+        folder = Path(save_directory).expanduser()
         if folder.exists() and not folder.is_dir():
             raise RepoError(f"{folder}: expected a folder to save a tokenizer into, found a file.")
         if filename_prefix is not None and Path(filename_prefix).name != filename_prefix:

@@ -46,6 +46,7 @@ def accelerated(
     from accelerate.state import AcceleratorState, GradientState
 
     ours = not AcceleratorState._shared_state  # an Accelerator that the caller made stays as it is
+    gradients_before = dict(GradientState._shared_state)  # how many steps it accumulates, among others
     accelerator = make_accelerator(settings)
     try:
         prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
@@ -57,4 +58,5 @@ def accelerated(
         accelerator.free_memory()
         if ours:
             AcceleratorState._reset_state()
-            GradientState._reset_state()
+        GradientState._shared_state.clear()
+        GradientState._shared_state.update(gradients_before)

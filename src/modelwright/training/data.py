@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.core.errors import InputError, RepoError
+from modelwright.core.errors import InputError, ModelwrightError, RepoError
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -30,7 +30,7 @@ class TextBytes:
     """
 
     def __init__(self, paths: Iterable[str | Path]) -> None:
-        self.paths = [Path(path) for path in paths]
+        self.paths = [Path(path).expanduser() for path in paths]
         if not self.paths:
             raise InputError("Training text: expected at least one file (--text FILE), got none.")
         self._maps = [_map_file(path) for path in self.paths]
@@ -71,10 +71,12 @@ def _map_file(path: Path) -> Bytes:
         if path.stat().st_size == 0:
             raise InputError(f"Training text {path}: expected some bytes, found an empty file.")
         return np.memmap(path, dtype=np.uint8, mode="r")
+    except ModelwrightError:
+        raise
     except FileNotFoundError:
         raise RepoError(f"Training text {path}: there is no such file.") from None
-    except PermissionError as error:
-        raise RepoError(f"Training text {path}: cannot be read: {error.strerror}.") from error
+    except OSError as error:  # no permission, a name that is too long, a loop of links, a file in the place of a folder
+        raise RepoError(f"Training text {path}: cannot be read: {error.strerror or error}.") from error
 
 
 @dataclasses.dataclass(frozen=True)

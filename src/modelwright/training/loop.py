@@ -7,6 +7,7 @@
 What happens is told as records (metrics.py), which go to the metrics file and to one observer, such as a progress bar.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -25,6 +26,7 @@ from modelwright.training.acceleration import accelerated
 from modelwright.training.baselines import Baselines, measure_baselines
 from modelwright.training.data import Split, TextBytes, held_out_windows, split_text, training_batch
 from modelwright.training.evaluate import bits_per_byte, held_out_bits
+from modelwright.training.folder import check_folder, check_holds_no_model, only_training_in
 from modelwright.training.metrics import MetricsFile, Record, peak_rss
 from modelwright.training.optim import learning_rate, make_optimizer
 from modelwright.training.rng import rng_states, seeded, set_rng_state
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Observer = Callable[[Record], None]
+_SAVE_SECONDS = 120.0  # between checkpoints at most, however many steps `save_every` is
 _ADVICE = "give a lower --lr, a longer --warmup or a smaller --clip. The checkpoints saved before are sound."
 
 
@@ -77,26 +80,30 @@ def train(
     The same seed, text, settings, torch and number of threads give the same weights bit for bit on a CPU, whether the
     training was interrupted or not. The caller's random streams are not touched.
 
-    Raises InputError (a text, window or setting that cannot work; a resume whose settings differ), CheckpointError
-    (nothing sound to resume from), DivergedError.
+    Raises InputError (a text, window or setting that cannot work; a resume whose settings differ; a folder that holds
+    a model already, or in which another training runs), CheckpointError (nothing sound to resume from), DivergedError.
     """
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: expected a folder for the training (--out), found a file.")
+    out = Path(out).expanduser()
+    check_folder(out)
     parse_size(settings.max_shard_size)  # told now, not at the first checkpoint
     split = split_text(len(text), held_out=settings.held_out, window=settings.window)
     byte_ids = byte_id_table(tokenizer)
     _check_model(model, settings, byte_ids)
-    saved = state.newest_checkpoint(out)
-    if saved is not None and not resume:
-        raise InputError(
-            f"{out} already holds a training, saved at step {saved.position.step}: go on with it (--resume) or choose "
-            "another folder (--out)."
-        )
-    if saved is not None:
-        saved.load_weights(model)
-    optimizer = make_optimizer(model, settings)
-    with seeded(settings.seed), accelerated(settings, model, optimizer) as (accelerator, prepared, prepared_optimizer):
+    if not state.has_checkpoints(out):
+        check_holds_no_model(out)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(only_training_in(out))
+        saved = state.newest_checkpoint(out)
+        if saved is not None and not resume:
+            raise InputError(
+                f"{out} already holds a training, saved at step {saved.position.step}: go on with it (--resume) or "
+                "choose another folder (--out)."
+            )
+        if saved is not None:
+            saved.load_weights(model)
+        optimizer = make_optimizer(model, settings)
+        stack.enter_context(seeded(settings.seed))
+        accelerator, prepared, prepared_optimizer = stack.enter_context(accelerated(settings, model, optimizer))
         run = _Run(
             accelerator=accelerator,
             bare_model=model,
@@ -154,7 +161,7 @@ class _Run:
     held_out_bits: float = math.nan
 
     def __post_init__(self) -> None:
-        self.started = time.monotonic()
+        self.started = self.saved = time.monotonic()
         self.step_seconds: list[float] = []
         self.total = self.settings.steps
         self.baselines = measure_baselines(self.text, self.split, limit=self.settings.eval_bytes)
@@ -192,7 +199,7 @@ class _Run:
             last = self.step == self.total
             if last or self.step % self.settings.eval_every == 0:
                 self._evaluate()
-            if last or self.step % self.settings.save_every == 0:
+            if last or self.step % self.settings.save_every == 0 or self._saved_long_ago():
                 self._save()
         if not self.step_seconds:  # resumed at the last step, whose measurement is recorded already
             self._evaluate(tell=False)
@@ -302,7 +309,12 @@ class _Run:
             self._tell("held_out", bits_per_byte=self.held_out_bits)
         self.evaluation_seconds = time.monotonic() - began
 
+    def _saved_long_ago(self) -> bool:
+        """Tell whether so much time has passed that a kill would hurt; only one process need not agree with others."""
+        return self.accelerator.num_processes == 1 and time.monotonic() - self.saved > _SAVE_SECONDS
+
     def _save(self) -> None:
+        self.saved = time.monotonic()
         rng = rng_states(self.accelerator)
         if self.accelerator.is_main_process:
             state.save_training(

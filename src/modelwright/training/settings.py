@@ -29,7 +29,8 @@ class TrainingSettings:
     weight_decay: applies to matrices only. clip: the largest gradient norm, 0 for none.
     precision: "fp32", or "bf16" for autocast over fp32 weights. device: "auto" takes the accelerator that there is.
     held_out: fraction of the text, at its end, that training never reads; `eval_bytes` of it at most are measured.
-    eval_every, save_every: steps; the last step does both. keep: checkpoints that stay on disk.
+    eval_every, save_every: steps; the last step does both, and one process also saves when two minutes have passed.
+    keep: checkpoints that stay on disk.
 
     Raises InputError.
     """

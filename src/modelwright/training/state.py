@@ -30,6 +30,7 @@ FACTS_NAME = "training.json"
 STATE_NAME = "training_state.pt"
 _FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})")
+_LEFTOVER = re.compile(r"\.(new|old)-step-\d{8,}")
 
 
 class Saveable(Protocol):
@@ -114,11 +115,16 @@ def save_training(
     max_shard_size: int | str,
     keep: int,
 ) -> Path:
-    """Write one checkpoint below `out`, remove all but the newest `keep`, and return the new one's folder."""
+    """Write one checkpoint below `out` and return its folder.
+
+    The newest `keep` sound checkpoints up to it stay. Older ones are removed, and so are those of later steps: a
+    training that went on from an earlier checkpoint has given them up.
+    """
     checkpoints = out / CHECKPOINTS
     checkpoints.mkdir(parents=True, exist_ok=True)
-    for leftover in checkpoints.glob(".*"):
-        shutil.rmtree(leftover)
+    for leftover in checkpoints.iterdir():
+        if _LEFTOVER.fullmatch(leftover.name) and leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
     final = checkpoints / f"step-{position.step:08d}"
     temporary = checkpoints / f".new-{final.name}"
     temporary.mkdir()
@@ -138,9 +144,13 @@ def save_training(
         _remove(final)
     temporary.rename(final)
     _to_disk(checkpoints)
-    for old in _step_folders(out)[:-keep]:
-        _remove(old)
+    _remove_others(out, final, keep)
     return final
+
+
+def has_checkpoints(out: Path) -> bool:
+    """Tell whether `out` holds any checkpoint of a training, sound or not."""
+    return bool(_step_folders(out))
 
 
 def newest_checkpoint(out: Path) -> Saved | None:
@@ -182,6 +192,27 @@ def _step_folders(out: Path) -> list[Path]:
     """Return the checkpoint folders below `out`, the oldest first."""
     folders = (out / CHECKPOINTS).glob("step-*")
     return sorted((f for f in folders if _NAME.fullmatch(f.name)), key=lambda f: int(f.name.removeprefix("step-")))
+
+
+def _remove_others(out: Path, newest: Path, keep: int) -> None:
+    folders = _step_folders(out)
+    current = folders.index(newest)
+    for abandoned in folders[current + 1 :]:
+        _remove(abandoned)
+    sound = 1
+    for folder in reversed(folders[:current]):
+        if sound == keep:
+            _remove(folder)
+        elif _is_sound(folder):
+            sound += 1
+
+
+def _is_sound(folder: Path) -> bool:
+    try:
+        _open(folder)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _describe(path: Path) -> dict[str, Any]:

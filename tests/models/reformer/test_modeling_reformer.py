@@ -486,5 +486,9 @@ class TestErrors:
             build(axial_pos_embds_dim=[4, 4])
         with pytest.raises(ConfigError, match=r"non-empty list of 'local' or 'lsh', got \['full'\]"):
             build(attn_layers=["full"])
+        with pytest.raises(ConfigError, match=r"num_attention_heads: expected a whole number of at least 1, got 0"):
+            build(num_attention_heads=0)
+        with pytest.raises(ConfigError, match=r"hidden_size: expected a whole number of at least 1, got 'abc'"):
+            build(hidden_size="abc")
         with pytest.raises(InputError, match="num_hashes: expected a positive number of hash rounds, got 0"):
             build()(ids(), num_hashes=0)

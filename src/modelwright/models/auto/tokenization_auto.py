@@ -14,6 +14,7 @@ from modelwright.hub.repo import Repo
 from modelwright.models.auto.remote_code import refuse_remote_code
 from modelwright.models.auto.tables import FAST_TOKENIZERS, TOKENIZERS, AutoTable, load_public
 from modelwright.pretrained.legacy_keywords import HUB, settle
+from modelwright.tokenization.files import read_tokenizer_config
 
 logger = get_logger(__name__)
 
@@ -58,7 +59,7 @@ class AutoTokenizer:
         kwargs = settle("AutoTokenizer.from_pretrained", kwargs, HUB)
         repo = open_repo(os.fspath(pretrained_model_name_or_path), subfolder=subfolder)
         place = str(pretrained_model_name_or_path)
-        says = read_json(repo.path(TOKENIZER_CONFIG_NAME)) if repo.has(TOKENIZER_CONFIG_NAME) else {}
+        says = read_tokenizer_config(repo)
         name = says.get("tokenizer_class") or getattr(config, "tokenizer_class", None)
         found = None if name is None else _class_by_name(name, use_fast)
         found = found or _fast_without_a_class(repo, name, use_fast, place, says, config)

@@ -8,6 +8,17 @@ from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import ConfigError
 
 ATTENTION_TYPES = ("local", "lsh")
+_SIZES = (
+    "attention_head_size",
+    "feed_forward_size",
+    "hidden_size",
+    "local_attn_chunk_length",
+    "lsh_attn_chunk_length",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hashes",
+    "vocab_size",
+)
 
 
 class ReformerConfig(PretrainedConfig):
@@ -103,6 +114,13 @@ class ReformerConfig(PretrainedConfig):
         self.num_hidden_layers = len(self.attn_layers)
         ids = {"pad_token_id": pad_token_id, "eos_token_id": eos_token_id}
         super().__init__(is_decoder=is_decoder, tie_word_embeddings=tie_word_embeddings, **ids, **kwargs)
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        for name in _SIZES:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"ReformerConfig.{name}: expected a whole number of at least 1, got {value!r}")
 
     def chunk_lengths(self) -> list[int]:
         """Return the chunk lengths, in tokens, of the attention types that `attn_layers` uses."""
