@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from tokenizers import AddedToken
 
 from modelwright.config.json_file import read_json, write_json
-from modelwright.core.errors import ConfigError, InputError, RepoError, reject_unknown
+from modelwright.core.errors import InputError, RepoError, reject_unknown
 from modelwright.core.logging import get_logger
 from modelwright.hub.names import (
     ADDED_TOKENS_NAME,
@@ -22,37 +22,18 @@ from modelwright.hub.names import (
 from modelwright.hub.open import open_repo
 from modelwright.hub.repo import Repo
 from modelwright.tokenization.added_tokens import token_to_json
+from modelwright.tokenization.config_file import read_tokenizer_config
 from modelwright.tokenization.special_tokens import SPECIAL_TOKEN_NAMES, SpecialTokensMixin
 from modelwright.tokenization.strategies import NO_LIMIT, UNLIMITED_LENGTH
 
 logger = get_logger(__name__)
 
-_CONFIG_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "model_max_length": ((int, float), "a number of tokens"),
-    "tokenizer_class": (str, "the name of a class"),
-    "padding_side": (str, "'left' or 'right'"),
-    "truncation_side": (str, "'left' or 'right'"),
-    "model_input_names": (list, "a list of names"),
-}
 
 SHARED_KEYWORDS = (
     *SPECIAL_TOKEN_NAMES, "additional_special_tokens", "model_max_length", "padding_side", "truncation_side",
     "model_input_names", "clean_up_tokenization_spaces", "name_or_path", "added_tokens_decoder", "chat_template",
     "split_special_tokens",
 )  # fmt: skip
-
-
-def read_tokenizer_config(repo: Repo) -> dict[str, Any]:
-    """Return what tokenizer_config.json holds, {} without one; raises ConfigError for values of a wrong type."""
-    if not repo.has(TOKENIZER_CONFIG_NAME):
-        return {}
-    path = repo.path(TOKENIZER_CONFIG_NAME)
-    stored = read_json(path)
-    for name, (kinds, expected) in _CONFIG_TYPES.items():
-        value = stored.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or value != value):
-            raise ConfigError(f"{path}: expected {name} to be {expected}, got {value!r}")
-    return stored
 
 
 class TokenizerFilesMixin(SpecialTokensMixin):

@@ -14,7 +14,7 @@ from modelwright.hub.repo import Repo
 from modelwright.models.auto.remote_code import refuse_remote_code
 from modelwright.models.auto.tables import FAST_TOKENIZERS, TOKENIZERS, AutoTable, load_public
 from modelwright.pretrained.legacy_keywords import HUB, settle
-from modelwright.tokenization.files import read_tokenizer_config
+from modelwright.tokenization.config_file import read_tokenizer_config
 
 logger = get_logger(__name__)
 
