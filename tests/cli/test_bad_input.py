@@ -32,7 +32,7 @@ def refused(result: Any, message: str) -> None:
         (("train", "--out", "x", "--steps", "0"), "(--steps): expected a whole number of at least 1, got 0"),
         (("train", "--out", "x", "--steps", "5", "--minutes", "1"), "exactly one of steps (--steps) and minutes"),
         (("train", "--out", "x"), "expected at least one file (--text FILE), got none"),
-        (("train", "--out", "x", "--resume"), "expected at least one file (--text FILE), got none"),
+        (("train", "--out", "x", "--resume"), "--resume: x holds no checkpoint to go on from; start a training"),
         (("train", "--out", "x", "--text", "nowhere.txt"), "nowhere.txt: there is no such file"),
         (("train", "--out", "x", "--layers", "global"), "--layers: expected a list such as local,lsh,local,lsh"),
         (("generate", "nowhere", "--prompt", "a"), "nowhere"),
@@ -110,9 +110,9 @@ def test_bad_generation(run: Run, trained: dict[str, Any], options: tuple[str, .
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"hidden_size": "many"}, "the model cannot be built from this configuration: "),
+        ({"hidden_size": "many"}, "hidden_size: expected a whole number of at least 1, got 'many'"),
         ({"attn_layers": 5}, "the model cannot be built from this configuration: "),
-        ({"vocab_size": -3}, "the model cannot be built from this configuration: "),
+        ({"vocab_size": -3}, "vocab_size: expected a whole number of at least 1, got -3"),
         ({"dtype": "float99"}, "dtype: expected a name such as 'float32'"),
     ],
 )

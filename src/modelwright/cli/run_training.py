@@ -65,6 +65,10 @@ def run_training(request: TrainRequest, *, observe: "Observer | None" = None) ->
         config, source = _saved_config(request, saved), saved.folder
         paths = request.text or tuple(Path(path) for path in saved.facts.text_paths)
     else:
+        if request.resume and not request.text:
+            raise InputError(
+                f"--resume: {request.out} holds no checkpoint to go on from; start a training with --text FILE."
+            )
         settings = fresh_settings or _fresh_settings(request)
         config, source = _fresh_config(request, settings), request.config or "the options given"
         paths = request.text
