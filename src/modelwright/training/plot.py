@@ -23,7 +23,7 @@ def plot_loss(records: Sequence[Record], path: Path) -> None:
     figure = figures.Figure(figsize=(8, 5), layout="constrained")  # not pyplot, whose state belongs to the process
     axes = figure.add_subplot()
     axes.plot([r["step"] for r in train], [r["bits_per_byte"] for r in train], linewidth=0.8, label="training")
-    axes.plot([r["step"] for r in held_out], [r["bits_per_byte"] for r in held_out], "o-", label="held out")
+    axes.plot([r["step"] for r in held_out], [r["bits_per_byte"] for r in held_out], "o", label="held out")
     for record in records:
         if record["kind"] == "start":
             baselines = record["baselines"]
