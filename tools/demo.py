@@ -21,7 +21,7 @@ from modelwright.core.errors import ModelwrightError
 # For two minutes on two cores the number of steps is what counts: a small model takes many, and local chunks of four
 # tokens soon learn to look at the few bytes before (with chunks of 64 the same steps stay at what one byte tells).
 SIZES = {"hidden": 128, "layers": ("local", "local", "lsh", "local"), "heads": 4, "chunk": 64, "local_chunk": 4}
-SETTINGS = {"window": 4096, "batch": 1, "lr": 3e-3, "warmup": 20, "eval_every": 100}
+SETTINGS = {"window": 4096, "batch": 1, "lr": 3e-3, "warmup": 20, "eval_every": 25}
 SHARD = "1MB"  # small, so that the demo saves several weights files
 PROMPT = "The with statement"
 
