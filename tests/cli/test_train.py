@@ -158,3 +158,18 @@ def test_every_setting_and_size_is_an_option(run: Run) -> None:
     text = run("train", "--help").stdout
     for field in (*dataclasses.fields(TrainingSettings), *dataclasses.fields(ReformerSizes)):
         assert f"--{field.name.replace('_', '-')} " in text, field.name
+
+
+def test_an_interrupted_training_says_how_to_go_on(
+    run: Run, trained: dict[str, Any], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modelwright.cli.train.run_training", stopped)
+    result = run("train", "--text", text_file, "--out", tmp_path / "new")
+    assert result.exit_code == 130
+    assert "interrupted before the first checkpoint; nothing can be resumed" in result.stderr
+    result = run("train", "--text", text_file, "--out", trained["folder"])
+    assert result.exit_code == 130
+    assert f"of step 6: go on with modelwright train --resume --out {trained['folder']}" in result.stderr

@@ -1,6 +1,7 @@
 """`modelwright train`."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,16 +128,33 @@ def train(
         config=config,
         resume=resume,
     )
-    if json:
-        print_json(result_dict(run_training(request)))
-        return
-    with TrainingProgress(progress_console()) as progress:
-        result = run_training(request, observe=progress.observe)
+    try:
+        if json:
+            print_json(result_dict(run_training(request)))
+            return
+        with TrainingProgress(progress_console()) as progress:
+            result = run_training(request, observe=progress.observe)
+    except KeyboardInterrupt:
+        print(interrupted(out), file=sys.stderr)
+        raise typer.Exit(130) from None
     print_result(result)
 
 
 _SETTINGS = {field.name for field in dataclasses.fields(TrainingSettings)}
 _SIZES = {field.name for field in dataclasses.fields(ReformerSizes)}
+
+
+def interrupted(out: Path) -> str:
+    """Return what to tell somebody who has stopped the training in `out`."""
+    from modelwright.training.state import newest_checkpoint
+
+    saved = newest_checkpoint(out)
+    if saved is None:
+        return "modelwright: interrupted before the first checkpoint; nothing can be resumed."
+    return (
+        f"modelwright: interrupted; the newest checkpoint is of step {saved.position.step}: go on with "
+        f"modelwright train --resume --out {out}"
+    )
 
 
 def result_dict(result: "TrainingResult") -> dict[str, Any]:
