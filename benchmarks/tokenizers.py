@@ -5,20 +5,12 @@ All sides read the same folder, a WordPiece vocabulary that is trained at the st
 
 import os
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
-import importlib.util  # noqa: E402
-
-_spec = importlib.util.spec_from_file_location("harness", Path(__file__).resolve().parent / "harness.py")
-assert _spec is not None and _spec.loader is not None
-# This folder must not be on the path: this file has the name of the library that it measures.
-harness = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(harness)
+import harness  # takes this folder off the path: this file has the name of the library that it measures
 
 SENTENCES = 10_000
 SIDES = {"modelwright": harness.OURS, "transformers 4.57.1": harness.OURS, "transformers 5.23.0": harness.PEER_5}

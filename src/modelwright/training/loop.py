@@ -310,7 +310,7 @@ class _Run:
         self.evaluation_seconds = time.monotonic() - began
 
     def _saved_long_ago(self) -> bool:
-        """Tell whether so much time has passed that a kill would hurt; only one process need not agree with others."""
+        """Tell whether a kill would cost too much time; never with several processes, whose clocks need not agree."""
         return self.accelerator.num_processes == 1 and time.monotonic() - self.saved > _SAVE_SECONDS
 
     def _save(self) -> None:

@@ -9,7 +9,6 @@ complete, whenever the process was killed. The file hashes tell later damage fro
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
+from modelwright.checkpoint.manifest import hash_file
 from modelwright.core.errors import CheckpointError, InputError
 from modelwright.core.logging import get_logger
 from modelwright.training.settings import FREE_ON_RESUME, differences
@@ -216,8 +216,8 @@ def _is_sound(folder: Path) -> bool:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    record = hash_file(path)
+    return {"bytes": record.size, "sha256": record.sha256}
 
 
 def _remove(folder: Path) -> None:
