@@ -118,11 +118,30 @@ from modelwright.models.auto.configuration_auto import AutoConfig
 from modelwright.models.auto.modeling_auto import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForNextSentencePrediction,
+    AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
 from modelwright.models.auto.tokenization_auto import AutoTokenizer
+from modelwright.models.bert.backbone import BertModel, BertPreTrainedModel
+from modelwright.models.bert.configuration_bert import BertConfig
+from modelwright.models.bert.layers import BertLayer
+from modelwright.models.bert.lm_heads import (
+    BertForMaskedLM,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertLMHeadModel,
+)
+from modelwright.models.bert.task_heads import (
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from modelwright.models.bert.tokenization_bert import BertTokenizer
 from modelwright.models.bert.tokenization_bert_fast import BertTokenizerFast
 from modelwright.models.gpt2.backbone import GPT2Model, GPT2PreTrainedModel
@@ -224,6 +243,10 @@ __all__ = [
     "AutoConfig",
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForMultipleChoice",
+    "AutoModelForNextSentencePrediction",
+    "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
@@ -236,6 +259,18 @@ __all__ = [
     "BaseModelOutputWithPooling",
     "BaseModelOutputWithPoolingAndCrossAttentions",
     "BatchEncoding",
+    "BertConfig",
+    "BertForMaskedLM",
+    "BertForMultipleChoice",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertLMHeadModel",
+    "BertLayer",
+    "BertModel",
+    "BertPreTrainedModel",
     "BertTokenizer",
     "BertTokenizerFast",
     "ByteTokenizer",

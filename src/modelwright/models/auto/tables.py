@@ -8,20 +8,39 @@ from modelwright import _public
 from modelwright.core.errors import ConfigError, InputError, nearest
 from modelwright.core.registry import Registry
 
-CONFIGS = {"gpt2": "GPT2Config", "llama": "LlamaConfig", "reformer": "ReformerConfig"}
+CONFIGS = {"bert": "BertConfig", "gpt2": "GPT2Config", "llama": "LlamaConfig", "reformer": "ReformerConfig"}
 MODELS = {
-    "AutoModel": {"gpt2": "GPT2Model", "llama": "LlamaModel", "reformer": "ReformerModel"},
+    "AutoModel": {"bert": "BertModel", "gpt2": "GPT2Model", "llama": "LlamaModel", "reformer": "ReformerModel"},
     "AutoModelForCausalLM": {
+        "bert": "BertLMHeadModel",
         "gpt2": "GPT2LMHeadModel",
         "llama": "LlamaForCausalLM",
         "reformer": "ReformerModelWithLMHead",
     },
-    "AutoModelForQuestionAnswering": {"gpt2": "GPT2ForQuestionAnswering", "llama": "LlamaForQuestionAnswering"},
+    "AutoModelForMaskedLM": {"bert": "BertForMaskedLM"},
+    "AutoModelForMultipleChoice": {"bert": "BertForMultipleChoice"},
+    "AutoModelForNextSentencePrediction": {"bert": "BertForNextSentencePrediction"},
+    "AutoModelForPreTraining": {
+        "bert": "BertForPreTraining",
+        "gpt2": "GPT2LMHeadModel",
+        "llama": "LlamaForCausalLM",
+        "reformer": "ReformerModelWithLMHead",
+    },
+    "AutoModelForQuestionAnswering": {
+        "bert": "BertForQuestionAnswering",
+        "gpt2": "GPT2ForQuestionAnswering",
+        "llama": "LlamaForQuestionAnswering",
+    },
     "AutoModelForSequenceClassification": {
+        "bert": "BertForSequenceClassification",
         "gpt2": "GPT2ForSequenceClassification",
         "llama": "LlamaForSequenceClassification",
     },
-    "AutoModelForTokenClassification": {"gpt2": "GPT2ForTokenClassification", "llama": "LlamaForTokenClassification"},
+    "AutoModelForTokenClassification": {
+        "bert": "BertForTokenClassification",
+        "gpt2": "GPT2ForTokenClassification",
+        "llama": "LlamaForTokenClassification",
+    },
 }
 TOKENIZERS = {
     "bert": "BertTokenizer",
