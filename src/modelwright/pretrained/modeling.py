@@ -20,7 +20,7 @@ from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
-from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, saving, tying
+from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, quantized, saving, tying
 from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.legacy_keywords import settle
@@ -191,11 +191,12 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Prune the heads that the config names, initialise the modules that have not been and tie the weights.
+        """Prune and quantize as the config says, initialise the modules that have not been and tie the weights.
 
         On meta nothing is initialised.
         """
         pruning.prune_as_configured(self)
+        quantized.quantize_as_configured(self)
         if not any(parameter.is_meta for parameter in self.parameters()):
             initialization.initialize(self)
         self.tie_weights()

@@ -8,18 +8,34 @@ from modelwright import _public
 from modelwright.core.errors import ConfigError, InputError, nearest
 from modelwright.core.registry import Registry
 
-CONFIGS = {"bert": "BertConfig", "gpt2": "GPT2Config", "llama": "LlamaConfig", "reformer": "ReformerConfig"}
+CONFIGS = {
+    "bert": "BertConfig",
+    "gpt2": "GPT2Config",
+    "llama": "LlamaConfig",
+    "qdqbert": "QDQBertConfig",
+    "reformer": "ReformerConfig",
+}
 MODELS = {
-    "AutoModel": {"bert": "BertModel", "gpt2": "GPT2Model", "llama": "LlamaModel", "reformer": "ReformerModel"},
+    "AutoModel": {
+        "bert": "BertModel",
+        "qdqbert": "QDQBertModel",
+        "gpt2": "GPT2Model",
+        "llama": "LlamaModel",
+        "reformer": "ReformerModel",
+    },
     "AutoModelForCausalLM": {
         "bert": "BertLMHeadModel",
+        "qdqbert": "QDQBertLMHeadModel",
         "gpt2": "GPT2LMHeadModel",
         "llama": "LlamaForCausalLM",
         "reformer": "ReformerModelWithLMHead",
     },
-    "AutoModelForMaskedLM": {"bert": "BertForMaskedLM"},
-    "AutoModelForMultipleChoice": {"bert": "BertForMultipleChoice"},
-    "AutoModelForNextSentencePrediction": {"bert": "BertForNextSentencePrediction"},
+    "AutoModelForMaskedLM": {"bert": "BertForMaskedLM", "qdqbert": "QDQBertForMaskedLM"},
+    "AutoModelForMultipleChoice": {"bert": "BertForMultipleChoice", "qdqbert": "QDQBertForMultipleChoice"},
+    "AutoModelForNextSentencePrediction": {
+        "bert": "BertForNextSentencePrediction",
+        "qdqbert": "QDQBertForNextSentencePrediction",
+    },
     "AutoModelForPreTraining": {
         "bert": "BertForPreTraining",
         "gpt2": "GPT2LMHeadModel",
@@ -28,16 +44,19 @@ MODELS = {
     },
     "AutoModelForQuestionAnswering": {
         "bert": "BertForQuestionAnswering",
+        "qdqbert": "QDQBertForQuestionAnswering",
         "gpt2": "GPT2ForQuestionAnswering",
         "llama": "LlamaForQuestionAnswering",
     },
     "AutoModelForSequenceClassification": {
         "bert": "BertForSequenceClassification",
+        "qdqbert": "QDQBertForSequenceClassification",
         "gpt2": "GPT2ForSequenceClassification",
         "llama": "LlamaForSequenceClassification",
     },
     "AutoModelForTokenClassification": {
         "bert": "BertForTokenClassification",
+        "qdqbert": "QDQBertForTokenClassification",
         "gpt2": "GPT2ForTokenClassification",
         "llama": "LlamaForTokenClassification",
     },
