@@ -1,8 +1,8 @@
 """Taking rows or columns out of linear layers, and finding those that belong to attention heads.
 
 A pruned layer keeps the dtype, the device, the mode (train or eval) and what is trainable of the layer it is made of. A
-layer that has more than a weight and a bias (a quantized one) has a method `pruned_to(plain, index, dim)`, which returns
-it with the parameters of the pruned plain layer.
+layer that has more than a weight and a bias (a quantized one) has a method `pruned_to(plain, index, dim)`, which
+returns it with the parameters of the pruned plain layer.
 """
 
 from collections.abc import Collection, Iterable

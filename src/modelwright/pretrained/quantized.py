@@ -1,4 +1,4 @@
-"""Quantized models among others: built as their config's recipe says, and loaded with the ranges of their checkpoint."""
+"""Quantized models: built as their config's recipe says, and loaded with the ranges of their checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -21,10 +21,11 @@ class Recipe:
 
     placement: "linear" quantizes inputs and weights of linear layers, "linear+matmul" also the operands of attention's
     two products, "full" also both sides of residual additions, as QDQBERT does. The last two are for models with places
-    for such quantizers (BERT). input: of all quantizers but those of weights. weight: of weights; an axis of 0 means the
-    output channels, wherever they lie. layers: a regular expression for the names of linear layers; None is those inside
-    the model's encoder and decoder layers. rules: ("enable" or "disable", regular expression for quantizer names), one
-    after another. Raises InputError for another placement or rule. Source: Wu et al. 2020 (arXiv 2004.09602), section 4.
+    for such quantizers (BERT). input: of all quantizers but those of weights. weight: of weights; an axis of 0 means
+    the output channels, wherever they lie. layers: a regular expression for the names of linear layers; None is those
+    inside the model's encoder and decoder layers. rules: ("enable" or "disable", regular expression for quantizer
+    names), one after another. Raises InputError for another placement or rule.
+    Source: Wu et al. 2020 (arXiv 2004.09602), section 4.
     """
 
     placement: str = "linear"

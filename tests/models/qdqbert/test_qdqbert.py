@@ -65,7 +65,7 @@ def test_twenty_quantizers_a_layer():
             for side in ("local", "residual")
         ]
     )
-    assert list(quantizers_of(QDQBertLayer(QDQBertConfig(**SIZES)))) == [name for name in own]
+    assert list(quantizers_of(QDQBertLayer(QDQBertConfig(**SIZES)))) == own
 
 
 # The inputs of multiple choice have another axis; its layers are the same.
