@@ -71,7 +71,7 @@ class QuantMixin:
         A range for each output is cut with the outputs; other ranges stay.
         """
         quantizers = copy.deepcopy((self._input_quantizer, self._weight_quantizer))
-        plain.__class__ = type(self)
+        plain.__class__ = type(self)  # type: ignore[assignment]
         assert isinstance(plain, QuantMixin)
         plain._input_quantizer, plain._weight_quantizer = quantizers
         amax = plain._weight_quantizer.amax

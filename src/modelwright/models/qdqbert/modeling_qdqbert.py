@@ -39,7 +39,7 @@ class QDQBertLayer(BertLayer):
 class QDQBertPreTrainedModel(BertPreTrainedModel):
     """What all QDQBERT models share."""
 
-    config_class = QDQBertConfig
+    config_class: ClassVar[Any] = QDQBertConfig
 
     def __init__(self, config: QDQBertConfig, *args: Any, **kwargs: Any) -> None:
         if isinstance(config, QDQBertConfig):
