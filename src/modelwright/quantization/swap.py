@@ -74,7 +74,7 @@ def _linear_layers(model: nn.Module, recipe: Recipe) -> Iterator[tuple[str, nn.M
         wanted = re.compile(recipe.layers)
         yield from ((name, module) for name, module in model.named_modules() if name and wanted.search(name))
         return
-    blocks = [
+    blocks: list[tuple[str, nn.Module]] = [
         (name, module) for name, module in model.named_modules() if isinstance(module, GradientCheckpointingLayer)
     ]
     for outer, block in blocks or [("", model)]:
