@@ -409,7 +409,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.quantization.layers": _QUANT_LAYERS,
         "modelwright.quantization.quantizer": ("TensorQuantizer",),
         "modelwright.quantization.recipe": ("Recipe",),
-        "modelwright.quantization.swap": ("swap",),
+        "modelwright.quantization.swapping": ("swap",),
         "modelwright.quantization.switches": (
             "calibrating",
             "load_ranges",

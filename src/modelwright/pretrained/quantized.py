@@ -16,7 +16,7 @@ def quantize_as_configured(model: Any) -> None:
     recipe = getattr(model.config, "quantization_recipe", None)
     if recipe is not None:
         from modelwright.quantization.recipe import Recipe
-        from modelwright.quantization.swap import swap
+        from modelwright.quantization.swapping import swap
 
         swap(model, Recipe.from_dict(recipe))
 

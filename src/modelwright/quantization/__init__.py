@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from modelwright.quantization.layers import QuantConv1D, QuantConv1d, QuantConv2d, QuantLinear
     from modelwright.quantization.quantizer import TensorQuantizer
     from modelwright.quantization.recipe import Recipe
-    from modelwright.quantization.swap import swap
+    from modelwright.quantization.swapping import swap
     from modelwright.quantization.switches import (
         calibrating,
         load_ranges,

@@ -13,7 +13,7 @@ from modelwright.models.bert.layers import BertLayer
 from modelwright.models.qdqbert.configuration_qdqbert import QDQBertConfig
 from modelwright.quantization.layers import QuantLinear
 from modelwright.quantization.recipe import Recipe
-from modelwright.quantization.swap import swap
+from modelwright.quantization.swapping import swap
 
 Device = torch.device | str | None
 
