@@ -97,4 +97,6 @@ def take_download(where: str, keywords: Mapping[str, Any]) -> tuple[Download, di
         given["token"] = given.pop("use_auth_token")
     if "_commit_hash" in given:
         given["commit_hash"] = given.pop("_commit_hash")
+    if given.get("local_files_only") and given.get("force_download"):
+        raise InputError(f"{where}: expected local_files_only or force_download, got both; they contradict each other")
     return Download(**given), rest
