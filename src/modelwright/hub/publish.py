@@ -166,7 +166,7 @@ def publish(
 def _card(repo_id: str, push: Push, *, has_one: bool) -> str | None:
     """Return the text of the model card, None if that of the repository needs no change."""
     from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
-    from yaml import YAMLError  # type: ignore[import-untyped]  # what the client's cards raise
+    from yaml import YAMLError  # what the client's cards raise
 
     if not has_one:
         data = ModelCardData(library_name=_LIBRARY, tags=list(push.tags) or None)

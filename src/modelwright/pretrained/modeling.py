@@ -23,17 +23,24 @@ from modelwright.generation.mixin import GenerationMixin
 from modelwright.hub.custom_code import AutoClassMixin
 from modelwright.hub.download import take_download
 from modelwright.hub.publish import PushToHubMixin
-from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, saving, tying
+from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, quantized, saving, tying
 from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.legacy_keywords import settle
 from modelwright.pretrained.load_options import LoadOptions, PathLike
 from modelwright.pretrained.loading import load_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
+from modelwright.pretrained.unpadding import UnpaddingMixin
 
 
 class PreTrainedModel(
-    nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, GenerationMixin, AutoClassMixin, PushToHubMixin
+    nn.Module,
+    ModuleUtilsMixin,
+    GradientCheckpointingMixin,
+    UnpaddingMixin,
+    GenerationMixin,
+    AutoClassMixin,
+    PushToHubMixin,
 ):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
@@ -202,11 +209,12 @@ class PreTrainedModel(
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Prune the heads that the config names, initialise the modules that have not been and tie the weights.
+        """Prune and quantize as the config says, initialise the modules that have not been and tie the weights.
 
         On meta nothing is initialised.
         """
         pruning.prune_as_configured(self)
+        quantized.quantize_as_configured(self)
         if not any(parameter.is_meta for parameter in self.parameters()):
             initialization.initialize(self)
         self.tie_weights()
@@ -267,8 +275,8 @@ class PreTrainedModel(
         push_to_hub: upload what was saved as one commit; repo_id (by default the folder's name), token, private,
             revision, create_pr, commit_message, commit_description and tags are as for `push_to_hub`.
 
-        Raises InputError and UnknownArgumentError for arguments, RepoError or CheckpointError if the folder cannot be
-        written, HubError if the upload is refused.
+        Raises InputError (also while `to_bettertransformer()` holds) and UnknownArgumentError for arguments, RepoError
+        or CheckpointError if the folder cannot be written, HubError if the upload is refused.
         """
         saving.save_pretrained(
             self,

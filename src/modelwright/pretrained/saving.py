@@ -18,6 +18,7 @@ from modelwright.hub.names import CONFIG_NAME, GENERATION_CONFIG_NAME, MANIFEST_
 from modelwright.hub.publish import publish, take_push
 from modelwright.pretrained import tying
 from modelwright.pretrained.load_options import PathLike
+from modelwright.pretrained.unpadding import check_can_be_saved
 
 logger = get_logger(__name__)
 
@@ -42,6 +43,7 @@ def save_pretrained(
     push = take_push(model, save_directory, push_to_hub, {**kwargs, "token": token})
     if not save_peft_format:
         logger.warning_once(f"{where}: save_peft_format has no effect: the model has no adapter.")
+    check_can_be_saved(where, model)
     if not is_main_process:
         return
     folder = Path(save_directory)
