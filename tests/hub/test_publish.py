@@ -66,7 +66,9 @@ def test_what_was_pushed_is_loaded_back(hub, model, cached):
         assert loaded.name_or_path == loaded.config.name_or_path == "org/toy"
         assert loaded.config._commit_hash == info.oid
         assert "_commit_hash" not in loaded.config.to_dict()
-    downloads = [line for line in hub.requests("GET") if "/api/" not in line]
+    requests = hub.requests("GET")
+    assert sum("/api/" in line for line in requests) == 2, "one listing a load, also with an auto class"
+    downloads = [line for line in requests if "/api/" not in line]
     assert [re.sub(r"\w{40,}", "*", line) for line in downloads] == [
         "GET /org/toy/resolve/main/config.json",
         "GET /cdn/*",

@@ -111,6 +111,7 @@ class PushToHubMixin:
             "create_pr": create_pr,
             "revision": revision,
             "tags": tags,
+            "use_auth_token": save_keywords.pop("use_auth_token", None),
         }
         with TemporaryDirectory() as folder:
             push = take_push(self, folder, True, keywords)

@@ -232,6 +232,11 @@ def test_tokenizers(hub, package, tmp_path):
         assert loaded("abc")["input_ids"] == cls()("ABC")["input_ids"]
     loaded.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / "tokenization_wide.py").read_text() == TOKENIZER
+    # Older checkpoints name it in config.json.
+    (tmp_path / "again" / "tokenizer_config.json").write_text("{}")
+    (tmp_path / "again" / "config.json").write_text(json.dumps({"model_type": "wide", "auto_map": stored["auto_map"]}))
+    again = AutoTokenizer.from_pretrained(tmp_path / "again", trust_remote_code=True)
+    assert again("abc")["input_ids"] == cls()("ABC")["input_ids"]
 
 
 def test_what_is_wrong_with_code_is_said_before_it_runs(saved):
