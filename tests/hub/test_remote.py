@@ -224,7 +224,7 @@ def test_keywords(said, tmp_path):
 def test_a_folder_says_which_keywords_it_has_no_use_for(said, tmp_path):
     for _ in range(2):
         open_repo(tmp_path, download=Download(token="hf_secret", local_files_only=True, commit_hash="abc"))
-    assert said() == [f"{tmp_path}: token has no effect: it is about downloads, and this is a local folder."]
+    assert said() == [f"{tmp_path}: token has no effect: it is about downloads, and this is local."]
 
 
 OFFLINE = """

@@ -297,6 +297,7 @@ class PretrainedConfig(AutoClassMixin, PushToHubMixin):
         download, rest = take_download(f"{cls.__name__}.from_pretrained", kwargs)
         path = Path(pretrained_model_name_or_path).expanduser()
         if path.is_file():
+            download.say_unused(str(path))
             return read_json(path), rest
         return read_config(open_repo(pretrained_model_name_or_path, subfolder=subfolder, download=download)), rest
 

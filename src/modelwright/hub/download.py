@@ -61,10 +61,10 @@ class Download:
         commit_hash = given.pop("commit_hash", None)
         return given if commit_hash is None else {**given, "_commit_hash": commit_hash}
 
-    def say_unused(self, folder: str) -> None:
-        """Say once for each keyword that it means nothing for a folder on this machine, never its value."""
+    def say_unused(self, path: str) -> None:
+        """Say once for each keyword that it means nothing for a path on this machine, never its value."""
         for name in sorted(self._given().keys() - {"commit_hash", "local_files_only"}):
-            logger.warning_once(f"{folder}: {name} has no effect: it is about downloads, and this is a local folder.")
+            logger.warning_once(f"{path}: {name} has no effect: it is about downloads, and this is local.")
 
     def _given(self) -> dict[str, Any]:
         """Return what differs from the defaults."""
