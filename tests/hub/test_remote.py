@@ -174,7 +174,11 @@ def test_a_hub_that_is_not_there(tmp_path):
     code = "from modelwright import AutoConfig; AutoConfig.from_pretrained('org/nobody')"
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
-    assert "HubOfflineError: org/nobody (revision 'main'): http://127.0.0.1:9 cannot be reached (Conne" in done.stderr
+    assert (
+        "HubOfflineError: org/nobody (revision 'main'): it is no folder on this machine, http://127.0.0.1:9 can"
+        in done.stderr
+    )
+    assert "cannot be reached (ConnectionRefusedError: [Errno 111] Connection refused)" in done.stderr
     assert "does not hold it. Check the connection, or give the path of a folder." in done.stderr
 
 
