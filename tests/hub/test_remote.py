@@ -114,7 +114,7 @@ def test_what_is_missing_is_named_with_the_way_out(hub, open_at):
         open_at("a--b/c..d")
 
 
-def test_private_and_gated_repositories(hub, open_at):
+def test_private_and_gated_repositories(hub, open_at, said):
     hub.add("org/mine", FILES, private=True, readers=("hf_reader",))
     with pytest.raises(RepoNotFoundError, match="if it is private, log in with `hf auth login`, or pass token="):
         open_at("org/mine")
@@ -122,6 +122,9 @@ def test_private_and_gated_repositories(hub, open_at):
         open_at("org/mine", token="hf_other")
     assert "hf_other" not in str(caught.value)
     assert open_at("org/mine", token="hf_reader").path("config.json").is_file()
+    assert open_at("org/mine").path("config.json").is_file(), "what this machine has is used"
+    assert said()[0].startswith("org/mine: commit ")
+    assert "from the cache, is used. 'org/mine' is no folder" in said()[0]
     hub.add("org/gated", FILES, gated=True, readers=("hf_reader",))
     repo = open_at("org/gated")
     with pytest.raises(
