@@ -3,65 +3,17 @@
 Legend: R rows (tokens) kept of a layer's input, I input and O output channels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from modelwright.quantization.layers import QuantConv1D, QuantLinear
 from modelwright.quantization.quantizer import TensorQuantizer
 from modelwright.quantization.ranges import amax_of
-from modelwright.quantization.smoothing import linear_layers, smoothing_scale
+from modelwright.quantization.recording import LayerInput, LinearLayer, linear_layers
+from modelwright.quantization.smoothing import smoothing_scale
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-
-@dataclass
-class LayerInput:
-    """What a layer's input looked like: the range of each channel [I], and some of its rows [R, I]."""
-
-    minimum: Tensor
-    maximum: Tensor
-    rows: Tensor
-
-    @property
-    def largest(self) -> Tensor:
-        """The largest |x| of each channel."""
-        return torch.maximum(-self.minimum, self.maximum)
-
-
-def record_inputs(model: nn.Module, run: Callable[[], Any], rows: int = 512) -> dict[str, LayerInput]:
-    """Return what the inputs of the quantized linear layers look like while `run` calls the model.
-
-    Of the tokens, `rows` at most are kept, the first ones of each call in equal parts as far as they go. Let the
-    quantizers be off, so that what is seen is float.
-    """
-    found: dict[str, LayerInput] = {}
-
-    def watch(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x_RI = inputs[0].detach().flatten(0, -2)
-            minimum, maximum = torch.aminmax(x_RI, dim=0)
-            # Every few rows, so that more than the first text is looked at.
-            some = x_RI[:: max(1, 4 * len(x_RI) // rows)]
-            if (seen := found.get(name)) is None:
-                found[name] = LayerInput(minimum, maximum, some[:rows].clone())
-                return
-            seen.minimum = torch.minimum(seen.minimum, minimum)
-            seen.maximum = torch.maximum(seen.maximum, maximum)
-            seen.rows = torch.cat([seen.rows, some[: rows - len(seen.rows)]])
-
-        return hook
-
-    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in linear_layers(model).items()]
-    try:
-        run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
 
 
 @torch.no_grad()
@@ -79,7 +31,7 @@ def search_alphas(
     return best
 
 
-def _error(layer: QuantLinear | QuantConv1D, seen: LayerInput, scale_I: Tensor) -> float:
+def _error(layer: LinearLayer, seen: LayerInput, scale_I: Tensor) -> float:
     across = scale_I if layer.channel_axis == 0 else scale_I[:, None]
     weight = layer.weight / across
     quantized = _with_range(layer.weight_quantizer, amax_of(weight, layer.weight_quantizer.axis), None)(weight)
