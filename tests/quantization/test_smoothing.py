@@ -45,7 +45,7 @@ def quantized_error(model, x):
     with calibrating(model):
         model(x)
     load_ranges(model), calibrate_weights(model, "max")
-    return float((model(x) - wanted).square().mean())
+    return (model(x) - wanted).square().mean().item()
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
