@@ -66,8 +66,22 @@ from modelwright.core.optional import (
     is_torch_available,
 )
 from modelwright.generation.configuration import GenerationConfig
+from modelwright.generation.logits_bias import (
+    NoBadWordsLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+from modelwright.generation.logits_ends import (
+    ExponentialDecayLengthPenalty,
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
+)
 from modelwright.generation.logits_process import (
     HammingDiversityLogitsProcessor,
+    InfNanRemoveLogitsProcessor,
+    LogitNormalization,
     LogitsProcessor,
     LogitsProcessorList,
     MinLengthLogitsProcessor,
@@ -75,11 +89,18 @@ from modelwright.generation.logits_process import (
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
 )
+from modelwright.generation.logits_source import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+)
 from modelwright.generation.logits_warpers import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
     MinPLogitsWarper,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.generation.stopping_criteria import (
@@ -255,7 +276,14 @@ __all__ = [
     "DataCollatorWithPadding",
     "DynamicCache",
     "EncoderDecoderCache",
+    "EncoderNoRepeatNGramLogitsProcessor",
+    "EncoderRepetitionPenaltyLogitsProcessor",
     "EosTokenCriteria",
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "ExponentialDecayLengthPenalty",
+    "ForcedBOSTokenLogitsProcessor",
+    "ForcedEOSTokenLogitsProcessor",
     "GPT2Config",
     "GPT2DoubleHeadsModel",
     "GPT2ForQuestionAnswering",
@@ -270,6 +298,7 @@ __all__ = [
     "GenerationMixin",
     "GradientCheckpointingLayer",
     "HammingDiversityLogitsProcessor",
+    "InfNanRemoveLogitsProcessor",
     "InputError",
     "LlamaConfig",
     "LlamaForCausalLM",
@@ -282,6 +311,7 @@ __all__ = [
     "LlamaTokenizerFast",
     "LoadPlan",
     "LoadReport",
+    "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MaskedLMOutput",
@@ -296,6 +326,7 @@ __all__ = [
     "ModuleUtilsMixin",
     "MultipleChoiceModelOutput",
     "NextSentencePredictorOutput",
+    "NoBadWordsLogitsProcessor",
     "NoRepeatNGramLogitsProcessor",
     "PaddingStrategy",
     "PoolerAnswerClass",
@@ -306,6 +337,7 @@ __all__ = [
     "PreTrainedTokenizer",
     "PreTrainedTokenizerBase",
     "PreTrainedTokenizerFast",
+    "PrefixConstrainedLogitsProcessor",
     "PretrainedConfig",
     "ProphetNetTokenizer",
     "QuestionAnsweringModelOutput",
@@ -322,6 +354,7 @@ __all__ = [
     "Seq2SeqModelOutput",
     "Seq2SeqQuestionAnsweringModelOutput",
     "Seq2SeqSequenceClassifierOutput",
+    "SequenceBiasLogitsProcessor",
     "SequenceClassifierOutput",
     "SequenceClassifierOutputWithPast",
     "SequenceSummary",
@@ -331,6 +364,8 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
     "T5Tokenizer",
     "T5TokenizerFast",
     "TFCausalLanguageModelingLoss",
@@ -352,6 +387,7 @@ __all__ = [
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TruncationStrategy",
+    "TypicalLogitsWarper",
     "UnknownArgumentError",
     "__version__",
     "apply_chunking_to_forward",

@@ -18,7 +18,7 @@ logger = get_logger(__name__)
 
 # Arguments of 4.x's generate that ours takes only at a value that asks for nothing.
 _LATER_ARGUMENTS = (
-    "prefix_allowed_tokens_fn", "synced_gpus", "assistant_model", "negative_prompt_ids",
+    "synced_gpus", "assistant_model", "negative_prompt_ids",
     "negative_prompt_attention_mask", "use_model_defaults", "custom_generate", "trust_remote_code",
 )  # fmt: skip
 

@@ -23,10 +23,14 @@ class GenerativeModel(Protocol):
     `attention_mask` is the source's, and `decoder_attention_mask`, if the caller gave one, grows with the decoder's
     ids. Rows of beams and of several answers are repeated in all of these. A new model's cache is an
     EncoderDecoderCache: made in the first call, when `past_key_values` is None and `use_cache` True.
+
+    A model that takes any Cache of `modelwright.attention.caches` as `past_key_values`, the static ones too, says so by
+    `_supports_cache_objects = True`.
     """
 
     config: Any
     _supports_generation_cache: bool
+    _supports_cache_objects: bool
     _cache_names: tuple[str, ...]
 
     @property
@@ -47,6 +51,8 @@ class GenerativeModel(Protocol):
     def _position_limit(self) -> int | None: ...
 
     def _keeps_a_cache(self) -> bool: ...
+
+    def _new_static_cache(self, tokens: int) -> Any: ...
 
     def _can_repeat_cache(self) -> bool: ...
 
