@@ -248,6 +248,31 @@ def test_beams_share_what_the_encoder_gave():
     )
 
 
+def test_a_model_may_share_the_source_among_rows():
+    class Sharing(FakeSeq2Seq):
+        _shares_source = True
+
+        def forward(self, encoder_outputs, attention_mask, past_key_values=None, **kwargs):
+            assert encoder_outputs[0].shape[0] == attention_mask.shape[0] == 2
+            times = len(kwargs["decoder_input_ids"]) // 2
+            if past_key_values is not None:
+                self.shared = past_key_values.cross_attention_cache[0][0]
+                assert self.shared.shape[0] == 2
+                wide = DynamicCache([(self.shared.repeat_interleave(times, 0),) * 2])
+                past_key_values = EncoderDecoderCache(past_key_values.self_attention_cache, wide)
+            elif times > 1:
+                encoder_outputs = (encoder_outputs[0].repeat_interleave(times, 0),)
+            out = super().forward(encoder_outputs=encoder_outputs, past_key_values=past_key_values, **kwargs)
+            if out.past_key_values is not None:
+                narrow = DynamicCache([(out.past_key_values.cross_attention_cache[0][0][::times],) * 2])
+                out.past_key_values = EncoderDecoderCache(out.past_key_values.self_attention_cache, narrow)
+            return out
+
+    for kwargs in ({"num_beams": 3}, {"num_beams": 3, "use_cache": False}, {"num_return_sequences": 2, "top_k": 1}):
+        kwargs |= {"attention_mask": MASK, "max_new_tokens": 7, "do_sample": "top_k" in kwargs}
+        assert torch.equal(Sharing().generate(SOURCE, **kwargs), FakeSeq2Seq().generate(SOURCE, **kwargs))
+
+
 def test_processors_of_the_source_look_at_its_ids():
     model, free = FakeSeq2Seq(), FakeSeq2Seq().generate(SOURCE[:1], max_new_tokens=6)
     source = free[:, 1:5]

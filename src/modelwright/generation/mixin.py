@@ -38,6 +38,9 @@ class GenerationMixin:
     _supports_generation_cache: ClassVar[bool] = False
     # Whether any cache of modelwright.attention.caches can be `past_key_values` of the first call, the static ones too.
     _supports_cache_objects: ClassVar[bool] = False
+    # Whether `encoder_outputs` and their mask may have one row for several rows of the decoder, those of one source
+    # together, so that beams and sampled answers share them and the keys made of them.
+    _shares_source: ClassVar[bool] = False
     # Where a model's output may hold its cache; the same name is its keyword in the next step.
     _cache_names: ClassVar[tuple[str, ...]] = ("past_key_values", "past_buckets_states")
 
@@ -98,7 +101,9 @@ class GenerationMixin:
                 source = input_ids
             beams = settings.num_beams or 1
             if beams == 1:
-                input_ids, model_kwargs = repeat_rows(input_ids, model_kwargs, settings.num_return_sequences or 1)
+                input_ids, model_kwargs = repeat_rows(
+                    model, input_ids, model_kwargs, settings.num_return_sequences or 1
+                )
             _check_streamer(streamer, input_ids.shape[0], beams)
             _check_generator(generator, input_ids)
             if "use_cache" in accepted_keywords(model):
