@@ -20,6 +20,9 @@ from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
+from modelwright.hub.custom_code import AutoClassMixin
+from modelwright.hub.download import take_download
+from modelwright.hub.publish import PushToHubMixin
 from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, quantized, saving, tying
 from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
@@ -30,7 +33,15 @@ from modelwright.pretrained.module_utils import ModuleUtilsMixin
 from modelwright.pretrained.unpadding import UnpaddingMixin
 
 
-class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, UnpaddingMixin, GenerationMixin):
+class PreTrainedModel(
+    nn.Module,
+    ModuleUtilsMixin,
+    GradientCheckpointingMixin,
+    UnpaddingMixin,
+    GenerationMixin,
+    AutoClassMixin,
+    PushToHubMixin,
+):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
     A subclass sets `config_class` and `base_model_prefix`, builds its layers in `__init__(self, config, *,
@@ -55,8 +66,10 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
     _keys_to_ignore_on_save: ClassVar[Any] = None
     _supports_attention_backend: ClassVar[bool] = False
     _pruning_refusal: ClassVar[str | None] = None
+    _default_auto_class: ClassVar[str] = "AutoModel"
 
     load_report: LoadReport | None = None
+    model_tags: list[str] | None = None
 
     def __init__(self, config: Any, *inputs: Any, **kwargs: Any) -> None:
         """Keep the config; raise InputError if it is none, UnknownArgumentError for what nobody took."""
@@ -104,7 +117,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
         attn_implementation: str | Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Return the model of a folder (config.json and weights) with its weights, in evaluation mode.
+        """Return the model of a folder or hub repository (config.json and weights), in evaluation mode.
 
         With `output_loading_info` the result is (model, {"missing_keys", "unexpected_keys", "mismatched_keys",
         "error_msgs"}); the same, and more, is always in `model.load_report`. What the checkpoint lacks is initialised
@@ -121,13 +134,17 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
         ignore_mismatched_sizes: initialise parameters whose shape differs in the checkpoint, instead of raising.
         key_mapping: {regular expression: replacement} for names in the checkpoint.
         attn_implementation: the attention kernel, such as "sdpa" or "eager", or {sub-config: kernel}.
+        revision, cache_dir, token, local_files_only, force_download: how to get the files of a hub repository; see
+            `modelwright.hub.download`.
         model_args and other keywords: attributes of the config override it, parameters of the class's constructor are
             handed to it, keywords of 4.x that do nothing say so once.
 
-        Raises RepoError (no such folder or file), ConfigError, CheckpointError (damaged files),
-        CheckpointMismatchError (another architecture or shape), UnknownArgumentError, NotImplementedError.
+        Raises RepoError (no such folder or file), HubError (no such repository, no access, offline),
+        ConfigError, CheckpointError (damaged files), CheckpointMismatchError (another architecture or shape),
+        UnknownArgumentError, NotImplementedError.
         """
         where = f"{cls.__name__}.from_pretrained"
+        download, kwargs = take_download(where, kwargs)
         options = LoadOptions(
             where=where,
             config=config,
@@ -144,6 +161,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
             output_loading_info=output_loading_info,
             generation_config=generation_config,
             attn_implementation=attn_implementation,
+            download=download,
         )
         model = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
         if not output_loading_info:
@@ -254,10 +272,11 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
             that is larger gets a file of its own.
         safe_serialization: safetensors files, or with False .bin files.
         variant: goes into the file names, as in model.fp16.safetensors.
+        push_to_hub: upload what was saved as one commit; repo_id (by default the folder's name), token, private,
+            revision, create_pr, commit_message, commit_description and tags are as for `push_to_hub`.
 
         Raises InputError (also while `to_bettertransformer()` holds) and UnknownArgumentError for arguments, RepoError
-        or CheckpointError if the folder cannot be
-        written, NotImplementedError for push_to_hub.
+        or CheckpointError if the folder cannot be written, HubError if the upload is refused.
         """
         saving.save_pretrained(
             self,
@@ -273,6 +292,14 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
             save_peft_format=save_peft_format,
             **kwargs,
         )
+
+    def add_model_tags(self, tags: str | Iterable[str]) -> None:
+        """Add tags (one, or several) to those that go into the model card when the model is pushed to the hub."""
+        new = [tags] if isinstance(tags, str) else list(tags)
+        self.model_tags = list(dict.fromkeys([*(self.model_tags or ()), *new]))
+
+    def _obsolete_files(self, **save_keywords: Any) -> Callable[[str], bool]:
+        return saving.obsolete_files(save_keywords.get("variant"))
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
