@@ -71,7 +71,22 @@ from modelwright.core.optional import (
     is_torch_available,
 )
 from modelwright.generation.configuration import GenerationConfig
+from modelwright.generation.logits_bias import (
+    NoBadWordsLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+from modelwright.generation.logits_ends import (
+    ExponentialDecayLengthPenalty,
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
+)
 from modelwright.generation.logits_process import (
+    HammingDiversityLogitsProcessor,
+    InfNanRemoveLogitsProcessor,
+    LogitNormalization,
     LogitsProcessor,
     LogitsProcessorList,
     MinLengthLogitsProcessor,
@@ -79,11 +94,18 @@ from modelwright.generation.logits_process import (
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
 )
+from modelwright.generation.logits_source import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+)
 from modelwright.generation.logits_warpers import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
     MinPLogitsWarper,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.generation.stopping_criteria import (
@@ -307,7 +329,14 @@ __all__ = [
     "DataCollatorWithPadding",
     "DynamicCache",
     "EncoderDecoderCache",
+    "EncoderNoRepeatNGramLogitsProcessor",
+    "EncoderRepetitionPenaltyLogitsProcessor",
     "EosTokenCriteria",
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "ExponentialDecayLengthPenalty",
+    "ForcedBOSTokenLogitsProcessor",
+    "ForcedEOSTokenLogitsProcessor",
     "GPT2Config",
     "GPT2DoubleHeadsModel",
     "GPT2ForQuestionAnswering",
@@ -322,8 +351,10 @@ __all__ = [
     "GenerationConfig",
     "GenerationMixin",
     "GradientCheckpointingLayer",
+    "HammingDiversityLogitsProcessor",
     "HubError",
     "HubOfflineError",
+    "InfNanRemoveLogitsProcessor",
     "InputError",
     "LlamaConfig",
     "LlamaForCausalLM",
@@ -336,6 +367,7 @@ __all__ = [
     "LlamaTokenizerFast",
     "LoadPlan",
     "LoadReport",
+    "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MaskedLMOutput",
@@ -350,6 +382,7 @@ __all__ = [
     "ModuleUtilsMixin",
     "MultipleChoiceModelOutput",
     "NextSentencePredictorOutput",
+    "NoBadWordsLogitsProcessor",
     "NoRepeatNGramLogitsProcessor",
     "PaddingStrategy",
     "PoolerAnswerClass",
@@ -360,6 +393,7 @@ __all__ = [
     "PreTrainedTokenizer",
     "PreTrainedTokenizerBase",
     "PreTrainedTokenizerFast",
+    "PrefixConstrainedLogitsProcessor",
     "PretrainedConfig",
     "ProphetNetTokenizer",
     "QDQBertConfig",
@@ -388,6 +422,7 @@ __all__ = [
     "Seq2SeqModelOutput",
     "Seq2SeqQuestionAnsweringModelOutput",
     "Seq2SeqSequenceClassifierOutput",
+    "SequenceBiasLogitsProcessor",
     "SequenceClassifierOutput",
     "SequenceClassifierOutputWithPast",
     "SequenceSummary",
@@ -397,6 +432,8 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
     "T5Tokenizer",
     "T5TokenizerFast",
     "TFCausalLanguageModelingLoss",
@@ -418,6 +455,7 @@ __all__ = [
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TruncationStrategy",
+    "TypicalLogitsWarper",
     "UnknownArgumentError",
     "__version__",
     "apply_chunking_to_forward",

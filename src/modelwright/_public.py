@@ -81,6 +81,9 @@ _DESCRIPTORS = (
     "ScaledQuantDescriptor",
 )
 _LOGITS_PROCESSORS = (
+    "HammingDiversityLogitsProcessor",
+    "InfNanRemoveLogitsProcessor",
+    "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MinLengthLogitsProcessor",
@@ -88,7 +91,24 @@ _LOGITS_PROCESSORS = (
     "NoRepeatNGramLogitsProcessor",
     "RepetitionPenaltyLogitsProcessor",
 )
-_LOGITS_WARPERS = ("MinPLogitsWarper", "TemperatureLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper")
+_LOGITS_BIAS = (
+    "NoBadWordsLogitsProcessor",
+    "PrefixConstrainedLogitsProcessor",
+    "SequenceBiasLogitsProcessor",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
+)
+_LOGITS_ENDS = ("ExponentialDecayLengthPenalty", "ForcedBOSTokenLogitsProcessor", "ForcedEOSTokenLogitsProcessor")
+_LOGITS_SOURCE = ("EncoderNoRepeatNGramLogitsProcessor", "EncoderRepetitionPenaltyLogitsProcessor")
+_LOGITS_WARPERS = (
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "MinPLogitsWarper",
+    "TemperatureLogitsWarper",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+    "TypicalLogitsWarper",
+)
 _STOPPING_CRITERIA = (
     "EosTokenCriteria",
     "MaxLengthCriteria",
@@ -96,6 +116,20 @@ _STOPPING_CRITERIA = (
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+)
+_GENERATE_OUTPUTS = (
+    "BeamSampleDecoderOnlyOutput",
+    "BeamSampleEncoderDecoderOutput",
+    "BeamSearchDecoderOnlyOutput",
+    "BeamSearchEncoderDecoderOutput",
+    "GenerateBeamDecoderOnlyOutput",
+    "GenerateBeamEncoderDecoderOutput",
+    "GenerateDecoderOnlyOutput",
+    "GenerateEncoderDecoderOutput",
+    "GreedySearchDecoderOnlyOutput",
+    "GreedySearchEncoderDecoderOutput",
+    "SampleDecoderOnlyOutput",
+    "SampleEncoderDecoderOutput",
 )
 _STREAMERS = ("TextIteratorStreamer", "TextStreamer")
 _AUTO_MODELS = (
@@ -231,7 +265,10 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "modelwright.core.optional": _AVAILABLE,
     "modelwright.generation.configuration": ("GenerationConfig",),
+    "modelwright.generation.logits_bias": _LOGITS_BIAS,
+    "modelwright.generation.logits_ends": _LOGITS_ENDS,
     "modelwright.generation.logits_process": _LOGITS_PROCESSORS,
+    "modelwright.generation.logits_source": _LOGITS_SOURCE,
     "modelwright.generation.logits_warpers": _LOGITS_WARPERS,
     "modelwright.generation.mixin": ("GenerationMixin",),
     "modelwright.generation.stopping_criteria": _STOPPING_CRITERIA,
@@ -302,17 +339,25 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "modelwright.generation": {
         "modelwright.generation.configuration": ("GenerationConfig",),
+        "modelwright.generation.logits_bias": _LOGITS_BIAS,
+        "modelwright.generation.logits_ends": _LOGITS_ENDS,
         "modelwright.generation.logits_process": _LOGITS_PROCESSORS,
+        "modelwright.generation.logits_source": _LOGITS_SOURCE,
         "modelwright.generation.logits_warpers": _LOGITS_WARPERS,
         "modelwright.generation.mixin": ("GenerationMixin",),
-        "modelwright.generation.outputs": ("GenerateDecoderOnlyOutput",),
+        "modelwright.generation.outputs": _GENERATE_OUTPUTS,
         "modelwright.generation.stopping_criteria": _STOPPING_CRITERIA,
         "modelwright.generation.streamers": ("BaseStreamer", *_STREAMERS),
     },
     "modelwright.generation.configuration_utils": {"modelwright.generation.configuration": ("GenerationConfig",)},
     "modelwright.generation.utils": {
         "modelwright.generation.mixin": ("GenerationMixin",),
-        "modelwright.generation.outputs": ("GenerateDecoderOnlyOutput",),
+        "modelwright.generation.outputs": (
+            *_GENERATE_OUTPUTS,
+            "GenerateBeamOutput",
+            "GenerateNonBeamOutput",
+            "GenerateOutput",
+        ),
     },
     "modelwright.masking_utils": {
         "modelwright.attention.mask_interface": (

@@ -43,14 +43,33 @@ class GenerationConfig(PushToHubMixin):
     stop_strings: str | list[str] | None
     do_sample: bool
     num_beams: int
+    num_beam_groups: int
+    diversity_penalty: float
+    length_penalty: float
+    early_stopping: bool | str
     num_return_sequences: int
     use_cache: bool | None
+    cache_implementation: str | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
     min_p: float | None
+    typical_p: float | None
+    epsilon_cutoff: float | None
+    eta_cutoff: float | None
     repetition_penalty: float | None
     no_repeat_ngram_size: int | None
+    encoder_repetition_penalty: float | None
+    encoder_no_repeat_ngram_size: int | None
+    bad_words_ids: list[list[int]] | None
+    sequence_bias: Any
+    suppress_tokens: list[int] | None
+    begin_suppress_tokens: list[int] | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | list[int] | None
+    exponential_decay_length_penalty: tuple[int, float] | None
+    remove_invalid_values: bool | None
+    renormalize_logits: bool | None
     output_attentions: bool
     output_hidden_states: bool
     output_scores: bool
@@ -59,6 +78,7 @@ class GenerationConfig(PushToHubMixin):
     pad_token_id: int | None
     bos_token_id: int | None
     eos_token_id: int | list[int] | None
+    decoder_start_token_id: int | list[int] | None
 
     def __init__(self, **kwargs: Any) -> None:
         self._from_model_config = bool(kwargs.pop("_from_model_config", False))
