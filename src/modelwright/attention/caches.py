@@ -3,7 +3,7 @@
 Legend: B batch, G key/value heads, S tokens held, T new tokens, D head size; tensors are [B, G, S, D].
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -229,14 +229,6 @@ class EncoderDecoderCache(Cache):
     ) -> tuple[Tensor, Tensor]:
         """Add keys and values [B, G, T, D] to the decoder's own cache."""
         return self.self_attention_cache.update(key_states, value_states, layer_idx, cache_kwargs)
-
-    def encoder_states(self, layer_idx: int, compute: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Return keys and values of the encoder's states for a layer; `compute` is called the first time only."""
-        if self.is_updated.get(layer_idx):
-            return self.cross_attention_cache[layer_idx]
-        key, value = self.cross_attention_cache.update(*compute(), layer_idx)
-        self.is_updated[layer_idx] = True
-        return key, value
 
     def reset(self) -> None:
         """Forget all tokens of both caches."""

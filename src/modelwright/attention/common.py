@@ -3,7 +3,6 @@
 Legend: B batch, H query heads, G key/value heads, R = H / G, T query tokens, S key tokens, D head size.
 """
 
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -91,19 +90,3 @@ def scale_heads(output: Tensor, head_mask: Tensor | None) -> Tensor:
             f"{output.shape[1]} heads, got {list(head_mask.shape)}"
         )
     return output * head_mask.to(output.dtype)
-
-
-def mask_of_kept_heads(head_mask: Tensor, num_heads: int, pruned_heads: Collection[int], layer_idx: int) -> Tensor:
-    """Return a head mask [1 or B, H, ...] for the `num_heads` heads that are left in a layer.
-
-    It is given for these, or for the unpruned layer's. Raises InputError for another number of heads.
-    """
-    found, before = head_mask.shape[1], num_heads + len(pruned_heads)
-    if found == num_heads:
-        return head_mask
-    if found != before:
-        raise InputError(
-            f"head_mask: expected {num_heads} heads for layer {layer_idx}, or {before} counted with the "
-            f"pruned ones, got {found}"
-        )
-    return head_mask[:, [head for head in range(before) if head not in pruned_heads]]

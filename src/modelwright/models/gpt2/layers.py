@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelwright.attention.caches import EncoderDecoderCache
-from modelwright.attention.common import mask_of_kept_heads
+from modelwright.core.errors import InputError
 from modelwright.models.gpt2.configuration_gpt2 import GPT2Config
 from modelwright.nn.activations import get_activation
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
@@ -96,7 +95,7 @@ class GPT2Attention(nn.Module):
             output_attentions=output_attentions,
         )
         if head_mask is not None:
-            scale_1H11 = mask_of_kept_heads(head_mask, self.num_heads, self.pruned_heads, self.layer_idx)
+            scale_1H11 = self._own_heads(head_mask)
             # (P * m) V = m * (P V), so that every kernel does head masks.
             attended = attended * scale_1H11.transpose(1, 2)
             weights = None if weights is None else weights * scale_1H11
@@ -109,14 +108,28 @@ class GPT2Attention(nn.Module):
 
     def _encoder_states(self, encoder_hidden_states: Tensor, past_key_values: Any) -> tuple[Tensor, Tensor]:
         """Return keys and values of the encoder's states, computed in the first call with a cache only."""
-
-        def compute() -> tuple[Tensor, Tensor]:
-            key, value = (self._heads(part) for part in self.c_attn(encoder_hidden_states).chunk(2, dim=-1))
+        cache = getattr(past_key_values, "cross_attention_cache", None)
+        if cache is not None and past_key_values.is_updated.get(self.layer_idx):
+            key, value = cache[self.layer_idx]
             return key, value
+        key, value = (self._heads(part) for part in self.c_attn(encoder_hidden_states).chunk(2, dim=-1))
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
+            past_key_values.is_updated[self.layer_idx] = True
+        return key, value
 
-        if isinstance(past_key_values, EncoderDecoderCache):
-            return past_key_values.encoder_states(self.layer_idx, compute)
-        return compute()
+    def _own_heads(self, head_mask_1H11: Tensor) -> Tensor:
+        """Return the mask of the heads that are left, given it for these or for the unpruned layer's."""
+        found, before = head_mask_1H11.shape[1], self.num_heads + len(self.pruned_heads)
+        if found == self.num_heads:
+            return head_mask_1H11
+        if found != before:
+            raise InputError(
+                f"head_mask: expected {self.num_heads} heads for layer {self.layer_idx}, or {before} counted with the "
+                f"pruned ones, got {found}"
+            )
+        left = [head for head in range(before) if head not in self.pruned_heads]
+        return head_mask_1H11[:, left]
 
 
 class GPT2MLP(nn.Module):
