@@ -27,9 +27,10 @@ from modelwright.pretrained.legacy_keywords import settle
 from modelwright.pretrained.load_options import LoadOptions, PathLike
 from modelwright.pretrained.loading import load_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
+from modelwright.pretrained.unpadding import UnpaddingMixin
 
 
-class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, GenerationMixin):
+class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, UnpaddingMixin, GenerationMixin):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
     A subclass sets `config_class` and `base_model_prefix`, builds its layers in `__init__(self, config, *,
@@ -255,7 +256,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
         safe_serialization: safetensors files, or with False .bin files.
         variant: goes into the file names, as in model.fp16.safetensors.
 
-        Raises InputError and UnknownArgumentError for arguments, RepoError or CheckpointError if the folder cannot be
+        Raises InputError (also while `to_bettertransformer()` holds) and UnknownArgumentError for arguments, RepoError
+        or CheckpointError if the folder cannot be
         written, NotImplementedError for push_to_hub.
         """
         saving.save_pretrained(
