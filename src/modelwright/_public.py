@@ -71,6 +71,20 @@ _STOPPING_CRITERIA = (
     "StoppingCriteria",
     "StoppingCriteriaList",
 )
+_GENERATE_OUTPUTS = (
+    "BeamSampleDecoderOnlyOutput",
+    "BeamSampleEncoderDecoderOutput",
+    "BeamSearchDecoderOnlyOutput",
+    "BeamSearchEncoderDecoderOutput",
+    "GenerateBeamDecoderOnlyOutput",
+    "GenerateBeamEncoderDecoderOutput",
+    "GenerateDecoderOnlyOutput",
+    "GenerateEncoderDecoderOutput",
+    "GreedySearchDecoderOnlyOutput",
+    "GreedySearchEncoderDecoderOutput",
+    "SampleDecoderOnlyOutput",
+    "SampleEncoderDecoderOutput",
+)
 _STREAMERS = ("TextIteratorStreamer", "TextStreamer")
 _AUTO_MODELS = (
     "AutoModel",
@@ -244,14 +258,19 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.generation.logits_process": _LOGITS_PROCESSORS,
         "modelwright.generation.logits_warpers": _LOGITS_WARPERS,
         "modelwright.generation.mixin": ("GenerationMixin",),
-        "modelwright.generation.outputs": ("GenerateDecoderOnlyOutput",),
+        "modelwright.generation.outputs": _GENERATE_OUTPUTS,
         "modelwright.generation.stopping_criteria": _STOPPING_CRITERIA,
         "modelwright.generation.streamers": ("BaseStreamer", *_STREAMERS),
     },
     "modelwright.generation.configuration_utils": {"modelwright.generation.configuration": ("GenerationConfig",)},
     "modelwright.generation.utils": {
         "modelwright.generation.mixin": ("GenerationMixin",),
-        "modelwright.generation.outputs": ("GenerateDecoderOnlyOutput",),
+        "modelwright.generation.outputs": (
+            *_GENERATE_OUTPUTS,
+            "GenerateBeamOutput",
+            "GenerateNonBeamOutput",
+            "GenerateOutput",
+        ),
     },
     "modelwright.masking_utils": {
         "modelwright.attention.mask_interface": (
