@@ -37,8 +37,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
     device=None, dtype=None)`, handing both to each of them, and calls `post_init()` last. It initialises its layers in
     `_init_weights(self, module)`. A class whose `__init__` takes a config only works too; it is built on the CPU.
 
-    Other class attributes: `_tied_weights_keys` (see `modelwright.pretrained.tying`),
-    `_tied_weights_not_sources` (names that never stand for what they are tied to when only they are in a file), `_checkpoint_renames` (rules for
+    Other class attributes: `_tied_weights_keys` (see `modelwright.pretrained.tying`), `_tied_weights_not_sources`
+    (names that never stand for what they are tied to when only they are in a file), `_checkpoint_renames` (rules for
     names in files, undone when saving), `_compatible_model_types` (other model types whose checkpoints this class may
     read), `_keys_to_ignore_on_load_missing`, `_keys_to_ignore_on_load_unexpected` (regular expressions),
     `_keys_to_ignore_on_save` (names), `_supports_attention_backend` (whether attention runs the kernel that the config

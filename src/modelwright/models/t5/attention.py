@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from modelwright.attention.caches import EncoderDecoderCache
-from modelwright.attention.common import mask_of_kept_heads
+from modelwright.attention.caches import encoder_states
+from modelwright.attention.common import biased, own_heads
 from modelwright.attention.sdpa import sdpa_attention_forward
 from modelwright.models.t5.configuration_t5 import T5Config
 from modelwright.models.t5.feed_forward import T5LayerFF, T5LayerNorm, finite_in_half
-from modelwright.models.t5.relative_bias import relative_bias, with_mask
+from modelwright.models.t5.relative_bias import relative_bias
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
@@ -107,12 +107,12 @@ class T5Attention(nn.Module):
             if self.has_relative_attention_bias:
                 T, S = query.shape[2], key.shape[2]
                 first_query = (S if query_length is None else query_length) - T if key_value_states is None else 0
-                position_bias = with_mask(self.compute_bias(T, S, first_query), mask)
+                position_bias = biased(mask, self.compute_bias(T, S, first_query))
         attended, weights = self._attend(query, key, value, position_bias, kernel, output_attentions)
         if layer_head_mask is not None:
             if layer_head_mask.dim() == 1:
                 layer_head_mask = layer_head_mask[None, :, None, None]
-            scale_1H11 = mask_of_kept_heads(layer_head_mask, self.n_heads, self.pruned_heads, self.layer_idx)
+            scale_1H11 = own_heads(f"layer {self.layer_idx}", layer_head_mask, self.n_heads, self.pruned_heads)
             # (P * m) V = m * (P V), so that every kernel does head masks.
             attended = attended * scale_1H11.transpose(1, 2)
             weights = None if weights is None else weights * scale_1H11
@@ -125,13 +125,9 @@ class T5Attention(nn.Module):
 
     def _encoder_states(self, states: Tensor, past_key_values: Any) -> tuple[Tensor, Tensor]:
         """Return keys and values of the encoder's states, computed in the first call with a cache only."""
-
-        def compute() -> tuple[Tensor, Tensor]:
-            return self._heads(self.k(states)), self._heads(self.v(states))
-
-        if not isinstance(past_key_values, EncoderDecoderCache):
-            return compute()
-        key, value = past_key_values.encoder_states(self.layer_idx, compute)
+        key, value = encoder_states(
+            past_key_values, self.layer_idx, lambda: (self._heads(self.k(states)), self._heads(self.v(states)))
+        )
         # A static cache may be longer than the text.
         length = states.shape[1]
         return key[:, :, :length], value[:, :, :length]
@@ -147,12 +143,12 @@ class T5Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return the attended values (B, T, H, D) and the probabilities (B, H, T, S) if asked for."""
         if position_bias is not None and self.pruned_heads and position_bias.shape[1] not in (1, self.n_heads):
-            position_bias = mask_of_kept_heads(position_bias, self.n_heads, self.pruned_heads, self.layer_idx)
+            position_bias = own_heads(f"layer {self.layer_idx}", position_bias, self.n_heads, self.pruned_heads)
         rows, queries = query.shape[0], query.shape[2]
         beams = rows // key.shape[0]
         if beams > 1:
             # Rows that share keys become queries of one row, and no key is copied.
-            query = query.unflatten(0, (-1, beams)).transpose(1, 2).flatten(2, 3)
+            query = query.view(-1, beams, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
             if position_bias is not None and position_bias.shape[2] > 1:
                 position_bias = position_bias.repeat(1, 1, beams, 1)
         attended, weights = kernel(
@@ -167,9 +163,10 @@ class T5Attention(nn.Module):
             output_attentions=output_attentions,
         )
         if beams > 1:
-            attended = attended.unflatten(1, (beams, queries)).flatten(0, 1)
+            attended = attended.reshape(rows, queries, *attended.shape[2:])
             if weights is not None:
-                weights = weights.unflatten(2, (beams, queries)).transpose(1, 2).flatten(0, 1)
+                heads, keys = weights.shape[1], weights.shape[3]
+                weights = weights.view(-1, heads, beams, queries, keys).transpose(1, 2).flatten(0, 1)
         return attended, weights
 
 

@@ -36,7 +36,7 @@ class T5WithStacks(T5PreTrainedModel):
         """Return the token embeddings, which encoder and decoder share."""
         return self.shared
 
-    def set_input_embeddings(self, new_embeddings: nn.Module) -> None:  # type: ignore[override]
+    def set_input_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the token embeddings of the encoder and of the decoder."""
         self.shared = new_embeddings  # type: ignore[assignment]
         for stack in self._stacks():

@@ -88,7 +88,8 @@ class T5LayerFF(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)."""
-        return hidden_states + self.dropout(self.DenseReluDense(self.layer_norm(hidden_states)))
+        result: Tensor = hidden_states + self.dropout(self.DenseReluDense(self.layer_norm(hidden_states)))
+        return result
 
 
 class T5ClassificationHead(nn.Module):

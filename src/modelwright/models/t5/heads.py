@@ -197,7 +197,7 @@ def _last_end_token(input_ids_BT: Tensor, eos_token_id: Any) -> Tensor:
     ends = torch.tensor(eos_token_id, device=input_ids_BT.device).reshape(-1)
     found_BT = torch.isin(input_ids_BT, ends)
     counts = found_BT.sum(dim=1)
-    if len(counts.unique()) != 1 or not counts[0]:
+    if not counts[0] or bool((counts != counts[0]).any()):
         raise InputError(
             "T5ForSequenceClassification: expected each row to have the same number of end tokens "
             f"(config.eos_token_id={eos_token_id}), at least one, got {counts.tolist()}"

@@ -61,15 +61,6 @@ def relative_bias(
     return values_HR.unfold(-1, S, 1).flip(-2)[None]
 
 
-def with_mask(bias_1HTS: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the bias with what `mask` says on top: [B or 1, 1 or H, T or 1, S], booleans (True: seen) or additive."""
-    if mask is None:
-        return bias_1HTS
-    if mask.dtype == torch.bool:
-        return bias_1HTS.masked_fill(~mask, torch.finfo(bias_1HTS.dtype).min)
-    return bias_1HTS + mask.to(bias_1HTS.dtype)
-
-
 def padding_as_4d(mask: Tensor | None) -> Tensor | None:
     """Return a mask of ones and zeros per query, (B, T, S), as booleans (B, 1, T, S); others as they are."""
     if mask is None or mask.dim() in (2, 4):

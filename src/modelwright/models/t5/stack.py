@@ -5,14 +5,17 @@ Shapes: B batch, T tokens, S tokens of the encoder, E hidden size, H heads, L la
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from modelwright.attention.caches import DynamicCache, EncoderDecoderCache, as_cache
+from modelwright.attention.caches import as_cache, cache_of_call
+from modelwright.attention.common import biased
 from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS, implementation_of
 from modelwright.attention.masks import create_bidirectional_mask, create_causal_mask
+from modelwright.attention.packing import Packing, Unpaddable, packing_of
 from modelwright.core.errors import InputError
 from modelwright.models.t5.attention import T5Attention, T5Block
 from modelwright.models.t5.configuration_t5 import T5Config
@@ -22,7 +25,7 @@ from modelwright.models.t5.feed_forward import (
     T5DenseGatedActDense,
     T5LayerNorm,
 )
-from modelwright.models.t5.relative_bias import padding_as_4d, with_mask
+from modelwright.models.t5.relative_bias import padding_as_4d
 from modelwright.outputs.model_outputs import BaseModelOutputWithPastAndCrossAttentions
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.switches import Switches, embedded, switches_of
@@ -116,7 +119,7 @@ class T5PreTrainedModel(PreTrainedModel):
         return shifted.masked_fill(shifted == -100, pad)
 
 
-class T5Stack(T5PreTrainedModel):
+class T5Stack(T5PreTrainedModel, Unpaddable):
     """The blocks of an encoder, or with `config.is_decoder` of a decoder, and the norm behind them.
 
     `embed_tokens` is shared with the caller; without it the stack takes `inputs_embeds` only.
@@ -133,6 +136,7 @@ class T5Stack(T5PreTrainedModel):
         super().__init__(config)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.is_decoder = config.is_decoder
+        self.can_unpad = not config.is_decoder
         self.embed_tokens = embed_tokens
         self.block = nn.ModuleList(
             T5Block(config, has_relative_attention_bias=index == 0, layer_idx=index, **factory)
@@ -148,7 +152,7 @@ class T5Stack(T5PreTrainedModel):
             raise NotImplementedError("T5Stack was made without embed_tokens: pass inputs_embeds")
         return self.embed_tokens
 
-    def set_input_embeddings(self, new_embeddings: nn.Module) -> None:  # type: ignore[override]
+    def set_input_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the token embeddings."""
         self.embed_tokens = new_embeddings  # type: ignore[assignment]
 
@@ -159,7 +163,7 @@ class T5Stack(T5PreTrainedModel):
     def _prune_heads(self, heads_to_prune: Mapping[int, list[int]]) -> None:
         for number, heads in heads_to_prune.items():
             crosses, layer = divmod(number, len(self.block))
-            parts: Any = self.block[layer].layer  # type: ignore[union-attr]
+            parts: Any = self.block[layer].layer
             (parts[1].EncDecAttention if crosses else parts[0].SelfAttention).prune_heads(heads)
 
     def forward(
@@ -198,9 +202,14 @@ class T5Stack(T5PreTrainedModel):
                 "T5Stack: an encoder has no cache: use_cache and past_key_values need config.is_decoder=True"
             )
         hidden = embedded(self, input_ids, inputs_embeds)
-        past_key_values = self._cache(past_key_values, switches)
+        kernel: Any = ALL_ATTENTION_FUNCTIONS[implementation_of(self.config)]
+        packing = None if switches.output_attentions else packing_of(self, attention_mask)
+        if switches.recomputes:
+            past_key_values = None
+        past_key_values = cache_of_call(past_key_values, switches.use_cache, crosses=self.is_decoder)
         attentions: dict[str, Any] = {
-            "position_bias": self._position_bias(hidden, attention_mask, past_key_values),
+            "position_bias": self._position_bias(hidden, None if packing else attention_mask, past_key_values),
+            "kernel": kernel if packing is None else partial(_attend_packed, packing, kernel),
             "past_key_values": past_key_values,
             "cache_position": cache_position,
         }
@@ -213,18 +222,13 @@ class T5Stack(T5PreTrainedModel):
             self.get_head_mask(head_mask, len(self.block)),
             self.get_head_mask(cross_attn_head_mask, len(self.block)),
         )
+        if packing is not None:
+            hidden = packing.pack(hidden)
         output = self._run(self.dropout(hidden), switches, head_masks, attentions)
+        if packing is not None and output.last_hidden_state is not None:
+            output.last_hidden_state = packing.unpack(output.last_hidden_state)
+            output.hidden_states = output.hidden_states and tuple(map(packing.unpack, output.hidden_states))
         return output if switches.return_dict else output.to_tuple()
-
-    def _cache(self, past_key_values: Any, switches: Switches) -> Any:
-        """Return the cache to read and write: the caller's, a new one if one is wanted, or None."""
-        if switches.recomputes or not self.is_decoder:
-            return None
-        if past_key_values is None and switches.use_cache:
-            past_key_values = DynamicCache()
-        if past_key_values is not None and not isinstance(past_key_values, EncoderDecoderCache):
-            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
-        return past_key_values
 
     def _position_bias(self, hidden: Tensor, attention_mask: Tensor | None, past_key_values: Any) -> Tensor:
         """Return what all layers add to the scores of the tokens among themselves, [1 or B, H, T, S]."""
@@ -238,32 +242,31 @@ class T5Stack(T5PreTrainedModel):
         past, S = 0, T
         if past_key_values is not None:
             past, (S, _) = past_key_values.get_seq_length(), past_key_values.get_mask_sizes(T)
-        own: Any = self.block[0].layer  # type: ignore[union-attr]
-        return with_mask(own[0].SelfAttention.compute_bias(T, S, past), mask).to(hidden.dtype)
+        own: Any = self.block[0].layer
+        return biased(mask, own[0].SelfAttention.compute_bias(T, S, past)).to(hidden.dtype)
 
     def _cross_bias(self, hidden: Tensor, states: Tensor, mask: Tensor | None) -> Tensor | None:
         """Return the mask of the encoder's states, [B, 1, 1 or T, S], or None where all may be seen."""
         rows, remainder = divmod(hidden.shape[0], states.shape[0])
         if remainder:
             raise InputError(
-                f"T5Stack: expected encoder_hidden_states with {hidden.shape[0]} rows, as the decoder's inputs have, or "
-                f"a divisor of it, got {states.shape[0]}"
+                f"T5Stack: expected encoder_hidden_states with {hidden.shape[0]} rows, as the decoder's inputs have, "
+                f"or a divisor of it, got {states.shape[0]}"
             )
         if mask is not None and rows > 1 and mask.shape[0] == hidden.shape[0]:
             mask = mask[::rows]
-        mask = create_bidirectional_mask(
+        result: Tensor | None = create_bidirectional_mask(
             config=self.config,
             inputs_embeds=hidden[: states.shape[0], :1],
             attention_mask=padding_as_4d(mask),
             encoder_hidden_states=states,
         )
-        return mask
+        return result
 
     def _run(
         self, hidden: Tensor, switches: Switches, head_masks: tuple[Any, Any], attentions: dict[str, Any]
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         """Run the blocks and collect what the switches ask for."""
-        kernel = ALL_ATTENTION_FUNCTIONS[implementation_of(self.config)]
         states: list[Tensor] = []
         weights: list[Tensor] = []
         cross_weights: list[Tensor] = []
@@ -276,7 +279,6 @@ class T5Stack(T5PreTrainedModel):
                 cross_attn_layer_head_mask=cross_mask,
                 use_cache=switches.use_cache,
                 output_attentions=switches.output_attentions,
-                kernel=kernel,
                 **attentions,
             )
             if switches.output_attentions:
@@ -290,6 +292,14 @@ class T5Stack(T5PreTrainedModel):
             attentions=tuple(weights) if switches.output_attentions else None,
             cross_attentions=tuple(cross_weights) if cross_weights else None,
         )
+
+
+def _attend_packed(
+    packing: Packing, kernel: Any, module: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, **options: Any
+) -> tuple[Tensor, None]:
+    """Attend as `kernel` does, within each of the packed sequences."""
+    wanted = {name: options[name] for name in ("scaling", "dropout")}
+    return packing.attend(kernel, module, query, key, value, bias=bias, **wanted), None
 
 
 def stack_config(config: T5Config, *, decoder: bool) -> Any:
