@@ -1,4 +1,4 @@
-"""T5 against itself: caches, padding, beams that share keys, pruning, half precision, embeddings and what is refused."""
+"""T5 against itself: caches, padding, beams that share keys, pruning, precision, embeddings and what is refused."""
 
 import pytest
 import torch
