@@ -67,6 +67,7 @@ from modelwright.core.optional import (
 )
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.logits_process import (
+    HammingDiversityLogitsProcessor,
     LogitsProcessor,
     LogitsProcessorList,
     MinLengthLogitsProcessor,
@@ -275,6 +276,7 @@ __all__ = [
     "GenerationConfig",
     "GenerationMixin",
     "GradientCheckpointingLayer",
+    "HammingDiversityLogitsProcessor",
     "InputError",
     "LlamaConfig",
     "LlamaForCausalLM",

@@ -55,6 +55,7 @@ _FILE_NAMES = (
 )
 _STRATEGIES = ("PaddingStrategy", "TensorType", "TruncationStrategy")
 _LOGITS_PROCESSORS = (
+    "HammingDiversityLogitsProcessor",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MinLengthLogitsProcessor",

@@ -139,3 +139,39 @@ class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
 
 def _without_end(scores: Tensor, ends: Tensor) -> Tensor:
     return scores.index_fill(1, ends.to(scores.device), FORBIDDEN)
+
+
+class HammingDiversityLogitsProcessor(LogitsProcessor):
+    """Make tokens less likely that earlier groups of beams chose at this step (Vijayakumar et al. 2016, section 3).
+
+    The score of a token falls by `diversity_penalty` for each beam of the item that chose it.
+    Raises InputError for a penalty that is not above 0 and for groups that do not divide the beams.
+    """
+
+    def __init__(self, diversity_penalty: float, num_beams: int, num_beam_groups: int) -> None:
+        where = "HammingDiversityLogitsProcessor"
+        if not (isinstance(diversity_penalty, (int, float)) and diversity_penalty > 0):
+            raise InputError(f"{where}: expected a diversity_penalty above 0, got {diversity_penalty!r}.")
+        if num_beam_groups < 2 or num_beams % num_beam_groups:
+            raise InputError(
+                f"{where}: expected num_beam_groups to be 2 or more and to divide num_beams, got {num_beam_groups} and "
+                f"{num_beams}."
+            )
+        self.diversity_penalty, self.num_beams = float(diversity_penalty), num_beams
+        self.group_size = num_beams // num_beam_groups
+
+    def __call__(  # type: ignore[override]
+        self,
+        input_ids: Tensor,  # noqa: ARG002
+        scores: Tensor,
+        current_tokens: Tensor,
+        beam_group_idx: int,
+    ) -> Tensor:
+        """Return the scores [items * beams of a group, vocabulary] of group number `beam_group_idx`.
+
+        current_tokens [items * num_beams]: what each beam of the groups before has chosen at this step.
+        """
+        earlier_BJ = current_tokens.view(-1, self.num_beams)[:, : beam_group_idx * self.group_size]
+        counts_BV = scores.new_zeros(len(earlier_BJ), scores.shape[1])
+        counts_BV.scatter_add_(1, earlier_BJ, torch.ones_like(earlier_BJ, dtype=scores.dtype))
+        return scores - self.diversity_penalty * counts_BV.repeat_interleave(self.group_size, dim=0)
