@@ -24,6 +24,7 @@ from modelwright import nn as nn
 from modelwright import outputs as outputs
 from modelwright import pretrained as pretrained
 from modelwright import pytorch_utils as pytorch_utils
+from modelwright import quantization as quantization
 from modelwright import tf_utils as tf_utils
 from modelwright import tokenization as tokenization
 from modelwright import tokenization_utils as tokenization_utils
