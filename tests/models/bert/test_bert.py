@@ -1,4 +1,4 @@
-"""BERT: cache and tracing against the plain call, old checkpoints, slots for quantizers, parts used alone, wrong input."""
+"""BERT: caches and traced calls against the plain one, old checkpoints, slots for quantizers, wrong input."""
 
 import pytest
 import torch
