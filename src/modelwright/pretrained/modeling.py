@@ -23,13 +23,14 @@ from modelwright.generation.mixin import GenerationMixin
 from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, saving, tying
 from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
+from modelwright.pretrained.embeddings_mixin import EmbeddingsMixin
 from modelwright.pretrained.legacy_keywords import settle
 from modelwright.pretrained.load_options import LoadOptions, PathLike
 from modelwright.pretrained.loading import load_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
 
 
-class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, GenerationMixin):
+class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientCheckpointingMixin, GenerationMixin):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
     A subclass sets `config_class` and `base_model_prefix`, builds its layers in `__init__(self, config, *,
@@ -202,10 +203,6 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise the parameters of `module`; a subclass overrides this. Here: what torch does for its layers."""
 
-    def tie_weights(self) -> None:
-        """Make tied parameters one again, as after replacing embeddings; see `modelwright.pretrained.tying`."""
-        tying.tie(self)
-
     # --- heads and kernels ------------------------------------------------------------------------------------------
 
     def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
@@ -277,25 +274,6 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
     def base_model(self) -> nn.Module:
         """The model without its head: the submodule `base_model_prefix`, or the model itself."""
         return getattr(self, self.base_model_prefix, self) if self.base_model_prefix else self
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the module that maps token ids to hidden states; raise NotImplementedError if there is none."""
-        base: Any = self.base_model
-        if base is self:
-            raise NotImplementedError(f"{type(self).__name__} does not say where its input embeddings are")
-        embeddings: nn.Module = base.get_input_embeddings()
-        return embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the input embeddings; call `tie_weights()` after it. Raises NotImplementedError if there are none."""
-        base: Any = self.base_model
-        if base is self:
-            raise NotImplementedError(f"{type(self).__name__} does not say where its input embeddings are")
-        base.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """Return the module that maps hidden states to vocabulary scores, or None for a model without one."""
-        return None
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from modelwright.models.reformer.encoder import ReformerEncoder
 from modelwright.models.reformer.hashing import choose_num_buckets
 from modelwright.nn.chunking import apply_chunking_to_forward
 from modelwright.nn.losses import causal_lm_loss
+from modelwright.nn.resizing import resize_rows, zeros
 from modelwright.outputs.base import ModelOutput
 from modelwright.outputs.model_outputs import CausalLMOutput
 from modelwright.pretrained.modeling import PreTrainedModel
@@ -270,10 +271,10 @@ class ReformerModelWithLMHead(ReformerPreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the output projection; the bias is cut, or continued with zeros, to the same number of tokens."""
         self.lm_head.decoder = new_embeddings  # type: ignore[assignment]
-        size, bias = self.lm_head.decoder.weight.shape[0], self.lm_head.bias
-        if size != len(bias):
-            resized = F.pad(bias.detach(), (0, size - len(bias)))
-            self.lm_head.bias = nn.Parameter(resized, requires_grad=bias.requires_grad)
+        resize_rows(self.lm_head.bias, len(self.lm_head.decoder.weight), zeros)
+
+    def _output_bias(self) -> nn.Parameter:
+        return self.lm_head.bias
 
     def forward(
         self,
