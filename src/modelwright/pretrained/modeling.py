@@ -20,7 +20,16 @@ from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
-from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, saving, tying
+from modelwright.pretrained import (
+    attention_choice,
+    attention_masks,
+    bad_ids,
+    dtypes,
+    initialization,
+    pruning,
+    saving,
+    tying,
+)
 from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.embeddings_mixin import EmbeddingsMixin
@@ -57,6 +66,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientChec
     _pruning_refusal: ClassVar[str | None] = None
 
     load_report: LoadReport | None = None
+    _looked_for_padding: bool = False
 
     def __init__(self, config: Any, *inputs: Any, **kwargs: Any) -> None:
         """Keep the config; raise InputError if it is none, UnknownArgumentError for what nobody took."""
@@ -80,6 +90,15 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientChec
         self.generation_config: GenerationConfig | None = (
             GenerationConfig.from_model_config(config) if self.can_generate() else None
         )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model; a token id without an embedding raises InputError that says so."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except IndexError as error:
+            if not isinstance(error, InputError):
+                bad_ids.explain(self, args, kwargs)
+            raise
 
     # --- making and loading -----------------------------------------------------------------------------------------
 
@@ -187,8 +206,14 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientChec
     _from_config = from_config
 
     def post_init(self) -> None:
-        """Initialise and tie; the last call of every constructor."""
+        """Initialise and tie; the last call of every constructor.
+
+        A config of early 4.x may say `gradient_checkpointing=True`: it is switched on, and is not in the config then.
+        """
         self.init_weights()
+        if getattr(self.config, "gradient_checkpointing", False) and self.supports_gradient_checkpointing:
+            self.gradient_checkpointing_enable()
+            del self.config.gradient_checkpointing
 
     def init_weights(self) -> None:
         """Prune the heads that the config names, initialise the modules that have not been and tie the weights.
@@ -274,6 +299,13 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientChec
     def base_model(self) -> nn.Module:
         """The model without its head: the submodule `base_model_prefix`, or the model itself."""
         return getattr(self, self.base_model_prefix, self) if self.base_model_prefix else self
+
+    def warn_if_padding_and_no_attention_mask(self, input_ids: Tensor, attention_mask: Tensor | None) -> None:
+        """Say once that rows of `input_ids` (B, T) begin or end with the pad token although there is no mask.
+
+        Nothing is looked at while the model is traced or compiled, nor on an accelerator after the first batch.
+        """
+        attention_masks.warn_if_padding(self, input_ids, attention_mask)
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
