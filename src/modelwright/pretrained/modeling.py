@@ -8,14 +8,14 @@ Nothing here changes the state of the process: many threads may load at once.
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, overload
 
 import torch
 from torch import Tensor, nn
 
-from modelwright.checkpoint.headers import dtype_name
 from modelwright.checkpoint.names import Rename
 from modelwright.checkpoint.report import LoadReport
+from modelwright.checkpoint.strictness import Reaction
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
@@ -37,6 +37,8 @@ from modelwright.pretrained.legacy_keywords import settle
 from modelwright.pretrained.load_options import LoadOptions, PathLike
 from modelwright.pretrained.loading import load_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
+
+Dtype = torch.dtype | str | Mapping[str, torch.dtype | str] | None
 
 
 class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientCheckpointingMixin, GenerationMixin):
@@ -102,6 +104,26 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientChec
 
     # --- making and loading -----------------------------------------------------------------------------------------
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: PathLike | None,
+        *model_args: Any,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[Self, dict[str, list[Any]]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: PathLike | None,
+        *model_args: Any,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Any,
+    ) -> Self: ...
+
     @classmethod
     def from_pretrained(
         cls,
@@ -109,20 +131,20 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientChec
         *model_args: Any,
         config: PretrainedConfig | PathLike | None = None,
         state_dict: Mapping[str, Tensor] | None = None,
-        dtype: torch.dtype | str | None = None,
-        torch_dtype: torch.dtype | str | None = None,
+        dtype: Dtype = None,
+        torch_dtype: Dtype = None,
         device_map: Any = None,
         subfolder: str = "",
         variant: str | None = None,
         use_safetensors: bool | None = None,
-        strict: bool = False,
+        strict: bool | Mapping[str, Reaction] = False,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         key_mapping: Mapping[str, str] | None = None,
         generation_config: GenerationConfig | None = None,
         attn_implementation: str | Mapping[str, str] | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Self | tuple[Self, dict[str, list[Any]]]:
         """Return the model of a folder (config.json and weights) with its weights, in evaluation mode.
 
         With `output_loading_info` the result is (model, {"missing_keys", "unexpected_keys", "mismatched_keys",
@@ -131,13 +153,16 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientChec
 
         config: a config, or a folder to read it from, instead of the checkpoint's.
         state_dict: weights to use instead of the folder's; the path may then be None if `config` is a config.
-        dtype: a floating-point dtype, its name, or "auto" (the config's, else the checkpoint's); None is float32.
-            `torch_dtype` is its older name.
+        dtype: a floating-point dtype, its name, or "auto" (the config's, else the checkpoint's); None is float32. A
+            dictionary says it for sub-configs by their names, and for the rest under "". `torch_dtype` is its older
+            name.
         device_map: one device, or None for the CPU.
         subfolder, variant: where in the folder, and "fp16" for files such as model.fp16.safetensors.
         use_safetensors: True reads safetensors files only, False .bin files only, None what is there.
-        strict: raise for missing, unexpected and mismatched keys.
-        ignore_mismatched_sizes: initialise parameters whose shape differs in the checkpoint, instead of raising.
+        strict: True raises for missing, unexpected and mismatched keys, False for mismatched ones only and warns of the
+            others; {"missing": "error", "unexpected": "ignore"} says it for each, "warn" being the third possibility.
+        ignore_mismatched_sizes: the same as strict={"mismatched": "warn"}: parameters whose shape differs in the
+            checkpoint are initialised.
         key_mapping: {regular expression: replacement} for names in the checkpoint.
         attn_implementation: the attention kernel, such as "sdpa" or "eager", or {sub-config: kernel}.
         model_args and other keywords: attributes of the config override it, parameters of the class's constructor are
@@ -164,9 +189,10 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientChec
             generation_config=generation_config,
             attn_implementation=attn_implementation,
         )
-        model = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
+        model: Self = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
         if not output_loading_info:
             return model
+        assert model.load_report is not None
         return model, model.load_report.loading_info()
 
     @classmethod
@@ -174,8 +200,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientChec
         cls,
         config: PretrainedConfig,
         *,
-        dtype: torch.dtype | str | None = None,
-        torch_dtype: torch.dtype | str | None = None,
+        dtype: Dtype = None,
+        torch_dtype: Dtype = None,
         device: torch.device | str | None = None,
         attn_implementation: str | Mapping[str, str] | None = None,
         **kwargs: Any,
@@ -195,9 +221,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientChec
                 raise UnknownArgumentError(f"{where} got an unknown keyword {name!r}.{nearest(name, choices)}")
         config = copy.deepcopy(config)
         attention_choice.apply_to_config(where, config, attn_implementation)
-        resolved = dtypes.resolve(dtypes.wanted_dtype(where, dtype, torch_dtype), config)
-        config.dtype = dtype_name(resolved)
-        model: Self = construct(cls, config, device=device, dtype=resolved, **kwargs)
+        resolved = dtypes.resolve(where, dtypes.wanted_dtypes(where, dtype, torch_dtype), config)
+        model: Self = construct(cls, config, device=device, dtypes=resolved, **kwargs)
         if device is not None:
             tying.move(model, device)
         return model
