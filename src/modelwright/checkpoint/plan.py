@@ -1,7 +1,7 @@
 """The plan of a load: pure data from headers alone, to be printed, compared and checked before a weight is read."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -157,12 +157,14 @@ def make_load_plan(
     keys_to_ignore_missing: Iterable[str] = (),
     keys_to_ignore_unexpected: Iterable[str] = (),
     tied: Iterable[Sequence[str]] = (),
+    not_sources: Collection[str] = (),
 ) -> LoadPlan:
     """Return the plan for loading the tensors `infos` into the `targets` ({name: (shape, dtype)}) of a module.
 
     `rules` and `base_model_prefix`: see `map_names`. `dtype`: what floating targets become; None keeps each one's own.
     `keys_to_ignore_*`: regular expressions (searched) for names not worth a report. `tied`: groups of target names that
-    are one parameter, the one that is kept first. Nothing is raised for what does not fit: see `LoadPlan.check`. Raises
+    are one parameter, the one that is kept first; it is read from another of them if only that is stored, unless this
+    is in `not_sources`. Nothing is raised for what does not fit: see `LoadPlan.check`. Raises
     InputError for a bad regular expression, CheckpointMismatchError if two stored names mean one target.
     """
     source_of = {
@@ -171,7 +173,7 @@ def make_load_plan(
     }
     alias_of = {name: group[0] for group in tied for name in group[1:]}
     for name, kept in alias_of.items():
-        if kept not in source_of and name in source_of:
+        if kept not in source_of and name in source_of and name not in not_sources:
             source_of[kept] = source_of.pop(name)  # only the other name is stored
     entries, mismatched = [], []
     for name, (shape, own_dtype) in targets.items():

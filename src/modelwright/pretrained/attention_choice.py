@@ -84,12 +84,22 @@ def set_attn_implementation(model: Any, wanted: str | Mapping[str, str]) -> None
     before += [(part, getattr(part, "_attn_implementation", None)) for part in parts_of(model.config).values()]
     try:
         _apply(where, model.config, wanted)
+        _apply_to_copies(model, wanted)
         for each in _models(model):
             check(type(each), each.config._attn_implementation)
     except InputError:
         for config, name in before:
             config._attn_implementation = name
         raise
+
+
+def _apply_to_copies(model: Any, wanted: str | Mapping[str, str]) -> None:
+    """Let the models inside whose config is none of the model's own parts, such as T5's stacks, follow the whole."""
+    whole = wanted if isinstance(wanted, str) else wanted.get("")
+    own = {id(part) for part in parts_of(model.config).values()}
+    for each in _models(model):
+        if whole is not None and id(each.config) not in own:
+            each.config._attn_implementation = whole
 
 
 def _models(model: nn.Module) -> Iterator[Any]:

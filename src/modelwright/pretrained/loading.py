@@ -144,6 +144,7 @@ def _plan(model: Any, checkpoint: Checkpoint, options: LoadOptions) -> LoadPlan:
         keys_to_ignore_missing=model._keys_to_ignore_on_load_missing or (),
         keys_to_ignore_unexpected=model._keys_to_ignore_on_load_unexpected or (),
         tied=tying.tied_groups(model),
+        not_sources=model._tied_weights_not_sources,
     )
 
 

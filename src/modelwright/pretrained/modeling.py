@@ -37,18 +37,22 @@ from modelwright.pretrained.legacy_keywords import settle
 from modelwright.pretrained.load_options import LoadOptions, PathLike
 from modelwright.pretrained.loading import load_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
+from modelwright.pretrained.unpadding import UnpaddingMixin
 
 Dtype = torch.dtype | str | Mapping[str, torch.dtype | str] | None
 
 
-class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientCheckpointingMixin, GenerationMixin):
+class PreTrainedModel(
+    nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientCheckpointingMixin, UnpaddingMixin, GenerationMixin
+):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
     A subclass sets `config_class` and `base_model_prefix`, builds its layers in `__init__(self, config, *,
     device=None, dtype=None)`, handing both to each of them, and calls `post_init()` last. It initialises its layers in
     `_init_weights(self, module)`. A class whose `__init__` takes a config only works too; it is built on the CPU.
 
-    Other class attributes: `_tied_weights_keys` (see `modelwright.pretrained.tying`), `_checkpoint_renames` (rules for
+    Other class attributes: `_tied_weights_keys` (see `modelwright.pretrained.tying`), `_tied_weights_not_sources`
+    (names that never stand for what they are tied to when only they are in a file), `_checkpoint_renames` (rules for
     names in files, undone when saving), `_compatible_model_types` (other model types whose checkpoints this class may
     read), `_keys_to_ignore_on_load_missing`, `_keys_to_ignore_on_load_unexpected` (regular expressions),
     `_keys_to_ignore_on_save` (names), `_supports_attention_backend` (whether attention runs the kernel that the config
@@ -61,6 +65,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientChec
     _checkpoint_renames: ClassVar[tuple[Rename, ...]] = ()
     _compatible_model_types: ClassVar[tuple[str, ...]] = ()
     _tied_weights_keys: ClassVar[Any] = None
+    _tied_weights_not_sources: ClassVar[tuple[str, ...]] = ()
     _keys_to_ignore_on_load_missing: ClassVar[Any] = None
     _keys_to_ignore_on_load_unexpected: ClassVar[Any] = None
     _keys_to_ignore_on_save: ClassVar[Any] = None
@@ -300,7 +305,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientChec
         safe_serialization: safetensors files, or with False .bin files.
         variant: goes into the file names, as in model.fp16.safetensors.
 
-        Raises InputError and UnknownArgumentError for arguments, RepoError or CheckpointError if the folder cannot be
+        Raises InputError (also while `to_bettertransformer()` holds) and UnknownArgumentError for arguments, RepoError
+        or CheckpointError if the folder cannot be
         written, NotImplementedError for push_to_hub.
         """
         saving.save_pretrained(

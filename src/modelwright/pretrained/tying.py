@@ -62,12 +62,17 @@ def tied_pairs(model: Any) -> dict[str, str]:
 def tied_groups(model: Any) -> list[list[str]]:
     """Return the groups of names that stand for one parameter, what others are tied to first."""
     groups = [set(group) for group in shared_groups(model)]
-    pairs = tied_pairs(model)
+    pairs, declared = tied_pairs(model), getattr(model, "_tied_weights_keys", None) or ()
     # With config.torchscript what is tied is equal, but not the same object.
     for pair in pairs.items():
         touching = [group for group in groups if group & set(pair)]
         groups = [group for group in groups if group not in touching] + [set(pair).union(*touching)]
-    return [sorted(group, key=lambda name: (name in pairs, name)) for group in groups]
+
+    def is_tied(name: str) -> bool:
+        # What a constructor shares is tied though the config ties no embeddings.
+        return name in pairs or any(re.search(pattern, name) for pattern in declared)
+
+    return [sorted(group, key=lambda name: (is_tied(name), name)) for group in groups]
 
 
 def move(model: Any, device: torch.device | str) -> None:

@@ -8,20 +8,30 @@ from modelwright import _public
 from modelwright.core.errors import ConfigError, InputError, nearest
 from modelwright.core.registry import Registry
 
-CONFIGS = {"gpt2": "GPT2Config", "llama": "LlamaConfig", "reformer": "ReformerConfig"}
+CONFIGS = {"gpt2": "GPT2Config", "llama": "LlamaConfig", "reformer": "ReformerConfig", "t5": "T5Config"}
 MODELS = {
-    "AutoModel": {"gpt2": "GPT2Model", "llama": "LlamaModel", "reformer": "ReformerModel"},
+    "AutoModel": {"gpt2": "GPT2Model", "llama": "LlamaModel", "reformer": "ReformerModel", "t5": "T5Model"},
     "AutoModelForCausalLM": {
         "gpt2": "GPT2LMHeadModel",
         "llama": "LlamaForCausalLM",
         "reformer": "ReformerModelWithLMHead",
     },
-    "AutoModelForQuestionAnswering": {"gpt2": "GPT2ForQuestionAnswering", "llama": "LlamaForQuestionAnswering"},
+    "AutoModelForQuestionAnswering": {
+        "gpt2": "GPT2ForQuestionAnswering",
+        "llama": "LlamaForQuestionAnswering",
+        "t5": "T5ForQuestionAnswering",
+    },
+    "AutoModelForSeq2SeqLM": {"t5": "T5ForConditionalGeneration"},
     "AutoModelForSequenceClassification": {
         "gpt2": "GPT2ForSequenceClassification",
         "llama": "LlamaForSequenceClassification",
+        "t5": "T5ForSequenceClassification",
     },
-    "AutoModelForTokenClassification": {"gpt2": "GPT2ForTokenClassification", "llama": "LlamaForTokenClassification"},
+    "AutoModelForTokenClassification": {
+        "gpt2": "GPT2ForTokenClassification",
+        "llama": "LlamaForTokenClassification",
+        "t5": "T5ForTokenClassification",
+    },
 }
 TOKENIZERS = {
     "bert": "BertTokenizer",
