@@ -117,12 +117,31 @@ from modelwright.models.auto.configuration_auto import AutoConfig
 from modelwright.models.auto.modeling_auto import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForNextSentencePrediction,
+    AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
 from modelwright.models.auto.tokenization_auto import AutoTokenizer
+from modelwright.models.bert.backbone import BertModel, BertPreTrainedModel
+from modelwright.models.bert.configuration_bert import BertConfig
+from modelwright.models.bert.layers import BertLayer
+from modelwright.models.bert.lm_heads import (
+    BertForMaskedLM,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertLMHeadModel,
+)
+from modelwright.models.bert.task_heads import (
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from modelwright.models.bert.tokenization_bert import BertTokenizer
 from modelwright.models.bert.tokenization_bert_fast import BertTokenizerFast
 from modelwright.models.gpt2.backbone import GPT2Model, GPT2PreTrainedModel
@@ -229,6 +248,10 @@ __all__ = [
     "AutoConfig",
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForMultipleChoice",
+    "AutoModelForNextSentencePrediction",
+    "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
     "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
@@ -242,6 +265,18 @@ __all__ = [
     "BaseModelOutputWithPooling",
     "BaseModelOutputWithPoolingAndCrossAttentions",
     "BatchEncoding",
+    "BertConfig",
+    "BertForMaskedLM",
+    "BertForMultipleChoice",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertLMHeadModel",
+    "BertLayer",
+    "BertModel",
+    "BertPreTrainedModel",
     "BertTokenizer",
     "BertTokenizerFast",
     "ByteTokenizer",

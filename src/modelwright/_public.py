@@ -89,11 +89,52 @@ _STREAMERS = ("TextIteratorStreamer", "TextStreamer")
 _AUTO_MODELS = (
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForMultipleChoice",
+    "AutoModelForNextSentencePrediction",
+    "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
     "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
 )
+_BERT: dict[str, tuple[str, ...]] = {
+    "modelwright.models.bert.backbone": ("BertModel", "BertPreTrainedModel"),
+    "modelwright.models.bert.configuration_bert": ("BertConfig",),
+    "modelwright.models.bert.layers": ("BertLayer",),
+    "modelwright.models.bert.lm_heads": (
+        "BertForMaskedLM",
+        "BertForNextSentencePrediction",
+        "BertForPreTraining",
+        "BertLMHeadModel",
+    ),
+    "modelwright.models.bert.task_heads": (
+        "BertForMultipleChoice",
+        "BertForQuestionAnswering",
+        "BertForSequenceClassification",
+        "BertForTokenClassification",
+    ),
+}
+# What model files that derive from BERT import beside its models.
+_BERT_PARTS: dict[str, tuple[str, ...]] = {
+    "modelwright.models.bert.backbone": ("BertEncoder", "BertPooler"),
+    "modelwright.models.bert.embeddings": ("BertEmbeddings",),
+    "modelwright.models.bert.layers": (
+        "BertAttention",
+        "BertIntermediate",
+        "BertOutput",
+        "BertSelfAttention",
+        "BertSelfOutput",
+    ),
+    "modelwright.models.bert.lm_heads": (
+        "BertForPreTrainingOutput",
+        "BertLMPredictionHead",
+        "BertOnlyMLMHead",
+        "BertOnlyNSPHead",
+        "BertPreTrainingHeads",
+        "BertPredictionHeadTransform",
+    ),
+}
 _GPT2 = (
     "GPT2DoubleHeadsModel",
     "GPT2ForQuestionAnswering",
@@ -196,6 +237,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.auto.configuration_auto": ("AutoConfig",),
     "modelwright.models.auto.modeling_auto": _AUTO_MODELS,
     "modelwright.models.auto.tokenization_auto": ("AutoTokenizer",),
+    **_BERT,
     "modelwright.models.gpt2.backbone": _GPT2_BASE,
     "modelwright.models.gpt2.configuration_gpt2": ("GPT2Config",),
     "modelwright.models.gpt2.modeling_gpt2": _GPT2,
@@ -338,6 +380,10 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.auto.configuration_auto": ("AutoConfig",),
         "modelwright.models.auto.modeling_auto": _AUTO_MODELS,
         "modelwright.models.auto.tokenization_auto": ("AutoTokenizer",),
+    },
+    "modelwright.models.bert": _BERT,
+    "modelwright.models.bert.modeling_bert": {
+        home: (*_BERT.get(home, ()), *_BERT_PARTS.get(home, ())) for home in {**_BERT, **_BERT_PARTS}
     },
     "modelwright.models.gpt2": {
         "modelwright.models.gpt2.backbone": _GPT2_BASE,

@@ -107,14 +107,15 @@ def own_heads(where: str, head_mask_1H11: Tensor, num_heads: int, pruned_heads: 
 
 
 def biased(mask: Any, bias_BHTS: Tensor) -> Tensor:
-    """Return one additive mask that blocks what `mask` (booleans, numbers, a BlockMask, None) does and adds the bias."""
+    """Return the mask that blocks what `mask` (booleans, numbers, a BlockMask, None) does, and adds the bias."""
     if mask is None:
         return bias_BHTS
     if not isinstance(mask, Tensor):
         from torch.nn.attention.flex_attention import create_mask
 
-        B, _, T, S = bias_BHTS.shape
+        T, S = bias_BHTS.shape[2:]
         mask = create_mask(mask.mask_mod, mask.shape[0], 1, T, S, device=str(bias_BHTS.device))
     if mask.dtype == torch.bool:
         return bias_BHTS.masked_fill(~mask, torch.finfo(bias_BHTS.dtype).min)
-    return bias_BHTS + mask
+    total: Tensor = bias_BHTS + mask
+    return total
