@@ -66,7 +66,7 @@ def warn_if_padding(model: Any, input_ids: Tensor, attention_mask: Tensor | None
     on_cpu = input_ids.device.type == "cpu"
     # To look makes an accelerator wait, so there it is done for the first batch only.
     model._looked_for_padding = not on_cpu
-    if not bool((input_ids[:, [0, -1]] == pad).any()):
+    if not bool((input_ids[..., [0, -1]] == pad).any()):
         return
     model._looked_for_padding = True
     text = (

@@ -135,6 +135,8 @@ class ReformerModel(ReformerPreTrainedModel):
         given = input_ids if input_ids is not None else inputs_embeds
         if given is None or (input_ids is not None and inputs_embeds is not None):
             raise InputError("Reformer: expected either input_ids or inputs_embeds, got both or neither")
+        if input_ids is not None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         num_hashes = self.num_hashes if num_hashes is None else num_hashes
         if num_hashes < 1:
             raise InputError(f"num_hashes: expected a positive number of hash rounds, got {num_hashes}")
