@@ -85,6 +85,20 @@ _STOPPING_CRITERIA = (
     "StoppingCriteria",
     "StoppingCriteriaList",
 )
+_GENERATE_OUTPUTS = (
+    "BeamSampleDecoderOnlyOutput",
+    "BeamSampleEncoderDecoderOutput",
+    "BeamSearchDecoderOnlyOutput",
+    "BeamSearchEncoderDecoderOutput",
+    "GenerateBeamDecoderOnlyOutput",
+    "GenerateBeamEncoderDecoderOutput",
+    "GenerateDecoderOnlyOutput",
+    "GenerateEncoderDecoderOutput",
+    "GreedySearchDecoderOnlyOutput",
+    "GreedySearchEncoderDecoderOutput",
+    "SampleDecoderOnlyOutput",
+    "SampleEncoderDecoderOutput",
+)
 _STREAMERS = ("TextIteratorStreamer", "TextStreamer")
 _AUTO_MODELS = (
     "AutoModel",
@@ -94,6 +108,7 @@ _AUTO_MODELS = (
     "AutoModelForNextSentencePrediction",
     "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
+    "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
 )
@@ -150,6 +165,17 @@ _LLAMA = (
     "LlamaModel",
     "LlamaPreTrainedModel",
 )
+_T5 = {
+    "modelwright.models.t5.backbone": ("T5EncoderModel", "T5Model"),
+    "modelwright.models.t5.configuration_t5": ("T5Config",),
+    "modelwright.models.t5.heads": (
+        "T5ForQuestionAnswering",
+        "T5ForSequenceClassification",
+        "T5ForTokenClassification",
+    ),
+    "modelwright.models.t5.modeling_t5": ("T5ForConditionalGeneration",),
+    "modelwright.models.t5.stack": ("T5PreTrainedModel",),
+}
 _PRUNING = ("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_layer", "prune_linear_layer")
 _POOLING = ("PoolerAnswerClass", "PoolerEndLogits", "PoolerStartLogits")
 _SQUAD = ("SQuADHead", "SquadHeadOutput")
@@ -242,6 +268,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.reformer.modeling_reformer": _REFORMER,
     "modelwright.models.reformer.tokenization_reformer": ("ReformerTokenizer",),
     "modelwright.models.reformer.tokenization_reformer_fast": ("ReformerTokenizerFast",),
+    **_T5,
     "modelwright.models.t5.tokenization_t5": ("T5Tokenizer",),
     "modelwright.models.t5.tokenization_t5_fast": ("T5TokenizerFast",),
     "modelwright.nn.activations": ("ACT2FN",),
@@ -287,14 +314,19 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.generation.logits_process": _LOGITS_PROCESSORS,
         "modelwright.generation.logits_warpers": _LOGITS_WARPERS,
         "modelwright.generation.mixin": ("GenerationMixin",),
-        "modelwright.generation.outputs": ("GenerateDecoderOnlyOutput",),
+        "modelwright.generation.outputs": _GENERATE_OUTPUTS,
         "modelwright.generation.stopping_criteria": _STOPPING_CRITERIA,
         "modelwright.generation.streamers": ("BaseStreamer", *_STREAMERS),
     },
     "modelwright.generation.configuration_utils": {"modelwright.generation.configuration": ("GenerationConfig",)},
     "modelwright.generation.utils": {
         "modelwright.generation.mixin": ("GenerationMixin",),
-        "modelwright.generation.outputs": ("GenerateDecoderOnlyOutput",),
+        "modelwright.generation.outputs": (
+            *_GENERATE_OUTPUTS,
+            "GenerateBeamOutput",
+            "GenerateNonBeamOutput",
+            "GenerateOutput",
+        ),
     },
     "modelwright.masking_utils": {
         "modelwright.attention.mask_interface": (
@@ -380,6 +412,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
         "modelwright.models.reformer.modeling_reformer": _REFORMER,
     },
+    "modelwright.models.t5": _T5,
     "modelwright.pytorch_utils": {
         "modelwright.nn.chunking": ("apply_chunking_to_forward",),
         "modelwright.nn.conv1d": ("Conv1D",),

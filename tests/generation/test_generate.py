@@ -224,8 +224,6 @@ def test_what_is_not_built_says_so(fake_model, kwargs, match):
 def test_the_models_own_use_cache_is_no_demand(fake_model):
     assert fake_model(use_cache=True).generate(PROMPT, max_new_tokens=1).shape == (1, 4)
     assert fake_model(is_encoder_decoder=False).generate(PROMPT, max_new_tokens=1, synced_gpus=False).shape == (1, 4)
-    with pytest.raises(NotImplementedError, match="encoder-decoder"):
-        fake_model(is_encoder_decoder=True).generate(PROMPT)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,20 @@ if TYPE_CHECKING:
         TopPLogitsWarper,
     )
     from modelwright.generation.mixin import GenerationMixin
-    from modelwright.generation.outputs import GenerateDecoderOnlyOutput
+    from modelwright.generation.outputs import (
+        BeamSampleDecoderOnlyOutput,
+        BeamSampleEncoderDecoderOutput,
+        BeamSearchDecoderOnlyOutput,
+        BeamSearchEncoderDecoderOutput,
+        GenerateBeamDecoderOnlyOutput,
+        GenerateBeamEncoderDecoderOutput,
+        GenerateDecoderOnlyOutput,
+        GenerateEncoderDecoderOutput,
+        GreedySearchDecoderOnlyOutput,
+        GreedySearchEncoderDecoderOutput,
+        SampleDecoderOnlyOutput,
+        SampleEncoderDecoderOutput,
+    )
     from modelwright.generation.stopping_criteria import (
         EosTokenCriteria,
         MaxLengthCriteria,
@@ -36,10 +49,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseStreamer",
+    "BeamSampleDecoderOnlyOutput",
+    "BeamSampleEncoderDecoderOutput",
+    "BeamSearchDecoderOnlyOutput",
+    "BeamSearchEncoderDecoderOutput",
     "EosTokenCriteria",
+    "GenerateBeamDecoderOnlyOutput",
+    "GenerateBeamEncoderDecoderOutput",
     "GenerateDecoderOnlyOutput",
+    "GenerateEncoderDecoderOutput",
     "GenerationConfig",
     "GenerationMixin",
+    "GreedySearchDecoderOnlyOutput",
+    "GreedySearchEncoderDecoderOutput",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MaxLengthCriteria",
@@ -49,6 +71,8 @@ __all__ = [
     "MinPLogitsWarper",
     "NoRepeatNGramLogitsProcessor",
     "RepetitionPenaltyLogitsProcessor",
+    "SampleDecoderOnlyOutput",
+    "SampleEncoderDecoderOutput",
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",

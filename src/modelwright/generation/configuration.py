@@ -57,6 +57,7 @@ class GenerationConfig:
     pad_token_id: int | None
     bos_token_id: int | None
     eos_token_id: int | list[int] | None
+    decoder_start_token_id: int | list[int] | None
 
     def __init__(self, **kwargs: Any) -> None:
         self._from_model_config = bool(kwargs.pop("_from_model_config", False))

@@ -29,6 +29,7 @@ ACTIVE: dict[str, Any] = {
     "pad_token_id": None,
     "bos_token_id": None,
     "eos_token_id": None,
+    "decoder_start_token_id": None,
 }
 
 # What `generate` cannot do yet: kept in files, refused when it decodes with another value than this.
@@ -66,7 +67,6 @@ NOT_BUILT: dict[str, Any] = {
 IDLE: dict[str, Any] = {
     "early_stopping": False,
     "length_penalty": 1.0,
-    "decoder_start_token_id": None,
     "return_legacy_cache": None,
     "is_assistant": False,
     "num_assistant_tokens": 20,

@@ -11,8 +11,9 @@ from modelwright.core.errors import InputError
 from modelwright.generation.assemble import logits_processors_of, logits_warpers_of, merged, stopping_criteria_of
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.decode import Decoding, decode
+from modelwright.generation.encoder_decoder import decoder_start, encode_source
 from modelwright.generation.logits_process import LogitsProcessorList
-from modelwright.generation.outputs import GenerateDecoderOnlyOutput
+from modelwright.generation.outputs import GenerateOutput
 from modelwright.generation.prepare import (
     check_attention_mask,
     pad_id_of,
@@ -21,7 +22,7 @@ from modelwright.generation.prepare import (
     resolve_lengths,
     settings_of_call,
 )
-from modelwright.generation.protocol import GenerativeModel, accepted_keywords
+from modelwright.generation.protocol import GenerativeModel, accepted_keywords, is_encoder_decoder
 from modelwright.generation.stopping_criteria import Decoder, StoppingCriteriaList
 
 
@@ -60,9 +61,11 @@ class GenerationMixin:
         generator: torch.Generator | None = None,
         tokenizer: Decoder | None = None,
         **kwargs: Any,
-    ) -> Tensor | GenerateDecoderOnlyOutput:
+    ) -> Tensor | GenerateOutput:
         """Continue each prompt of `inputs` [batch, tokens], and return prompts and new ids [batch, tokens].
 
+        An encoder-decoder reads `inputs` with its encoder and returns the ids of its decoder, which begin with
+        `decoder_start_token_id` or the keyword `decoder_input_ids`.
         Rows that finish early are filled with the pad id. Runs without gradients, in the mode (train or eval) that the
         model is in. Prompts of different lengths are padded on the left and come with their `attention_mask`.
         logits_processor, stopping_criteria: in addition to those that the settings ask for; one of the same class takes
@@ -76,13 +79,18 @@ class GenerationMixin:
             model = cast(GenerativeModel, self)
             given = set(kwargs)
             settings, model_kwargs = settings_of_call(model, generation_config, dict(kwargs))
-            input_ids = prompt_of_call(model, inputs, settings, model_kwargs)
-            check_attention_mask(input_ids, settings, model_kwargs)
+            if is_encoder_decoder(model):
+                encode_source(model, inputs, settings, model_kwargs)
+                input_ids = decoder_start(model, settings, model_kwargs)
+            else:
+                vocabulary = getattr(model.config, "vocab_size", None)
+                input_ids = prompt_of_call(model, inputs, settings, model_kwargs, vocabulary=vocabulary)
+                check_attention_mask(input_ids, settings, model_kwargs)
             input_ids, model_kwargs = repeat_rows(input_ids, model_kwargs, settings.num_return_sequences or 1)
             _check_row_count(input_ids, streamer)
             _check_generator(generator, input_ids)
             if "use_cache" in accepted_keywords(model):
-                model_kwargs["use_cache"] = self._supports_generation_cache and settings.use_cache is not False
+                model_kwargs["use_cache"] = model._keeps_a_cache() and settings.use_cache is not False
             length = input_ids.shape[1]
             shortest, longest = resolve_lengths(model, settings, prompt_length=length, given=given)
             criteria = stopping_criteria_of(settings, longest, tokenizer)
@@ -111,12 +119,15 @@ class GenerationMixin:
         self,
         outputs: Any,
         model_kwargs: dict[str, Any],
-        is_encoder_decoder: bool = False,  # noqa: ARG002 (4.x's signature, which models override)
+        is_encoder_decoder: bool = False,
         num_new_tokens: int = 1,
     ) -> dict[str, Any]:
-        """Return the keywords of the next step: masks grown by the new tokens, and the cache that `outputs` hold."""
+        """Return the keywords of the next step: masks grown by the new tokens, and the cache that `outputs` hold.
+
+        What an encoder reads does not grow.
+        """
         updated = dict(model_kwargs)
-        for name, grown in (("attention_mask", _ones), ("token_type_ids", _repeat_last)):
+        for name, grown in _GROWING_OF_A_DECODER if is_encoder_decoder else _GROWING:
             if isinstance(value := updated.get(name), Tensor):
                 updated[name] = torch.cat([value, grown(value, num_new_tokens)], dim=-1)
         if updated.get("use_cache"):
@@ -144,6 +155,10 @@ class GenerationMixin:
             f"{type(self).__name__}: no rule to reorder a cache of type {type(past_key_values).__name__}; define "
             "_reorder_cache."
         )
+
+    def _keeps_a_cache(self) -> bool:
+        """Tell whether the model can go on from a cache; model files of 4.x say so by defining `_reorder_cache`."""
+        return self._supports_generation_cache or type(self)._reorder_cache is not GenerationMixin._reorder_cache
 
     def _position_limit(self) -> int | None:
         """Return the most tokens that one call can look at, None if there is no limit.
@@ -194,3 +209,7 @@ def _ones(mask: Tensor, count: int) -> Tensor:
 
 def _repeat_last(types: Tensor, count: int) -> Tensor:
     return types[:, -1:].expand(-1, count)
+
+
+_GROWING = (("attention_mask", _ones), ("token_type_ids", _repeat_last))
+_GROWING_OF_A_DECODER = (("decoder_attention_mask", _ones),)

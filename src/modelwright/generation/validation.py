@@ -38,6 +38,10 @@ def check_settings(values: Mapping[str, Any]) -> None:
     eos = values["eos_token_id"]
     ids = eos if isinstance(eos, list) else [eos]
     _require("eos_token_id", eos, eos is None or all(_whole(each, -1) for each in ids), "a token id or a list of them")
+    start = values["decoder_start_token_id"]
+    starts = start if isinstance(start, list) else [start]
+    good = start is None or (bool(starts) and all(_whole(each, 0) for each in starts))
+    _require("decoder_start_token_id", start, good, "a token id, or a list of one for each row")
     _check_positive("repetition_penalty", values["repetition_penalty"])
     _check_positive("max_time", values["max_time"])
     stop = values["stop_strings"]

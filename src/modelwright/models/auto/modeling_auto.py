@@ -84,6 +84,12 @@ class AutoModelForCausalLM(_AutoModelBase):
     table = AutoTable("AutoModelForCausalLM", MODELS["AutoModelForCausalLM"])
 
 
+class AutoModelForSeq2SeqLM(_AutoModelBase):
+    """The language model that writes one text given another, of any family that has one."""
+
+    table = AutoTable("AutoModelForSeq2SeqLM", MODELS["AutoModelForSeq2SeqLM"])
+
+
 class AutoModelForSequenceClassification(_AutoModelBase):
     """The model that scores the labels of a sequence, of any family that has one."""
 

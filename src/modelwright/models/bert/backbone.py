@@ -198,6 +198,8 @@ class BertModel(BertPreTrainedModel):
                 "add_cross_attention=True"
             )
         check_one_input(self, input_ids, inputs_embeds)
+        if input_ids is not None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         if switches.recomputes:
             past_key_values = None
         past_key_values = cache_of_call(past_key_values, switches.use_cache, encoder_hidden_states is not None)
