@@ -24,6 +24,7 @@ from modelwright import nn as nn
 from modelwright import outputs as outputs
 from modelwright import pretrained as pretrained
 from modelwright import pytorch_utils as pytorch_utils
+from modelwright import quantization as quantization
 from modelwright import tf_utils as tf_utils
 from modelwright import tokenization as tokenization
 from modelwright import tokenization_utils as tokenization_utils
@@ -118,12 +119,31 @@ from modelwright.models.auto.configuration_auto import AutoConfig
 from modelwright.models.auto.modeling_auto import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForNextSentencePrediction,
+    AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
 from modelwright.models.auto.tokenization_auto import AutoTokenizer
+from modelwright.models.bert.backbone import BertModel, BertPreTrainedModel
+from modelwright.models.bert.configuration_bert import BertConfig
+from modelwright.models.bert.layers import BertLayer
+from modelwright.models.bert.lm_heads import (
+    BertForMaskedLM,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertLMHeadModel,
+)
+from modelwright.models.bert.task_heads import (
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from modelwright.models.bert.tokenization_bert import BertTokenizer
 from modelwright.models.bert.tokenization_bert_fast import BertTokenizerFast
 from modelwright.models.gpt2.backbone import GPT2Model, GPT2PreTrainedModel
@@ -230,6 +250,10 @@ __all__ = [
     "AutoConfig",
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForMultipleChoice",
+    "AutoModelForNextSentencePrediction",
+    "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
     "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
@@ -243,6 +267,18 @@ __all__ = [
     "BaseModelOutputWithPooling",
     "BaseModelOutputWithPoolingAndCrossAttentions",
     "BatchEncoding",
+    "BertConfig",
+    "BertForMaskedLM",
+    "BertForMultipleChoice",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertLMHeadModel",
+    "BertLayer",
+    "BertModel",
+    "BertPreTrainedModel",
     "BertTokenizer",
     "BertTokenizerFast",
     "ByteTokenizer",

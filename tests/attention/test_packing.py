@@ -14,7 +14,7 @@ def test_unpack_is_the_way_back():
     x = torch.randn(5, 5, 3, requires_grad=True)
     packing = Packing.of_mask(MASK)
     packed = packing.pack(x)
-    assert packed.shape == (1, 14, 3) and packing.lengths == (3, 3, 5, 3, 0)
+    assert packed.shape == (1, 14, 3) and packing.lengths == [3, 3, 5, 3, 0]
     back = packing.unpack(packed)
     assert torch.equal(back, x * MASK[..., None])
     back.sum().backward()
@@ -38,6 +38,6 @@ def test_only_a_padding_mask_of_an_unpadded_encoder_is_packed():
     encoder = Unpaddable()
     assert packing_of(encoder, MASK) is None
     encoder.unpadded = True
-    assert packing_of(encoder, MASK).lengths == (3, 3, 5, 3, 0)
+    assert packing_of(encoder, MASK).lengths == [3, 3, 5, 3, 0]
     for other in (None, torch.ones(2, 3), torch.zeros(2, 3), MASK[:, None, None].bool()):
         assert packing_of(encoder, other) is None

@@ -16,7 +16,8 @@ from modelwright.attention.common import check_mask, head_groups, implied_mask, 
 class Transforms:
     """Functions of the operands of attention's two matrix products, such as quantizers; None leaves one as it is.
 
-    `key` gets the keys as they enter the product, [B, H, D, S]; `weights` the probabilities after dropout and head mask.
+    `key` gets the keys as they enter the product, [B, H, D, S], `weights` the probabilities after dropout and head
+    mask.
     """
 
     query: Callable[[Tensor], Tensor] | None = None

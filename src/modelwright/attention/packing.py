@@ -37,8 +37,8 @@ class Packing:
     """
 
     index: Tensor
-    places: tuple[slice | list[int], ...]
-    lengths: tuple[int, ...]
+    places: list[slice | list[int]]
+    lengths: list[int]
     batch: int
     tokens: int
 
@@ -48,7 +48,7 @@ class Packing:
         real_BT = attention_mask_BT.bool().cpu()
         rows = [row.nonzero().squeeze(1).tolist() for row in real_BT]
         index = real_BT.flatten().nonzero().squeeze(1).to(attention_mask_BT.device)
-        return cls(index, tuple(map(_place, rows)), tuple(map(len, rows)), *attention_mask_BT.shape)
+        return cls(index, list(map(_place, rows)), list(map(len, rows)), *attention_mask_BT.shape)
 
     def pack(self, x_BTE: Tensor) -> Tensor:
         """Return the real tokens, [1, N, E]."""
@@ -76,7 +76,7 @@ class Packing:
         `bias` [1, H, T, T] is added to the scores. `options` go to the kernel.
         """
         parts = []
-        split = (x.split(self.lengths, dim=2) for x in (query_1HND, key_1HND, value_1HND))
+        split = (torch.split(x, self.lengths, dim=2) for x in (query_1HND, key_1HND, value_1HND))
         for place, query, key, value in zip(self.places, *split, strict=True):
             if query.shape[2]:
                 own = None if bias is None else bias[:, :, place][..., place]
@@ -85,7 +85,7 @@ class Packing:
 
 
 def packing_of(encoder: Unpaddable, attention_mask: Any) -> Packing | None:
-    """Return how `encoder` is to pack this batch, or None: it runs padded, nothing is padding, or the mask is no [B, T].
+    """Return how `encoder` packs a batch, or None: it runs padded, nothing is padding, or the mask is no [B, T].
 
     Nor is anything packed while the call is traced, because lengths are values.
     """

@@ -80,7 +80,7 @@ def sdpa_attention_forward(
         dropout_p=probability,
         is_causal=causal,
         scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
+        enable_gqa=groups > 1 and not folded and attention_mask is None,
     )
     if folded:
         output = output.reshape(B, H, 1, value.shape[-1])

@@ -11,6 +11,7 @@ import torch
 from modelwright.checkpoint.headers import TensorInfo, dtype_name
 from modelwright.checkpoint.names import Rename, map_names
 from modelwright.checkpoint.report import merge_keys, shape_text, text_table
+from modelwright.checkpoint.strictness import Strictness
 from modelwright.core.errors import CheckpointMismatchError, InputError
 
 Action = Literal["load", "init", "tied", "ignored"]
@@ -70,7 +71,6 @@ class LoadPlan:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[PlanEntry, ...]
-    ignore_mismatched_sizes: bool = False
 
     @property
     def tied(self) -> dict[str, str]:
@@ -86,13 +86,13 @@ class LoadPlan:
             if entry.source and entry.target and entry.action == "load" and entry.source != entry.target
         }
 
-    def check(self, *, strict: bool = False) -> None:
+    def check(self, strictness: Strictness = Strictness()) -> None:  # noqa: B008 (immutable)
         """Raise CheckpointMismatchError if the plan must not be carried out.
 
-        That is: a stored tensor has another shape or kind (unless `ignore_mismatched_sizes`), or nothing stored fits
-        the model at all; with `strict`, also if anything is missing, unexpected or mismatched.
+        That is: something is missing, unexpected or mismatched (a stored tensor has another shape or kind) for which
+        the `strictness` is "error", or nothing stored fits the model at all.
         """
-        if self.mismatched and (strict or not self.ignore_mismatched_sizes):
+        if self.mismatched and strictness.mismatched == "error":
             raise CheckpointMismatchError(_mismatch_message(self.mismatched))
         wanted = [entry for entry in self.entries if entry.action in ("load", "init")]
         if wanted and self.unexpected and not any(entry.action == "load" for entry in wanted) and not self.mismatched:
@@ -100,15 +100,17 @@ class LoadPlan:
                 f"{_files(self.entries)}: none of its tensors ({_some(self.unexpected)}) belongs to the model, which "
                 f"expects {_some(self.missing)}. It is a checkpoint of another architecture, or its names need rules."
             )
-        if strict and (self.missing or self.unexpected):
-            parts = [
-                f"{what} {_some(keys)}"
-                for what, keys in (("missing:", self.missing), ("unexpected:", self.unexpected))
-                if keys
-            ]
+        wrong = {
+            kind: keys
+            for kind, keys in (("missing", self.missing), ("unexpected", self.unexpected))
+            if keys and getattr(strictness, kind) == "error"
+        }
+        if wrong:
+            found = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in wrong.items())
+            excuse = ", ".join(f'"{kind}": "warn"' for kind in wrong)
             raise CheckpointMismatchError(
-                f"{_files(self.entries)}: strict loading: expected exactly the parameters of the model; "
-                f"{'; '.join(parts)}. Load with strict=False to initialise and ignore these."
+                f"{_files(self.entries)}: strict loading: expected exactly the parameters of the model; {found}. Load "
+                f"with strict={{{excuse}}} to initialise and ignore these."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,7 +158,6 @@ def make_load_plan(
     keys_to_ignore_unexpected: Iterable[str] = (),
     tied: Iterable[Sequence[str]] = (),
     not_sources: Collection[str] = (),
-    ignore_mismatched_sizes: bool = False,
 ) -> LoadPlan:
     """Return the plan for loading the tensors `infos` into the `targets` ({name: (shape, dtype)}) of a module.
 
@@ -190,7 +191,6 @@ def make_load_plan(
         missing=_without(absent, keys_to_ignore_missing),
         unexpected=_without([info.name for info in left], keys_to_ignore_unexpected),
         mismatched=tuple(mismatched),
-        ignore_mismatched_sizes=ignore_mismatched_sizes,
     )
 
 

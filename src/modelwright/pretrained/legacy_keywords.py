@@ -25,9 +25,10 @@ class HubKeyword:
 
 @dataclass(frozen=True)
 class NoEffect:
-    """A keyword that is accepted, whatever its value, and why it does nothing."""
+    """A keyword that is accepted, whatever its value, and why it does nothing; what it `asks` for is so anyway."""
 
     reason: str
+    asks: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ LEGACY: dict[str, HubKeyword | NoEffect | Refused] = {
     "low_cpu_mem_usage": NoEffect("loading always uses as little memory as the model's class allows"),
     "_fast_init": NoEffect("what the checkpoint holds is never initialised first, if the class can be built without"),
     "offload_state_dict": NoEffect("the weights are read one by one, never all at once beside the model"),
-    "trust_remote_code": NoEffect("a model class runs no code of the checkpoint"),
+    "trust_remote_code": NoEffect("a model class runs no code of the checkpoint", asks=False),
     "max_memory": Refused(_STEP_6, (None,)),
     "offload_folder": Refused(_STEP_6, (None,)),
     "offload_buffers": Refused(_STEP_6),
@@ -98,7 +99,7 @@ def settle(
         if isinstance(rule, HubKeyword):
             _check_hub_keyword(where, name, value, rule)
         elif isinstance(rule, NoEffect):
-            if value is not None:
+            if value is not None and value is not rule.asks:
                 logger.warning_once(f"{where}: {name}={value!r} changes nothing: {rule.reason}.")
         elif isinstance(rule, Refused):
             if not any(value is harmless or value == harmless for harmless in rule.harmless):

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from modelwright.checkpoint.headers import Checkpoint, dtype_name
+from modelwright.checkpoint.headers import Checkpoint
 from modelwright.checkpoint.load import load_into, module_targets
 from modelwright.checkpoint.memory import MemoryCheckpoint
 from modelwright.checkpoint.names import Rename
 from modelwright.checkpoint.open import open_checkpoint
 from modelwright.checkpoint.plan import LoadPlan, make_load_plan
 from modelwright.checkpoint.report import LoadReport, merge_keys
+from modelwright.checkpoint.strictness import Strictness
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import CheckpointMismatchError, ConfigError, InputError, UnknownArgumentError, nearest
 from modelwright.core.logging import INFO, WARNING, get_logger
@@ -44,19 +45,18 @@ def load_pretrained(
 ) -> Any:
     """Return the loaded model; documented at `PreTrainedModel.from_pretrained`."""
     device = options.device()
-    wanted = dtypes.wanted_dtype(options.where, options.dtype, options.torch_dtype)
+    wanted = dtypes.wanted_dtypes(options.where, options.dtype, options.torch_dtype)
     repo = _repo(name_or_path, options)
     config, rest = _config(model_class, repo, options, keywords)
     apply_to_config(options.where, config, options.attn_implementation)
     arguments = _constructor_arguments(model_class, config, rest, options.where)
     with _checkpoint(repo, options) as checkpoint:
-        dtype = dtypes.resolve(wanted, config, checkpoint.infos)
-        config.dtype = dtype_name(dtype)
-        model = construct(model_class, config, *model_args, device="meta", dtype=dtype, **arguments)
+        resolved = dtypes.resolve(options.where, wanted, config, checkpoint.infos)
+        model = construct(model_class, config, *model_args, device="meta", dtypes=resolved, **arguments)
         plan = _plan(model, checkpoint, options)
-        model.load_report = load_into(model, checkpoint, plan, device, strict=options.strict)
+        model.load_report = load_into(model, checkpoint, plan, device, strictness=options.strictness())
     _finish(model, device)
-    _say(model, name_or_path)
+    _say(model, name_or_path, options.strictness())
     model.generation_config = _generation_config(model, repo, options)
     return model.eval()
 
@@ -145,7 +145,6 @@ def _plan(model: Any, checkpoint: Checkpoint, options: LoadOptions) -> LoadPlan:
         keys_to_ignore_unexpected=model._keys_to_ignore_on_load_unexpected or (),
         tied=tying.tied_groups(model),
         not_sources=model._tied_weights_not_sources,
-        ignore_mismatched_sizes=options.ignore_mismatched_sizes,
     )
 
 
@@ -157,11 +156,13 @@ def _finish(model: Any, device: torch.device) -> None:
     initialization.check_nothing_on_meta(model)
 
 
-def _say(model: Any, name_or_path: PathLike | None) -> None:
-    """Tell in one message what was initialised, and in one what was not used."""
+def _say(model: Any, name_or_path: PathLike | None, strictness: Strictness) -> None:
+    """Tell in one message what was initialised, and in one what was not used, but for what is to be ignored."""
     report: LoadReport = model.load_report
     where, place = type(model).__name__, "the state dict" if name_or_path is None else name_or_path
-    fresh = [*report.missing_keys, *(mismatch[0] for mismatch in report.mismatched_keys)]
+    fresh = report.missing_keys if strictness.missing == "warn" else []
+    if strictness.mismatched == "warn":
+        fresh = [*fresh, *(mismatch[0] for mismatch in report.mismatched_keys)]
     if fresh:
         logger.warning(
             "%s: %d weights are not in %s, or not in this shape, and are newly initialised: %s. Train the model before "
@@ -171,7 +172,7 @@ def _say(model: Any, name_or_path: PathLike | None) -> None:
             place,
             ", ".join(merge_keys(fresh)),
         )
-    if report.unexpected_keys:
+    if report.unexpected_keys and strictness.unexpected == "warn":
         # The checkpoint of another class, such as one with a head, naturally holds more than is used.
         own = where in (model.config.architectures or [where])
         logger.log(

@@ -8,29 +8,43 @@ Nothing here changes the state of the process: many threads may load at once.
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, overload
 
 import torch
 from torch import Tensor, nn
 
-from modelwright.checkpoint.headers import dtype_name
 from modelwright.checkpoint.names import Rename
 from modelwright.checkpoint.report import LoadReport
+from modelwright.checkpoint.strictness import Reaction
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
-from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, saving, tying
+from modelwright.pretrained import (
+    attention_choice,
+    attention_masks,
+    bad_ids,
+    dtypes,
+    initialization,
+    pruning,
+    saving,
+    tying,
+)
 from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
+from modelwright.pretrained.embeddings_mixin import EmbeddingsMixin
 from modelwright.pretrained.legacy_keywords import settle
 from modelwright.pretrained.load_options import LoadOptions, PathLike
 from modelwright.pretrained.loading import load_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
 from modelwright.pretrained.unpadding import UnpaddingMixin
 
+Dtype = torch.dtype | str | Mapping[str, torch.dtype | str] | None
 
-class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, UnpaddingMixin, GenerationMixin):
+
+class PreTrainedModel(
+    nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientCheckpointingMixin, UnpaddingMixin, GenerationMixin
+):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
     A subclass sets `config_class` and `base_model_prefix`, builds its layers in `__init__(self, config, *,
@@ -59,6 +73,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
     _pruning_refusal: ClassVar[str | None] = None
 
     load_report: LoadReport | None = None
+    _looked_for_padding: bool = False
 
     def __init__(self, config: Any, *inputs: Any, **kwargs: Any) -> None:
         """Keep the config; raise InputError if it is none, UnknownArgumentError for what nobody took."""
@@ -83,7 +98,36 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
             GenerationConfig.from_model_config(config) if self.can_generate() else None
         )
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model; a token id without an embedding raises InputError that says so."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except IndexError as error:
+            if not isinstance(error, InputError):
+                bad_ids.explain(self, args, kwargs)
+            raise
+
     # --- making and loading -----------------------------------------------------------------------------------------
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: PathLike | None,
+        *model_args: Any,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[Self, dict[str, list[Any]]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: PathLike | None,
+        *model_args: Any,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Any,
+    ) -> Self: ...
 
     @classmethod
     def from_pretrained(
@@ -92,20 +136,20 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
         *model_args: Any,
         config: PretrainedConfig | PathLike | None = None,
         state_dict: Mapping[str, Tensor] | None = None,
-        dtype: torch.dtype | str | None = None,
-        torch_dtype: torch.dtype | str | None = None,
+        dtype: Dtype = None,
+        torch_dtype: Dtype = None,
         device_map: Any = None,
         subfolder: str = "",
         variant: str | None = None,
         use_safetensors: bool | None = None,
-        strict: bool = False,
+        strict: bool | Mapping[str, Reaction] = False,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         key_mapping: Mapping[str, str] | None = None,
         generation_config: GenerationConfig | None = None,
         attn_implementation: str | Mapping[str, str] | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Self | tuple[Self, dict[str, list[Any]]]:
         """Return the model of a folder (config.json and weights) with its weights, in evaluation mode.
 
         With `output_loading_info` the result is (model, {"missing_keys", "unexpected_keys", "mismatched_keys",
@@ -114,13 +158,16 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
 
         config: a config, or a folder to read it from, instead of the checkpoint's.
         state_dict: weights to use instead of the folder's; the path may then be None if `config` is a config.
-        dtype: a floating-point dtype, its name, or "auto" (the config's, else the checkpoint's); None is float32.
-            `torch_dtype` is its older name.
+        dtype: a floating-point dtype, its name, or "auto" (the config's, else the checkpoint's); None is float32. A
+            dictionary says it for sub-configs by their names, and for the rest under "". `torch_dtype` is its older
+            name.
         device_map: one device, or None for the CPU.
         subfolder, variant: where in the folder, and "fp16" for files such as model.fp16.safetensors.
         use_safetensors: True reads safetensors files only, False .bin files only, None what is there.
-        strict: raise for missing, unexpected and mismatched keys.
-        ignore_mismatched_sizes: initialise parameters whose shape differs in the checkpoint, instead of raising.
+        strict: True raises for missing, unexpected and mismatched keys, False for mismatched ones only and warns of the
+            others; {"missing": "error", "unexpected": "ignore"} says it for each, "warn" being the third possibility.
+        ignore_mismatched_sizes: the same as strict={"mismatched": "warn"}: parameters whose shape differs in the
+            checkpoint are initialised.
         key_mapping: {regular expression: replacement} for names in the checkpoint.
         attn_implementation: the attention kernel, such as "sdpa" or "eager", or {sub-config: kernel}.
         model_args and other keywords: attributes of the config override it, parameters of the class's constructor are
@@ -147,9 +194,10 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
             generation_config=generation_config,
             attn_implementation=attn_implementation,
         )
-        model = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
+        model: Self = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
         if not output_loading_info:
             return model
+        assert model.load_report is not None
         return model, model.load_report.loading_info()
 
     @classmethod
@@ -157,8 +205,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
         cls,
         config: PretrainedConfig,
         *,
-        dtype: torch.dtype | str | None = None,
-        torch_dtype: torch.dtype | str | None = None,
+        dtype: Dtype = None,
+        torch_dtype: Dtype = None,
         device: torch.device | str | None = None,
         attn_implementation: str | Mapping[str, str] | None = None,
         **kwargs: Any,
@@ -178,9 +226,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
                 raise UnknownArgumentError(f"{where} got an unknown keyword {name!r}.{nearest(name, choices)}")
         config = copy.deepcopy(config)
         attention_choice.apply_to_config(where, config, attn_implementation)
-        resolved = dtypes.resolve(dtypes.wanted_dtype(where, dtype, torch_dtype), config)
-        config.dtype = dtype_name(resolved)
-        model: Self = construct(cls, config, device=device, dtype=resolved, **kwargs)
+        resolved = dtypes.resolve(where, dtypes.wanted_dtypes(where, dtype, torch_dtype), config)
+        model: Self = construct(cls, config, device=device, dtypes=resolved, **kwargs)
         if device is not None:
             tying.move(model, device)
         return model
@@ -189,8 +236,14 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
     _from_config = from_config
 
     def post_init(self) -> None:
-        """Initialise and tie; the last call of every constructor."""
+        """Initialise and tie; the last call of every constructor.
+
+        A config of early 4.x may say `gradient_checkpointing=True`: it is switched on, and is not in the config then.
+        """
         self.init_weights()
+        if getattr(self.config, "gradient_checkpointing", False) and self.supports_gradient_checkpointing:
+            self.gradient_checkpointing_enable()
+            del self.config.gradient_checkpointing
 
     def init_weights(self) -> None:
         """Prune the heads that the config names, initialise the modules that have not been and tie the weights.
@@ -204,10 +257,6 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise the parameters of `module`; a subclass overrides this. Here: what torch does for its layers."""
-
-    def tie_weights(self) -> None:
-        """Make tied parameters one again, as after replacing embeddings; see `modelwright.pretrained.tying`."""
-        tying.tie(self)
 
     # --- heads and kernels ------------------------------------------------------------------------------------------
 
@@ -282,24 +331,12 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, U
         """The model without its head: the submodule `base_model_prefix`, or the model itself."""
         return getattr(self, self.base_model_prefix, self) if self.base_model_prefix else self
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the module that maps token ids to hidden states; raise NotImplementedError if there is none."""
-        base: Any = self.base_model
-        if base is self:
-            raise NotImplementedError(f"{type(self).__name__} does not say where its input embeddings are")
-        embeddings: nn.Module = base.get_input_embeddings()
-        return embeddings
+    def warn_if_padding_and_no_attention_mask(self, input_ids: Tensor, attention_mask: Tensor | None) -> None:
+        """Say once that rows of `input_ids` (B, T) begin or end with the pad token although there is no mask.
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the input embeddings; call `tie_weights()` after it. Raises NotImplementedError if there are none."""
-        base: Any = self.base_model
-        if base is self:
-            raise NotImplementedError(f"{type(self).__name__} does not say where its input embeddings are")
-        base.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """Return the module that maps hidden states to vocabulary scores, or None for a model without one."""
-        return None
+        Nothing is looked at while the model is traced or compiled, nor on an accelerator after the first batch.
+        """
+        attention_masks.warn_if_padding(self, input_ids, attention_mask)
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from modelwright.checkpoint.load import tied_groups as shared_groups
 from modelwright.checkpoint.sharing import drop_tied
 from modelwright.core.errors import InputError
+from modelwright.nn.resizing import resize_rows, zeros
 
 
 def tie(model: Any) -> None:
@@ -138,10 +139,9 @@ def _declared_pairs(model: Any, declared: Mapping[str, str]) -> dict[str, str]:
 
 def _fit_output(output: nn.Module) -> None:
     """Give the bias and the sizes of the output embeddings the number of rows that their tied weight has."""
-    weight: Any = output.weight
-    bias: Any = getattr(output, "bias", None)
-    missing = 0 if bias is None else weight.shape[0] - bias.shape[0]
-    if missing > 0:
-        output.bias = nn.Parameter(nn.functional.pad(bias.detach(), (0, missing)), requires_grad=bias.requires_grad)
-    if hasattr(output, "out_features"):
-        output.out_features = weight.shape[0]
+    layer: Any = output
+    rows, bias = len(layer.weight), getattr(layer, "bias", None)
+    if bias is not None:
+        resize_rows(bias, rows, zeros)
+    if hasattr(layer, "out_features"):
+        layer.out_features = rows

@@ -8,26 +8,52 @@ from modelwright import _public
 from modelwright.core.errors import ConfigError, InputError, nearest
 from modelwright.core.registry import Registry
 
-CONFIGS = {"gpt2": "GPT2Config", "llama": "LlamaConfig", "reformer": "ReformerConfig", "t5": "T5Config"}
+CONFIGS = {
+    "bert": "BertConfig",
+    "gpt2": "GPT2Config",
+    "llama": "LlamaConfig",
+    "reformer": "ReformerConfig",
+    "t5": "T5Config",
+}
 MODELS = {
-    "AutoModel": {"gpt2": "GPT2Model", "llama": "LlamaModel", "reformer": "ReformerModel", "t5": "T5Model"},
+    "AutoModel": {
+        "bert": "BertModel",
+        "gpt2": "GPT2Model",
+        "llama": "LlamaModel",
+        "reformer": "ReformerModel",
+        "t5": "T5Model",
+    },
     "AutoModelForCausalLM": {
+        "bert": "BertLMHeadModel",
         "gpt2": "GPT2LMHeadModel",
         "llama": "LlamaForCausalLM",
         "reformer": "ReformerModelWithLMHead",
     },
+    "AutoModelForMaskedLM": {"bert": "BertForMaskedLM"},
+    "AutoModelForMultipleChoice": {"bert": "BertForMultipleChoice"},
+    "AutoModelForNextSentencePrediction": {"bert": "BertForNextSentencePrediction"},
+    "AutoModelForPreTraining": {
+        "bert": "BertForPreTraining",
+        "gpt2": "GPT2LMHeadModel",
+        "llama": "LlamaForCausalLM",
+        "reformer": "ReformerModelWithLMHead",
+        "t5": "T5ForConditionalGeneration",
+    },
     "AutoModelForQuestionAnswering": {
+        "bert": "BertForQuestionAnswering",
         "gpt2": "GPT2ForQuestionAnswering",
         "llama": "LlamaForQuestionAnswering",
         "t5": "T5ForQuestionAnswering",
     },
     "AutoModelForSeq2SeqLM": {"t5": "T5ForConditionalGeneration"},
     "AutoModelForSequenceClassification": {
+        "bert": "BertForSequenceClassification",
         "gpt2": "GPT2ForSequenceClassification",
         "llama": "LlamaForSequenceClassification",
         "t5": "T5ForSequenceClassification",
     },
     "AutoModelForTokenClassification": {
+        "bert": "BertForTokenClassification",
         "gpt2": "GPT2ForTokenClassification",
         "llama": "LlamaForTokenClassification",
         "t5": "T5ForTokenClassification",
