@@ -22,6 +22,7 @@ from modelwright.models.t5.feed_forward import (
 )
 from modelwright.models.t5.heads import T5ForQuestionAnswering, T5ForSequenceClassification, T5ForTokenClassification
 from modelwright.models.t5.stack import Device, T5PreTrainedModel, T5Stack
+from modelwright.nn.decode_layout import apply_to_few_rows
 from modelwright.nn.precision import at_least_float32
 from modelwright.nn.task_losses import IGNORED
 from modelwright.outputs.model_outputs import Seq2SeqLMOutput
@@ -118,7 +119,9 @@ class T5ForConditionalGeneration(T5WithStacks):
         )
         hidden = output.last_hidden_state
         assert hidden is not None
-        logits = self.lm_head(hidden * self.model_dim**-0.5 if self.config.tie_word_embeddings else hidden)
+        if self.config.tie_word_embeddings:
+            hidden = hidden * self.model_dim**-0.5
+        logits = apply_to_few_rows(self.lm_head, hidden)
         loss = None
         if labels is not None:
             labels_R = labels.to(logits.device).flatten()
