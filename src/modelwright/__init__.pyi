@@ -67,8 +67,22 @@ from modelwright.core.optional import (
     is_torch_available,
 )
 from modelwright.generation.configuration import GenerationConfig
+from modelwright.generation.logits_bias import (
+    NoBadWordsLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+from modelwright.generation.logits_ends import (
+    ExponentialDecayLengthPenalty,
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
+)
 from modelwright.generation.logits_process import (
     HammingDiversityLogitsProcessor,
+    InfNanRemoveLogitsProcessor,
+    LogitNormalization,
     LogitsProcessor,
     LogitsProcessorList,
     MinLengthLogitsProcessor,
@@ -76,11 +90,18 @@ from modelwright.generation.logits_process import (
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
 )
+from modelwright.generation.logits_source import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+)
 from modelwright.generation.logits_warpers import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
     MinPLogitsWarper,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.generation.stopping_criteria import (
@@ -169,6 +190,19 @@ from modelwright.models.llama.modeling_llama import (
 from modelwright.models.llama.tokenization_llama import LlamaTokenizer
 from modelwright.models.llama.tokenization_llama_fast import LlamaTokenizerFast
 from modelwright.models.prophetnet.tokenization_prophetnet import ProphetNetTokenizer
+from modelwright.models.qdqbert.configuration_qdqbert import QDQBertConfig
+from modelwright.models.qdqbert.modeling_qdqbert import (
+    QDQBertForMaskedLM,
+    QDQBertForMultipleChoice,
+    QDQBertForNextSentencePrediction,
+    QDQBertForQuestionAnswering,
+    QDQBertForSequenceClassification,
+    QDQBertForTokenClassification,
+    QDQBertLayer,
+    QDQBertLMHeadModel,
+    QDQBertModel,
+    QDQBertPreTrainedModel,
+)
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.modeling_reformer import (
     ReformerModel,
@@ -298,7 +332,14 @@ __all__ = [
     "DataCollatorWithPadding",
     "DynamicCache",
     "EncoderDecoderCache",
+    "EncoderNoRepeatNGramLogitsProcessor",
+    "EncoderRepetitionPenaltyLogitsProcessor",
     "EosTokenCriteria",
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "ExponentialDecayLengthPenalty",
+    "ForcedBOSTokenLogitsProcessor",
+    "ForcedEOSTokenLogitsProcessor",
     "GPT2Config",
     "GPT2DoubleHeadsModel",
     "GPT2ForQuestionAnswering",
@@ -313,6 +354,7 @@ __all__ = [
     "GenerationMixin",
     "GradientCheckpointingLayer",
     "HammingDiversityLogitsProcessor",
+    "InfNanRemoveLogitsProcessor",
     "InputError",
     "LlamaConfig",
     "LlamaForCausalLM",
@@ -325,6 +367,7 @@ __all__ = [
     "LlamaTokenizerFast",
     "LoadPlan",
     "LoadReport",
+    "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MaskedLMOutput",
@@ -339,6 +382,7 @@ __all__ = [
     "ModuleUtilsMixin",
     "MultipleChoiceModelOutput",
     "NextSentencePredictorOutput",
+    "NoBadWordsLogitsProcessor",
     "NoRepeatNGramLogitsProcessor",
     "PaddingStrategy",
     "PoolerAnswerClass",
@@ -349,8 +393,20 @@ __all__ = [
     "PreTrainedTokenizer",
     "PreTrainedTokenizerBase",
     "PreTrainedTokenizerFast",
+    "PrefixConstrainedLogitsProcessor",
     "PretrainedConfig",
     "ProphetNetTokenizer",
+    "QDQBertConfig",
+    "QDQBertForMaskedLM",
+    "QDQBertForMultipleChoice",
+    "QDQBertForNextSentencePrediction",
+    "QDQBertForQuestionAnswering",
+    "QDQBertForSequenceClassification",
+    "QDQBertForTokenClassification",
+    "QDQBertLMHeadModel",
+    "QDQBertLayer",
+    "QDQBertModel",
+    "QDQBertPreTrainedModel",
     "QuestionAnsweringModelOutput",
     "ReformerConfig",
     "ReformerModel",
@@ -365,6 +421,7 @@ __all__ = [
     "Seq2SeqModelOutput",
     "Seq2SeqQuestionAnsweringModelOutput",
     "Seq2SeqSequenceClassifierOutput",
+    "SequenceBiasLogitsProcessor",
     "SequenceClassifierOutput",
     "SequenceClassifierOutputWithPast",
     "SequenceSummary",
@@ -374,6 +431,8 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
     "T5Config",
     "T5EncoderModel",
     "T5ForConditionalGeneration",
@@ -403,6 +462,7 @@ __all__ = [
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TruncationStrategy",
+    "TypicalLogitsWarper",
     "UnknownArgumentError",
     "__version__",
     "apply_chunking_to_forward",

@@ -54,6 +54,18 @@ _FILE_NAMES = (
     "WEIGHTS_NAME",
 )
 _STRATEGIES = ("PaddingStrategy", "TensorType", "TruncationStrategy")
+_QDQBERT = (
+    "QDQBertForMaskedLM",
+    "QDQBertForMultipleChoice",
+    "QDQBertForNextSentencePrediction",
+    "QDQBertForQuestionAnswering",
+    "QDQBertForSequenceClassification",
+    "QDQBertForTokenClassification",
+    "QDQBertLMHeadModel",
+    "QDQBertLayer",
+    "QDQBertModel",
+    "QDQBertPreTrainedModel",
+)
 _QUANT_LAYERS = ("QuantConv1D", "QuantConv1d", "QuantConv2d", "QuantLinear")
 _DESCRIPTORS = (
     "QUANT_DESC_8BIT_CONV1D_WEIGHT_PER_CHANNEL",
@@ -70,6 +82,8 @@ _DESCRIPTORS = (
 )
 _LOGITS_PROCESSORS = (
     "HammingDiversityLogitsProcessor",
+    "InfNanRemoveLogitsProcessor",
+    "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MinLengthLogitsProcessor",
@@ -77,7 +91,24 @@ _LOGITS_PROCESSORS = (
     "NoRepeatNGramLogitsProcessor",
     "RepetitionPenaltyLogitsProcessor",
 )
-_LOGITS_WARPERS = ("MinPLogitsWarper", "TemperatureLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper")
+_LOGITS_BIAS = (
+    "NoBadWordsLogitsProcessor",
+    "PrefixConstrainedLogitsProcessor",
+    "SequenceBiasLogitsProcessor",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
+)
+_LOGITS_ENDS = ("ExponentialDecayLengthPenalty", "ForcedBOSTokenLogitsProcessor", "ForcedEOSTokenLogitsProcessor")
+_LOGITS_SOURCE = ("EncoderNoRepeatNGramLogitsProcessor", "EncoderRepetitionPenaltyLogitsProcessor")
+_LOGITS_WARPERS = (
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "MinPLogitsWarper",
+    "TemperatureLogitsWarper",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+    "TypicalLogitsWarper",
+)
 _STOPPING_CRITERIA = (
     "EosTokenCriteria",
     "MaxLengthCriteria",
@@ -242,7 +273,10 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "modelwright.core.optional": _AVAILABLE,
     "modelwright.generation.configuration": ("GenerationConfig",),
+    "modelwright.generation.logits_bias": _LOGITS_BIAS,
+    "modelwright.generation.logits_ends": _LOGITS_ENDS,
     "modelwright.generation.logits_process": _LOGITS_PROCESSORS,
+    "modelwright.generation.logits_source": _LOGITS_SOURCE,
     "modelwright.generation.logits_warpers": _LOGITS_WARPERS,
     "modelwright.generation.mixin": ("GenerationMixin",),
     "modelwright.generation.stopping_criteria": _STOPPING_CRITERIA,
@@ -265,6 +299,8 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.llama.tokenization_llama": ("LlamaTokenizer",),
     "modelwright.models.llama.tokenization_llama_fast": ("LlamaTokenizerFast",),
     "modelwright.models.prophetnet.tokenization_prophetnet": ("ProphetNetTokenizer",),
+    "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
+    "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
     "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
     "modelwright.models.reformer.modeling_reformer": _REFORMER,
     "modelwright.models.reformer.tokenization_reformer": ("ReformerTokenizer",),
@@ -312,7 +348,10 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "modelwright.generation": {
         "modelwright.generation.configuration": ("GenerationConfig",),
+        "modelwright.generation.logits_bias": _LOGITS_BIAS,
+        "modelwright.generation.logits_ends": _LOGITS_ENDS,
         "modelwright.generation.logits_process": _LOGITS_PROCESSORS,
+        "modelwright.generation.logits_source": _LOGITS_SOURCE,
         "modelwright.generation.logits_warpers": _LOGITS_WARPERS,
         "modelwright.generation.mixin": ("GenerationMixin",),
         "modelwright.generation.outputs": _GENERATE_OUTPUTS,
@@ -409,6 +448,10 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.llama.configuration_llama": ("LlamaConfig",),
         "modelwright.models.llama.modeling_llama": _LLAMA,
     },
+    "modelwright.models.qdqbert": {
+        "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
+        "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
+    },
     "modelwright.models.reformer": {
         "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
         "modelwright.models.reformer.modeling_reformer": _REFORMER,
@@ -424,6 +467,8 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.quantization.fake_quant": ("fake_tensor_quant", "tensor_quant"),
         "modelwright.quantization.layers": _QUANT_LAYERS,
         "modelwright.quantization.quantizer": ("TensorQuantizer",),
+        "modelwright.quantization.recipe": ("Recipe",),
+        "modelwright.quantization.swapping": ("swap",),
         "modelwright.quantization.switches": (
             "calibrating",
             "load_ranges",

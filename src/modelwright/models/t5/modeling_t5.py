@@ -58,6 +58,8 @@ class T5ForConditionalGeneration(T5WithStacks):
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {**TIED, "lm_head.weight": "shared.weight"}
     _supports_generation_cache = True
+    _supports_cache_objects = True
+    _shares_source = True
 
     def __init__(self, config: T5Config, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(config, device=device, dtype=dtype)
