@@ -5,11 +5,11 @@ row uses neither both cores nor the memory's full speed. `lay_out_for_decoding(m
 
 - fp32 weights of linear layers, [outputs, inputs] to the outside, lie as [inputs, outputs], and one row is multiplied
   in as many parts as there are threads, one part each. In half precision torch's own product is the fastest.
-- The weights of layers that get the same input (the `siblings` of a module: queries, keys and values, say) lie one
+- The weights of layers that get the same input (the `_siblings` of a module: queries, keys and values, say) lie one
   behind the other in one block, and one row is multiplied with the block. Each weight is a part of the block.
 
 Parameters keep their names, shapes and values: the model saves, loads and trains as before, and nothing is held twice.
-A move (`model.to(...)`) or a new weight undoes the layout of that weight, which costs speed and nothing else.
+A copy, a move (`model.to(...)`) or a new weight undoes the layout of that weight, which costs speed and nothing else.
 """
 
 import math
@@ -30,6 +30,9 @@ class RowLinear(nn.Linear):
         return super().forward(input)
 
 
+_PLAIN = (nn.Linear, RowLinear)
+
+
 def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     """Return `layer(hidden)` of each layer; of one row as a single product if their weights lie in one block.
 
@@ -37,11 +40,12 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     """
     if hidden.numel() == hidden.shape[-1] and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
         linear = [layer for layer in layers if isinstance(layer, nn.Linear) and _is_plain(layer)]
-        block = _block_of([layer.weight for layer in linear]) if len(linear) == len(layers) else None
-        if block is not None:
-            parts = _times_row(hidden, block, None).split_with_sizes([layer.out_features for layer in linear], dim=-1)
-            biased = zip(parts, linear, strict=True)
-            return tuple(part if layer.bias is None else part + layer.bias for part, layer in biased)
+        biases: list[Tensor] = [layer.bias for layer in linear if layer.bias is not None]
+        if len(linear) == len(layers) and len(biases) in (0, len(layers)):
+            block = _block_of([layer.weight for layer in linear])
+            if block is not None:
+                result = _times_row(hidden, block, torch.cat(biases) if biases else None)
+                return tuple(result.split_with_sizes([layer.out_features for layer in linear], dim=-1))
     return tuple(layer(hidden) for layer in layers)
 
 
@@ -49,7 +53,7 @@ def lay_out_for_decoding(model: nn.Module, enable: bool = True) -> int:
     """Lay the weights of the linear layers on the CPU out for decoding one row, or again as torch makes them.
 
     Returns the number of weights that were moved; while a block is, it is in memory twice. Views of old weights go
-    stale. Subclasses of nn.Linear stay as they are. A module with `siblings` names the layers that share its input.
+    stale. Subclasses of nn.Linear stay as they are. A module with `_siblings` names the layers that share its input.
     """
     return sum(_lay_out(layers) if enable else _take_apart(layers) for layers in _groups(model))
 
@@ -58,9 +62,9 @@ def _groups(model: nn.Module) -> Iterator[list[nn.Linear]]:
     """Yield siblings together and all other linear layers by themselves, each weight once."""
     done: set[int] = set()
     for module in model.modules():
-        together = [getattr(module, name) for name in getattr(module, "siblings", ())]
+        together = [getattr(module, name) for name in getattr(module, "_siblings", ())]
         for layers in (together, [module]):
-            linear = [layer for layer in layers if type(layer) in (nn.Linear, RowLinear)]
+            linear = [layer for layer in layers if isinstance(layer, nn.Linear) and type(layer) in _PLAIN]
             weights = {id(layer.weight): layer.weight for layer in linear}
             alike = len({(weight.dtype, weight.device, weight.shape[1]) for weight in weights.values()}) == 1
             if alike and len(weights) == len(layers) and done.isdisjoint(weights):
@@ -83,7 +87,7 @@ def _lay_out(layers: list[nn.Linear]) -> int:
         block = torch.cat([weight.data.t() for weight in weights], dim=1).t()
     else:
         block = torch.cat([weight.data for weight in weights])
-    for weight, part in zip(weights, block.split([weight.shape[0] for weight in weights]), strict=True):
+    for weight, part in zip(weights, block.split_with_sizes([weight.shape[0] for weight in weights]), strict=True):
         weight.data = part
     return len(layers)
 
@@ -101,7 +105,7 @@ def _take_apart(layers: list[nn.Linear]) -> int:
 def _is_plain(layer: nn.Linear) -> bool:
     """Tell whether calling the layer is no more than its product."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
-    return type(layer) in (nn.Linear, RowLinear) and not hooked
+    return type(layer) in _PLAIN and not hooked
 
 
 def _block_of(weights: Sequence[Tensor]) -> Tensor | None:
@@ -128,6 +132,6 @@ def _times_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if parts == 1 or weight.dtype != torch.float32 or weight.stride(0) != 1 or weight.device.type != "cpu":
         return F.linear(row, weight, bias)
     # A product for each part of the inputs, which torch runs on a thread each; then their sum.
-    products_P1N = torch.bmm(row.reshape(parts, 1, -1), weight.t().unflatten(0, (parts, -1)))
+    products_P1N = torch.bmm(row.reshape(parts, 1, -1), weight.t().view(parts, K // parts, N))
     result = products_P1N.sum(dim=0).view(*row.shape[:-1], N)
     return result if bias is None else result + bias
