@@ -20,16 +20,17 @@ from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
-from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, saving, tying
+from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, quantized, saving, tying
 from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.legacy_keywords import settle
 from modelwright.pretrained.load_options import LoadOptions, PathLike
 from modelwright.pretrained.loading import load_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
+from modelwright.pretrained.unpadding import UnpaddingMixin
 
 
-class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, GenerationMixin):
+class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, UnpaddingMixin, GenerationMixin):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
     A subclass sets `config_class` and `base_model_prefix`, builds its layers in `__init__(self, config, *,
@@ -190,11 +191,12 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Prune the heads that the config names, initialise the modules that have not been and tie the weights.
+        """Prune and quantize as the config says, initialise the modules that have not been and tie the weights.
 
         On meta nothing is initialised.
         """
         pruning.prune_as_configured(self)
+        quantized.quantize_as_configured(self)
         if not any(parameter.is_meta for parameter in self.parameters()):
             initialization.initialize(self)
         self.tie_weights()
@@ -253,7 +255,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
         safe_serialization: safetensors files, or with False .bin files.
         variant: goes into the file names, as in model.fp16.safetensors.
 
-        Raises InputError and UnknownArgumentError for arguments, RepoError or CheckpointError if the folder cannot be
+        Raises InputError (also while `to_bettertransformer()` holds) and UnknownArgumentError for arguments, RepoError
+        or CheckpointError if the folder cannot be
         written, NotImplementedError for push_to_hub.
         """
         saving.save_pretrained(

@@ -16,6 +16,7 @@ from modelwright.core.logging import get_logger
 from modelwright.hub.names import CONFIG_NAME, GENERATION_CONFIG_NAME
 from modelwright.pretrained import tying
 from modelwright.pretrained.load_options import PathLike
+from modelwright.pretrained.unpadding import check_can_be_saved
 
 logger = get_logger(__name__)
 
@@ -42,6 +43,7 @@ def save_pretrained(
     """Write `model` into a folder; documented at `PreTrainedModel.save_pretrained`."""
     where = f"{type(model).__name__}.save_pretrained"
     _check_keywords(where, push_to_hub, token, save_peft_format, kwargs)
+    check_can_be_saved(where, model)
     if not is_main_process:
         return
     folder = Path(save_directory)
