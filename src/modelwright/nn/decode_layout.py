@@ -30,22 +30,20 @@ class RowLinear(nn.Linear):
         return super().forward(input)
 
 
-_PLAIN = (nn.Linear, RowLinear)
-
-
 def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     """Return `layer(hidden)` of each layer; of one row as a single product if their weights lie in one block.
 
     Layers with hooks or of other classes are called one by one, and all are while gradients are enabled.
     """
-    if hidden.numel() == hidden.shape[-1] and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        linear = [layer for layer in layers if isinstance(layer, nn.Linear) and _is_plain(layer)]
-        biases: list[Tensor] = [layer.bias for layer in linear if layer.bias is not None]
-        if len(linear) == len(layers) and len(biases) in (0, len(layers)):
-            block = _block_of([layer.weight for layer in linear])
-            if block is not None:
-                result = _times_row(hidden, block, torch.cat(biases) if biases else None)
-                return tuple(result.split_with_sizes([layer.out_features for layer in linear], dim=-1))
+    one_row = hidden.numel() == hidden.shape[-1] and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if one_row and all(type(layer) is RowLinear and _is_plain(layer) for layer in layers):
+        # Straight from the dictionaries: nn.Module's lookup of a weight costs more than all the rest here.
+        weights: list[Tensor] = [layer._parameters["weight"] for layer in layers]  # type: ignore[misc]
+        biases: list[Tensor] = [bias for layer in layers if (bias := layer._parameters["bias"]) is not None]
+        block = _block_of(weights) if len(biases) in (0, len(layers)) else None
+        if block is not None:
+            result = _times_row(hidden, block, torch.cat(biases) if biases else None)
+            return tuple(result.split_with_sizes([weight.shape[0] for weight in weights], dim=-1))
     return tuple(layer(hidden) for layer in layers)
 
 
@@ -64,7 +62,9 @@ def _groups(model: nn.Module) -> Iterator[list[nn.Linear]]:
     for module in model.modules():
         together = [getattr(module, name) for name in getattr(module, "_siblings", ())]
         for layers in (together, [module]):
-            linear = [layer for layer in layers if isinstance(layer, nn.Linear) and type(layer) in _PLAIN]
+            linear = [
+                layer for layer in layers if isinstance(layer, nn.Linear) and type(layer) in (nn.Linear, RowLinear)
+            ]
             weights = {id(layer.weight): layer.weight for layer in linear}
             alike = len({(weight.dtype, weight.device, weight.shape[1]) for weight in weights.values()}) == 1
             if alike and len(weights) == len(layers) and done.isdisjoint(weights):
@@ -77,9 +77,8 @@ def _lay_out(layers: list[nn.Linear]) -> int:
     by_inputs = weights[0].dtype == torch.float32
     if weights[0].device.type != "cpu" or not (by_inputs or len(layers) > 1):
         return 0
-    if by_inputs:
-        for layer in layers:
-            layer.__class__ = RowLinear  # the same object, so that hooks and references to it stay
+    for layer in layers:
+        layer.__class__ = RowLinear  # the same object, so that hooks and references to it stay
     block = _block_of(weights)
     if block is not None and (block.t().is_contiguous() if by_inputs else block.is_contiguous()):
         return 0
@@ -102,27 +101,23 @@ def _take_apart(layers: list[nn.Linear]) -> int:
     return moved
 
 
-def _is_plain(layer: nn.Linear) -> bool:
-    """Tell whether calling the layer is no more than its product."""
-    hooked = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
-    return type(layer) in _PLAIN and not hooked
+def _is_plain(layer: nn.Module) -> bool:
+    """Tell whether calling the layer is no more than its own forward."""
+    return not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__)
 
 
 def _block_of(weights: Sequence[Tensor]) -> Tensor | None:
     """Return the weights [outputs, inputs] as one, if they lie one behind the other in one storage; else None."""
     first = weights[0]
-    if len(weights) > 1 and weights[-1].storage_offset() == 0:
-        return None  # the usual case: every weight has a storage of its own
-    size, offset, outputs = first.element_size(), first.storage_offset(), 0
-    start = first.data_ptr() - offset * size
+    strides, place, size = first.stride(), first.storage_offset(), first.element_size()
+    start, outputs = first.data_ptr() - place * size, 0
     for weight in weights:
-        place = offset + outputs * first.stride(0)
-        if weight.stride() != first.stride() or weight.storage_offset() != place:
-            return None
-        if weight.dtype != first.dtype or weight.data_ptr() - place * size != start:
+        # The same start of the storage, seen from either, is the same storage.
+        if weight.storage_offset() != place or weight.data_ptr() - place * size != start or weight.stride() != strides:
             return None
         outputs += weight.shape[0]
-    return first.as_strided((outputs, first.shape[1]), first.stride(), offset)
+        place += weight.shape[0] * strides[0]
+    return first.as_strided((outputs, first.shape[1]), strides, first.storage_offset())
 
 
 def _times_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
