@@ -52,8 +52,7 @@ def test_the_documents_example():
             self.decoder = torch.nn.Linear(6, 9)
 
         def forward_chunk(self, hidden_states):
-            hidden_states = self.decoder(hidden_states)
-            return hidden_states
+            return self.decoder(hidden_states)
 
         def forward(self, hidden_states):
             return apply_chunking_to_forward(
