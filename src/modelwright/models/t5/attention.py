@@ -29,7 +29,7 @@ class T5Attention(nn.Module):
     be there in another layer; a layer adds the columns of the heads that it has.
     """
 
-    siblings: tuple[str, ...] = ("q", "k", "v")
+    _siblings: tuple[str, ...] = ("q", "k", "v")
 
     def __init__(
         self, config: T5Config, has_relative_attention_bias: bool = False, layer_idx: int | None = None, **factory: Any
@@ -219,7 +219,7 @@ class T5LayerCrossAttention(nn.Module):
         super().__init__()
         self.EncDecAttention = T5Attention(config, layer_idx=layer_idx, **factory)
         # Queries are made of other states than keys and values.
-        self.EncDecAttention.siblings = ()
+        self.EncDecAttention._siblings = ()
         self.layer_norm = T5LayerNorm(config.d_model, eps=config.layer_norm_epsilon, **factory)
         self.dropout = nn.Dropout(config.dropout_rate)
 

@@ -63,7 +63,7 @@ class T5DenseActDense(nn.Module):
 class T5DenseGatedActDense(nn.Module):
     """The feed-forward of T5 v1.1: wo(act(wi_0(x)) * wi_1(x)). Source: Shazeer 2020 (arXiv 2002.05202)."""
 
-    siblings = ("wi_0", "wi_1")
+    _siblings = ("wi_0", "wi_1")
 
     def __init__(self, config: T5Config, **factory: Any) -> None:
         super().__init__()
