@@ -48,8 +48,6 @@ LEGACY: dict[str, NoEffect | Refused] = {
     "load_in_8bit": Refused(_QUANTIZED),
     "load_in_4bit": Refused(_QUANTIZED),
     "quantization_config": Refused(_QUANTIZED, (None,)),
-    "adapter_kwargs": Refused("adapters (PEFT) are not built yet", (None, {})),
-    "adapter_name": Refused("adapters (PEFT) are not built yet", (None, "default")),
     "use_flash_attention_2": Refused("choose the kernel by attn_implementation='flash_attention_2'"),
     "use_kernels": Refused("kernels of the hub are not supported"),
     "tp_plan": Refused(_TENSOR_PARALLEL, (None,)),

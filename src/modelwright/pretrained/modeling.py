@@ -32,6 +32,7 @@ from modelwright.pretrained import (
     saving,
     tying,
 )
+from modelwright.pretrained.adapters_mixin import AdaptersMixin
 from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.embeddings_mixin import EmbeddingsMixin
@@ -49,6 +50,7 @@ class PreTrainedModel(
     ModuleUtilsMixin,
     EmbeddingsMixin,
     GradientCheckpointingMixin,
+    AdaptersMixin,
     UnpaddingMixin,
     GenerationMixin,
     AutoClassMixin,
@@ -157,6 +159,8 @@ class PreTrainedModel(
         key_mapping: Mapping[str, str] | None = None,
         generation_config: GenerationConfig | None = None,
         attn_implementation: str | Mapping[str, str] | None = None,
+        adapter_kwargs: Mapping[str, Any] | None = None,
+        adapter_name: str = "default",
         **kwargs: Any,
     ) -> Self | tuple[Self, dict[str, list[Any]]]:
         """Return the model of a folder or hub repository (config.json and weights), in evaluation mode.
@@ -181,6 +185,8 @@ class PreTrainedModel(
         attn_implementation: the attention kernel, such as "sdpa" or "eager", or {sub-config: kernel}.
         revision, cache_dir, token, local_files_only, force_download: how to get the files of a hub repository; see
             `modelwright.hub.download`.
+        adapter_name, adapter_kwargs: for a folder with an adapter of peft (adapter_config.json), which is attached to
+            the model that it names: a name for it, and keywords of `load_adapter`.
         model_args and other keywords: attributes of the config override it, parameters of the class's constructor are
             handed to it, keywords of 4.x that do nothing say so once.
 
@@ -207,6 +213,8 @@ class PreTrainedModel(
             generation_config=generation_config,
             attn_implementation=attn_implementation,
             download=download,
+            adapter_kwargs=adapter_kwargs,
+            adapter_name=adapter_name,
         )
         model: Self = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
         if not output_loading_info:
@@ -309,7 +317,8 @@ class PreTrainedModel(
     ) -> None:
         """Write config.json, generation_config.json (if the model generates) and the weights into a folder.
 
-        The folder then holds the new checkpoint whole; if anything fails, the old one.
+        The folder then holds the new checkpoint whole; if anything fails, the old one. Of a model with adapters only
+        the active one is written, as one file, and its config.
 
         is_main_process: False writes nothing, for the other processes of a distributed run.
         state_dict: the weights to write instead of the model's own.
@@ -318,6 +327,7 @@ class PreTrainedModel(
             that is larger gets a file of its own.
         safe_serialization: safetensors files, or with False .bin files.
         variant: goes into the file names, as in model.fp16.safetensors.
+        save_peft_format: begin the names of an adapter's tensors with "base_model.model.", as peft does.
 
         Raises InputError (also while `to_bettertransformer()` holds) and UnknownArgumentError for arguments, RepoError
         or CheckpointError if the folder cannot be

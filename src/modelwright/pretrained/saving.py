@@ -14,7 +14,7 @@ from modelwright.checkpoint.save import save_checkpoint
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.core.logging import get_logger
 from modelwright.hub.names import CONFIG_NAME, GENERATION_CONFIG_NAME
-from modelwright.pretrained import tying
+from modelwright.pretrained import adapters, tying
 from modelwright.pretrained.load_options import PathLike
 from modelwright.pretrained.unpadding import check_can_be_saved
 
@@ -42,7 +42,7 @@ def save_pretrained(
 ) -> None:
     """Write `model` into a folder; documented at `PreTrainedModel.save_pretrained`."""
     where = f"{type(model).__name__}.save_pretrained"
-    _check_keywords(where, push_to_hub, token, save_peft_format, kwargs)
+    _check_keywords(where, push_to_hub, token, save_peft_format or model._hf_peft_config_loaded, kwargs)
     check_can_be_saved(where, model)
     if not is_main_process:
         return
@@ -51,6 +51,17 @@ def save_pretrained(
         raise InputError(f"{where}: expected a folder to save in, got the file {folder}")
     if safe_serialization and save_function is not torch.save:
         logger.warning_once(f"{where}: save_function is unused, it writes .bin files; safe_serialization is True.")
+    if model._hf_peft_config_loaded:
+        adapters.save(
+            model,
+            folder,
+            state_dict=state_dict,
+            safe=safe_serialization,
+            save_function=save_function,
+            variant=variant,
+            prefixed=save_peft_format,
+        )
+        return
     save_checkpoint(
         weights_to_save(model, state_dict),
         folder,

@@ -9,6 +9,7 @@ from modelwright.core.errors import ConfigError, InputError
 from modelwright.hub.download import take_download
 from modelwright.models.auto.remote_code import Origin, find_custom_class
 from modelwright.models.auto.tables import MODELS, AutoTable
+from modelwright.pretrained.adapters import base_model_of
 
 
 class _AutoModelBase:
@@ -43,9 +44,13 @@ class _AutoModelBase:
         else:
             if source is None:
                 raise InputError(f"{cls.__name__}.from_pretrained: expected a folder or a config, got neither")
-            values, _ = PretrainedConfig.get_config_dict(source, subfolder=subfolder, **download.keywords())
-            where = str(source)
-            if config is None:
+            base, revision = base_model_of(source, subfolder, download) if config is None else (None, "")
+            reads = download if base is None else replace(download, revision=revision, commit_hash=None)
+            values, _ = PretrainedConfig.get_config_dict(
+                base or source, subfolder=subfolder if base is None else "", **reads.keywords()
+            )
+            where = str(base or source)
+            if config is None and base is None:
                 download = replace(download, commit_hash=values.get("_commit_hash"))
         origin = Origin("" if source is None else source, subfolder, download)
         model_class = cls._find(values, where, origin, trust_remote_code)
