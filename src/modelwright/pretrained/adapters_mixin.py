@@ -70,7 +70,7 @@ class AdaptersMixin:
         config.inference_mode = not is_trainable
         adapters.inject(self, config, name)
         adapters.fill(self, name, weights, str(peft_model_id or "adapter_state_dict"))
-        adapters.activate(self, [name], trains=is_trainable)
+        adapters.activate(_module(self), [name], trains=is_trainable)
 
     def _check_free(self, where: str, name: str) -> None:
         if self._hf_peft_config_loaded and name in self.peft_config:
@@ -88,7 +88,7 @@ class AdaptersMixin:
         """Use this adapter, or these together, from now on, and train it. Raises InputError for an unknown name."""
         names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
         self._check_there("set_adapter", names)
-        adapters.activate(self, names, trains=True)
+        adapters.activate(_module(self), names, trains=True)
 
     def active_adapters(self) -> list[str]:
         """Return the names of the adapters in use. Raises InputError without any adapter."""
