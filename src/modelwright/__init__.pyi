@@ -24,6 +24,7 @@ from modelwright import nn as nn
 from modelwright import outputs as outputs
 from modelwright import pretrained as pretrained
 from modelwright import pytorch_utils as pytorch_utils
+from modelwright import quantization as quantization
 from modelwright import tf_utils as tf_utils
 from modelwright import tokenization as tokenization
 from modelwright import tokenization_utils as tokenization_utils
@@ -171,6 +172,19 @@ from modelwright.models.llama.modeling_llama import (
 from modelwright.models.llama.tokenization_llama import LlamaTokenizer
 from modelwright.models.llama.tokenization_llama_fast import LlamaTokenizerFast
 from modelwright.models.prophetnet.tokenization_prophetnet import ProphetNetTokenizer
+from modelwright.models.qdqbert.configuration_qdqbert import QDQBertConfig
+from modelwright.models.qdqbert.modeling_qdqbert import (
+    QDQBertForMaskedLM,
+    QDQBertForMultipleChoice,
+    QDQBertForNextSentencePrediction,
+    QDQBertForQuestionAnswering,
+    QDQBertForSequenceClassification,
+    QDQBertForTokenClassification,
+    QDQBertLayer,
+    QDQBertLMHeadModel,
+    QDQBertModel,
+    QDQBertPreTrainedModel,
+)
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.modeling_reformer import (
     ReformerModel,
@@ -355,6 +369,17 @@ __all__ = [
     "PreTrainedTokenizerFast",
     "PretrainedConfig",
     "ProphetNetTokenizer",
+    "QDQBertConfig",
+    "QDQBertForMaskedLM",
+    "QDQBertForMultipleChoice",
+    "QDQBertForNextSentencePrediction",
+    "QDQBertForQuestionAnswering",
+    "QDQBertForSequenceClassification",
+    "QDQBertForTokenClassification",
+    "QDQBertLMHeadModel",
+    "QDQBertLayer",
+    "QDQBertModel",
+    "QDQBertPreTrainedModel",
     "QuestionAnsweringModelOutput",
     "ReformerConfig",
     "ReformerModel",
