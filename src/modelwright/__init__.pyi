@@ -72,6 +72,7 @@ from modelwright.core.optional import (
 )
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.logits_process import (
+    HammingDiversityLogitsProcessor,
     LogitsProcessor,
     LogitsProcessorList,
     MinLengthLogitsProcessor,
@@ -329,6 +330,7 @@ __all__ = [
     "GenerationConfig",
     "GenerationMixin",
     "GradientCheckpointingLayer",
+    "HammingDiversityLogitsProcessor",
     "HubError",
     "HubOfflineError",
     "InputError",

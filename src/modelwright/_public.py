@@ -81,6 +81,7 @@ _DESCRIPTORS = (
     "ScaledQuantDescriptor",
 )
 _LOGITS_PROCESSORS = (
+    "HammingDiversityLogitsProcessor",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MinLengthLogitsProcessor",

@@ -54,6 +54,16 @@ LLAMA = {
     "max_position_embeddings": 8,
     "pad_token_id": 0,
 }
+BERT = {
+    "vocab_size": 11,
+    "hidden_size": 16,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 8,
+    "num_labels": 3,
+}
+BERT_DECODER = {**BERT, "is_decoder": True, "add_cross_attention": True}
 
 T5 = {
     "vocab_size": 11,
@@ -89,6 +99,17 @@ ROWS = [
     Row("LlamaForSequenceClassification", {**LLAMA, "num_labels": 3}),
     Row("LlamaForTokenClassification", {**LLAMA, "num_labels": 3}),
     Row("LlamaForQuestionAnswering", LLAMA),
+    Row("BertModel", BERT),
+    Row("BertModel", {**BERT, "position_embedding_type": "relative_key_query", "pruned_heads": {0: [1]}}),
+    Row("BertForPreTraining", BERT),
+    Row("BertLMHeadModel", BERT_DECODER),
+    Row("BertForMaskedLM", BERT),
+    Row("BertForMaskedLM", {**BERT, "tie_word_embeddings": False}),
+    Row("BertForNextSentencePrediction", BERT),
+    Row("BertForSequenceClassification", BERT),
+    Row("BertForMultipleChoice", BERT),
+    Row("BertForTokenClassification", BERT),
+    Row("BertForQuestionAnswering", BERT),
     Row("T5Model", T5),
     Row("T5ForConditionalGeneration", T5),
     Row("T5ForConditionalGeneration", T5_GATED),

@@ -36,6 +36,8 @@ def prepare_padding_mask(attention_mask: Tensor | None, kv_length: int, kv_offse
     if attention_mask is None:
         return None
     mask = attention_mask.bool()
+    if torch.jit.is_tracing():
+        return mask
     lacking = kv_offset + kv_length - mask.shape[-1]
     return F.pad(mask, (0, lacking), value=False) if lacking > 0 else mask
 
@@ -44,11 +46,12 @@ def query_positions(
     q_length: int | Tensor | None, q_offset: int, cache_position: Tensor | None, device: torch.device | str
 ) -> tuple[Tensor, int]:
     """Return the positions [T] of the queries, and the first of them; read from either version's spelling."""
-    if isinstance(q_length, Tensor):
+    # In a traced call sizes are tensors too, without an axis.
+    if isinstance(q_length, Tensor) and q_length.dim():
         cache_position = q_length
     if cache_position is not None:
-        return cache_position, int(cache_position[0])
-    if q_length is None or isinstance(q_length, Tensor):
+        return cache_position, q_offset if torch.jit.is_tracing() else int(cache_position[0])
+    if q_length is None:
         raise InputError(
             "mask: expected q_length (a number of tokens) or cache_position (their positions), got neither"
         )

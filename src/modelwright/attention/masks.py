@@ -229,7 +229,7 @@ def _bidirectional(
     if window is not None:
         predicate = bidirectional_window_overlay(window)
     predicate, custom = _with_functions(predicate, options)
-    if kv_offset + kv_length > tokens:
+    if past is not None and kv_offset + kv_length > tokens:
         # The end of a static cache, where nothing is written yet.
         predicate, custom = and_masks(predicate, lambda b, h, q, kv: kv < tokens), True  # noqa: ARG005
     mask = mask_function_for(implementation)(
@@ -301,7 +301,7 @@ def _layer_of_kind(past: Any, sliding: bool) -> int:
 
 
 def _check_padding(where: str, mask: Any, batch: int, tokens: int, most: int, past: Any) -> None:
-    if mask is None:
+    if mask is None or torch.jit.is_tracing():
         return
     most = max(tokens, most)
     if mask.dim() != 2 or mask.shape[0] != batch or not tokens <= mask.shape[1] <= most:

@@ -42,6 +42,10 @@ class GenerationConfig:
     stop_strings: str | list[str] | None
     do_sample: bool
     num_beams: int
+    num_beam_groups: int
+    diversity_penalty: float
+    length_penalty: float
+    early_stopping: bool | str
     num_return_sequences: int
     use_cache: bool | None
     temperature: float | None

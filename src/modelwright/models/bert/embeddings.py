@@ -54,7 +54,7 @@ class BertEmbeddings(nn.Module):
         length = words.shape[1]
         if position_ids is None:
             last = past_key_values_length + length
-            if last > self.position_ids.shape[1]:
+            if not torch.jit.is_tracing() and last > self.position_ids.shape[1]:
                 raise InputError(
                     f"BERT: expected at most {self.position_ids.shape[1]} tokens (max_position_embeddings), got "
                     f"{length} after {past_key_values_length} in the cache"
