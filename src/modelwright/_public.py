@@ -500,6 +500,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.utils": {
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
+        "modelwright.hub.publish": ("PushToHubMixin",),
         "modelwright.outputs.base": ("ModelOutput",),
         "modelwright.tokenization.strategies": _STRATEGIES,
         "modelwright.utils": ("logging",),

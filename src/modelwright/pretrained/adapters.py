@@ -97,9 +97,14 @@ def config_in(repo: Repo) -> Any:
     return peft().PeftConfig.from_pretrained(str(repo.path(ADAPTER_CONFIG_NAME).parent))
 
 
+def weights_names(variant: str | None) -> tuple[str, str]:
+    """Return what the file of an adapter's weights is called as safetensors and as .bin."""
+    return add_variant(ADAPTER_SAFE_WEIGHTS_NAME, variant), add_variant(ADAPTER_WEIGHTS_NAME, variant)
+
+
 def weights_in(repo: Repo, variant: str | None = None) -> dict[str, Tensor]:
     """Return the tensors of the adapter in `repo`, on the CPU as they are stored."""
-    safe_name, bin_name = (add_variant(name, variant) for name in (ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME))
+    safe_name, bin_name = weights_names(variant)
     if repo.has(safe_name) or not repo.has(bin_name):
         opened: Checkpoint = SafetensorsFile(repo.path(safe_name))
     else:
@@ -160,8 +165,8 @@ def save(
     save_function: Any,
     variant: str | None,
     prefixed: bool,
-) -> None:
-    """Write the active adapter of `model`, its weights and its config; see `PreTrainedModel.save_pretrained`."""
+) -> tuple[str, str]:
+    """Write the active adapter of `model`; return the names of its files. See `PreTrainedModel.save_pretrained`."""
     names = model.active_adapters()
     if len(names) != 1:
         raise InputError(
@@ -178,14 +183,13 @@ def save(
         else:
             save_function(weights, path)
 
-    file, other = (add_variant(one, variant) for one in (ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME))
-    if not safe:
-        file, other = other, file
+    file, other = weights_names(variant)[:: 1 if safe else -1]
     save_together(
         folder,
         {file: write_weights, ADAPTER_CONFIG_NAME: lambda path: _write_config(config, path)},
         stale=[other],
     )
+    return file, ADAPTER_CONFIG_NAME
 
 
 def _write_config(config: Any, path: Any) -> None:

@@ -22,6 +22,7 @@ from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.hub.custom_code import AutoClassMixin
 from modelwright.hub.download import take_download
+from modelwright.hub.publish import PushToHubMixin
 from modelwright.pretrained import (
     attention_choice,
     attention_masks,
@@ -55,6 +56,7 @@ class PreTrainedModel(
     UnpaddingMixin,
     GenerationMixin,
     AutoClassMixin,
+    PushToHubMixin,
 ):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
@@ -85,6 +87,7 @@ class PreTrainedModel(
     _default_auto_class: ClassVar[str] = "AutoModel"
 
     load_report: LoadReport | None = None
+    model_tags: list[str] | None = None
     _looked_for_padding: bool = False
 
     def __init__(self, config: Any, *inputs: Any, **kwargs: Any) -> None:
@@ -330,10 +333,11 @@ class PreTrainedModel(
         safe_serialization: safetensors files, or with False .bin files.
         variant: goes into the file names, as in model.fp16.safetensors.
         save_peft_format: begin the names of an adapter's tensors with "base_model.model.", as peft does.
+        push_to_hub: upload what was saved as one commit; repo_id (by default the folder's name), token, private,
+            revision, create_pr, commit_message, commit_description and tags are as for `push_to_hub`.
 
         Raises InputError (also while `to_bettertransformer()` holds) and UnknownArgumentError for arguments, RepoError
-        or CheckpointError if the folder cannot be
-        written, NotImplementedError for push_to_hub.
+        or CheckpointError if the folder cannot be written, HubError if the upload is refused.
         """
         saving.save_pretrained(
             self,
@@ -349,6 +353,14 @@ class PreTrainedModel(
             save_peft_format=save_peft_format,
             **kwargs,
         )
+
+    def add_model_tags(self, tags: str | Iterable[str]) -> None:
+        """Add tags (one, or several) to those that go into the model card when the model is pushed to the hub."""
+        new = [tags] if isinstance(tags, str) else list(tags)
+        self.model_tags = list(dict.fromkeys([*(self.model_tags or ()), *new]))
+
+    def _obsolete_files(self, **save_keywords: Any) -> Callable[[str], bool]:
+        return saving.obsolete_files(self, save_keywords.get("variant"))
 
     # --- parts ------------------------------------------------------------------------------------------------------
 

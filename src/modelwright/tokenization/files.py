@@ -22,6 +22,7 @@ from modelwright.hub.names import (
     TOKENIZER_NAME,
 )
 from modelwright.hub.open import open_repo
+from modelwright.hub.publish import PushToHubMixin, publish, take_push
 from modelwright.hub.repo import Repo
 from modelwright.tokenization.added_tokens import token_to_json
 from modelwright.tokenization.config_file import read_tokenizer_config
@@ -38,7 +39,7 @@ SHARED_KEYWORDS = (
 )  # fmt: skip
 
 
-class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
+class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin, PushToHubMixin):
     """`from_pretrained` and `save_pretrained` of every tokenizer."""
 
     # The constructor's keyword for each vocabulary file, and the file's name.
@@ -154,13 +155,21 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
         return ()
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *, filename_prefix: str | None = None
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        filename_prefix: str | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
     ) -> tuple[str, ...]:
         """Write the tokenizer's files into the folder `save_directory`, made if absent, and return their paths.
 
         filename_prefix: put before each file's name, with a dash.
-        Raises RepoError when the folder cannot be written, ConfigError for an option that JSON does not have.
+        push_to_hub: upload them as one commit; the other keywords are those of `push_to_hub`.
+        Raises RepoError when the folder cannot be written, ConfigError for an option that JSON does not have, HubError
+        if the upload is refused.
         """
+        push = take_push(self, save_directory, push_to_hub, kwargs)
         folder = Path(save_directory).expanduser()
         if folder.exists() and not folder.is_dir():
             raise RepoError(f"{folder}: expected a folder to save a tokenizer into, found a file.")
@@ -193,6 +202,8 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
         if self.is_fast:
             self._save_backend(backend_path)
             written.append(str(backend_path))
+        if push is not None:
+            publish(folder, (Path(path).name for path in written), push)
         return tuple(written)
 
     @property
