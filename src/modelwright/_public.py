@@ -82,6 +82,8 @@ _DESCRIPTORS = (
 )
 _LOGITS_PROCESSORS = (
     "HammingDiversityLogitsProcessor",
+    "InfNanRemoveLogitsProcessor",
+    "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MinLengthLogitsProcessor",
@@ -89,7 +91,24 @@ _LOGITS_PROCESSORS = (
     "NoRepeatNGramLogitsProcessor",
     "RepetitionPenaltyLogitsProcessor",
 )
-_LOGITS_WARPERS = ("MinPLogitsWarper", "TemperatureLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper")
+_LOGITS_BIAS = (
+    "NoBadWordsLogitsProcessor",
+    "PrefixConstrainedLogitsProcessor",
+    "SequenceBiasLogitsProcessor",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
+)
+_LOGITS_ENDS = ("ExponentialDecayLengthPenalty", "ForcedBOSTokenLogitsProcessor", "ForcedEOSTokenLogitsProcessor")
+_LOGITS_SOURCE = ("EncoderNoRepeatNGramLogitsProcessor", "EncoderRepetitionPenaltyLogitsProcessor")
+_LOGITS_WARPERS = (
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "MinPLogitsWarper",
+    "TemperatureLogitsWarper",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+    "TypicalLogitsWarper",
+)
 _STOPPING_CRITERIA = (
     "EosTokenCriteria",
     "MaxLengthCriteria",
@@ -258,7 +277,10 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "modelwright.core.optional": _AVAILABLE,
     "modelwright.generation.configuration": ("GenerationConfig",),
+    "modelwright.generation.logits_bias": _LOGITS_BIAS,
+    "modelwright.generation.logits_ends": _LOGITS_ENDS,
     "modelwright.generation.logits_process": _LOGITS_PROCESSORS,
+    "modelwright.generation.logits_source": _LOGITS_SOURCE,
     "modelwright.generation.logits_warpers": _LOGITS_WARPERS,
     "modelwright.generation.mixin": ("GenerationMixin",),
     "modelwright.generation.stopping_criteria": _STOPPING_CRITERIA,
@@ -330,7 +352,10 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "modelwright.generation": {
         "modelwright.generation.configuration": ("GenerationConfig",),
+        "modelwright.generation.logits_bias": _LOGITS_BIAS,
+        "modelwright.generation.logits_ends": _LOGITS_ENDS,
         "modelwright.generation.logits_process": _LOGITS_PROCESSORS,
+        "modelwright.generation.logits_source": _LOGITS_SOURCE,
         "modelwright.generation.logits_warpers": _LOGITS_WARPERS,
         "modelwright.generation.mixin": ("GenerationMixin",),
         "modelwright.generation.outputs": _GENERATE_OUTPUTS,
