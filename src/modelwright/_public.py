@@ -54,6 +54,18 @@ _FILE_NAMES = (
     "WEIGHTS_NAME",
 )
 _STRATEGIES = ("PaddingStrategy", "TensorType", "TruncationStrategy")
+_QDQBERT = (
+    "QDQBertForMaskedLM",
+    "QDQBertForMultipleChoice",
+    "QDQBertForNextSentencePrediction",
+    "QDQBertForQuestionAnswering",
+    "QDQBertForSequenceClassification",
+    "QDQBertForTokenClassification",
+    "QDQBertLMHeadModel",
+    "QDQBertLayer",
+    "QDQBertModel",
+    "QDQBertPreTrainedModel",
+)
 _QUANT_LAYERS = ("QuantConv1D", "QuantConv1d", "QuantConv2d", "QuantLinear")
 _DESCRIPTORS = (
     "QUANT_DESC_8BIT_CONV1D_WEIGHT_PER_CHANNEL",
@@ -264,6 +276,8 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.llama.tokenization_llama": ("LlamaTokenizer",),
     "modelwright.models.llama.tokenization_llama_fast": ("LlamaTokenizerFast",),
     "modelwright.models.prophetnet.tokenization_prophetnet": ("ProphetNetTokenizer",),
+    "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
+    "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
     "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
     "modelwright.models.reformer.modeling_reformer": _REFORMER,
     "modelwright.models.reformer.tokenization_reformer": ("ReformerTokenizer",),
@@ -408,6 +422,10 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.llama.configuration_llama": ("LlamaConfig",),
         "modelwright.models.llama.modeling_llama": _LLAMA,
     },
+    "modelwright.models.qdqbert": {
+        "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
+        "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
+    },
     "modelwright.models.reformer": {
         "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
         "modelwright.models.reformer.modeling_reformer": _REFORMER,
@@ -423,6 +441,8 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.quantization.fake_quant": ("fake_tensor_quant", "tensor_quant"),
         "modelwright.quantization.layers": _QUANT_LAYERS,
         "modelwright.quantization.quantizer": ("TensorQuantizer",),
+        "modelwright.quantization.recipe": ("Recipe",),
+        "modelwright.quantization.swapping": ("swap",),
         "modelwright.quantization.switches": (
             "calibrating",
             "load_ranges",

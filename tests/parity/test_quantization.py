@@ -160,3 +160,85 @@ def test_quantizer_through_calibration(oracle, settings):
             (each(y) * torch.arange(9.0)).sum().backward()
             grads.append((y.grad, each.clip.clip_value_max.grad, each.clip.clip_value_min.grad))
         assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+QDQ = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 24,
+    "max_position_embeddings": 16,
+    "initializer_range": 0.3,
+    "hidden_act": "gelu",
+}
+
+
+@pytest.fixture
+def both_models(oracle):
+    """QDQBERT of transformers 4.57.1 on the toolkit, calibrated, and ours with its state."""
+    from transformers.models.deprecated.qdqbert import configuration_qdqbert, modeling_qdqbert
+
+    from modelwright import QDQBertConfig, QDQBertModel
+
+    oracle.nn.QuantLinear.set_default_quant_desc_weight(oracle.tensor_quant.QuantDescriptor(axis=0))
+    theirs = modeling_qdqbert.QDQBertModel(configuration_qdqbert.QDQBertConfig(**QDQ)).eval()
+    ids = torch.arange(1, 13).view(2, 6) * 3
+    quantizers = [module for module in theirs.modules() if isinstance(module, oracle.nn.TensorQuantizer)]
+    for each in quantizers:
+        each.enable_calib(), each.disable_quant()
+    theirs(ids)
+    for each in quantizers:
+        each.load_calib_amax(), each.enable_quant(), each.disable_calib()
+    ours = QDQBertModel(QDQBertConfig(**QDQ)).eval()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    return ours, theirs, ids
+
+
+def test_qdqbert_layer_by_layer(both_models):
+    """Each of our layers gets what theirs got: a model with rounding in it spreads the smallest difference."""
+    ours, theirs, ids = both_models
+    mask = torch.ones(2, 6)
+    mask[1, 4:] = 0
+    expected = theirs(ids, attention_mask=mask, output_hidden_states=True, output_attentions=True)
+    torch.testing.assert_close(ours.embeddings(ids), expected.hidden_states[0], atol=1e-6, rtol=0)
+    extended = theirs.get_extended_attention_mask(mask, ids.shape)
+    for layer, inputs, outputs in zip(
+        ours.encoder.layer, expected.hidden_states, expected.hidden_states[1:], strict=False
+    ):
+        result = layer(inputs, extended)[0]
+        torch.testing.assert_close(result, outputs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.pooler(expected.last_hidden_state), expected.pooler_output, atol=1e-6, rtol=0)
+    assert repr(ours.encoder.layer[0].output.dense) == repr(theirs.encoder.layer[0].output.dense)
+
+
+def test_their_calibrated_checkpoint_loads_from_a_folder(both_models, tmp_path):
+    from modelwright import QDQBertModel
+    from modelwright.quantization import quantizers_of
+
+    ours, theirs, ids = both_models
+    theirs.save_pretrained(tmp_path)
+    loaded = QDQBertModel.from_pretrained(tmp_path, strict=True)
+    assert all(quantizer.is_calibrated for quantizer in quantizers_of(loaded).values())
+    assert torch.equal(loaded(ids)[0], ours(ids)[0])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Model", "LMHeadModel", "ForMaskedLM", "ForNextSentencePrediction", "ForSequenceClassification",
+     "ForMultipleChoice", "ForTokenClassification", "ForQuestionAnswering"],
+)  # fmt: skip
+def test_qdqbert_names_and_signatures(oracle, name):
+    import inspect
+
+    from transformers.models.deprecated.qdqbert import configuration_qdqbert, modeling_qdqbert
+
+    import modelwright
+
+    settings = {**QDQ, "is_decoder": name == "LMHeadModel"}
+    theirs_class, ours_class = (getattr(module, f"QDQBert{name}") for module in (modeling_qdqbert, modelwright))
+    theirs = theirs_class(configuration_qdqbert.QDQBertConfig(**settings))
+    ours = ours_class(modelwright.QDQBertConfig(**settings))
+    assert set(ours.state_dict()) == set(theirs.state_dict())
+    expected = list(inspect.signature(theirs_class.forward).parameters)
+    assert list(inspect.signature(ours_class.forward).parameters)[: len(expected)] == expected

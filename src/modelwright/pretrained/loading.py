@@ -32,6 +32,7 @@ from modelwright.pretrained.attention_choice import apply_to_config
 from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.legacy_keywords import LEGACY
 from modelwright.pretrained.load_options import LoadOptions, PathLike
+from modelwright.pretrained.quantized import make_optional_buffers
 
 logger = get_logger(__name__)
 
@@ -53,6 +54,7 @@ def load_pretrained(
     with _checkpoint(repo, options) as checkpoint:
         resolved = dtypes.resolve(options.where, wanted, config, checkpoint.infos)
         model = construct(model_class, config, *model_args, device="meta", dtypes=resolved, **arguments)
+        make_optional_buffers(model, checkpoint.infos)
         plan = _plan(model, checkpoint, options)
         model.load_report = load_into(model, checkpoint, plan, device, strictness=options.strictness())
     _finish(model, device)

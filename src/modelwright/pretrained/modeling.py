@@ -27,6 +27,7 @@ from modelwright.pretrained import (
     dtypes,
     initialization,
     pruning,
+    quantized,
     saving,
     tying,
 )
@@ -246,11 +247,12 @@ class PreTrainedModel(
             del self.config.gradient_checkpointing
 
     def init_weights(self) -> None:
-        """Prune the heads that the config names, initialise the modules that have not been and tie the weights.
+        """Prune and quantize as the config says, initialise the modules that have not been and tie the weights.
 
         On meta nothing is initialised.
         """
         pruning.prune_as_configured(self)
+        quantized.quantize_as_configured(self)
         if not any(parameter.is_meta for parameter in self.parameters()):
             initialization.initialize(self)
         self.tie_weights()

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from modelwright.quantization.fake_quant import fake_tensor_quant, tensor_quant
     from modelwright.quantization.layers import QuantConv1D, QuantConv1d, QuantConv2d, QuantLinear
     from modelwright.quantization.quantizer import TensorQuantizer
+    from modelwright.quantization.recipe import Recipe
+    from modelwright.quantization.swapping import swap
     from modelwright.quantization.switches import (
         calibrating,
         load_ranges,
@@ -26,6 +28,7 @@ __all__ = [
     "QuantConv2d",
     "QuantDescriptor",
     "QuantLinear",
+    "Recipe",
     "TensorQuantizer",
     "calibrate_weights",
     "calibrating",
@@ -33,6 +36,7 @@ __all__ = [
     "load_ranges",
     "quantization_disabled",
     "quantizers_of",
+    "swap",
     "switches_restored",
     "tensor_quant",
 ]

@@ -65,6 +65,21 @@ class QuantMixin:
         self._input_quantizer = TensorQuantizer(quant_desc_input)
         self._weight_quantizer = TensorQuantizer(quant_desc_weight)
 
+    def pruned_to(self, plain: nn.Module, index: Tensor, dim: int) -> nn.Module:
+        """Return this layer with the parameters of `plain`, which was pruned to the entries `index` along `dim`.
+
+        A range for each output is cut with the outputs; other ranges stay.
+        """
+        quantizers = copy.deepcopy((self._input_quantizer, self._weight_quantizer))
+        plain.__class__ = type(self)  # type: ignore[assignment]
+        assert isinstance(plain, QuantMixin)
+        plain._input_quantizer, plain._weight_quantizer = quantizers
+        amax = plain._weight_quantizer.amax
+        if dim == self.channel_axis and amax is not None and amax.dim() > dim and amax.shape[dim] > 1:
+            plain._weight_quantizer.reset_amax()
+            plain._weight_quantizer.set_amax(amax.index_select(dim, index.to(amax.device)))
+        return plain
+
     def _init_from(self, keywords: dict[str, Any]) -> None:
         known = ("quant_desc_input", "quant_desc_weight")
         for name in keywords:

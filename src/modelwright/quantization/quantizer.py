@@ -36,6 +36,8 @@ class TensorQuantizer(nn.Module):
     `_pre_quant_scale` if it is set: a checkpoint of one that was not calibrated has the names of the float model.
     """
 
+    # Buffers that there are only once they are set; a loader makes those that a checkpoint has.
+    optional_buffers: ClassVar[tuple[str, ...]] = ("_amax", "_amin", "_pre_quant_scale")
     # Use PyTorch's own fake quantization, which differs in the gradient and always uses the full range.
     use_fb_fake_quant: ClassVar[bool] = False
 
@@ -353,7 +355,7 @@ class TensorQuantizer(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # A range that the checkpoint has and this quantizer does not is made, on the device of what is being loaded.
-        for name in ("_amax", "_amin", "_pre_quant_scale"):
+        for name in self.optional_buffers:
             value = state_dict.get(prefix + name)
             if value is not None and name not in self._buffers:
                 self.register_buffer(name, torch.empty_like(value))

@@ -12,12 +12,14 @@ CONFIGS = {
     "bert": "BertConfig",
     "gpt2": "GPT2Config",
     "llama": "LlamaConfig",
+    "qdqbert": "QDQBertConfig",
     "reformer": "ReformerConfig",
     "t5": "T5Config",
 }
 MODELS = {
     "AutoModel": {
         "bert": "BertModel",
+        "qdqbert": "QDQBertModel",
         "gpt2": "GPT2Model",
         "llama": "LlamaModel",
         "reformer": "ReformerModel",
@@ -25,13 +27,17 @@ MODELS = {
     },
     "AutoModelForCausalLM": {
         "bert": "BertLMHeadModel",
+        "qdqbert": "QDQBertLMHeadModel",
         "gpt2": "GPT2LMHeadModel",
         "llama": "LlamaForCausalLM",
         "reformer": "ReformerModelWithLMHead",
     },
-    "AutoModelForMaskedLM": {"bert": "BertForMaskedLM"},
-    "AutoModelForMultipleChoice": {"bert": "BertForMultipleChoice"},
-    "AutoModelForNextSentencePrediction": {"bert": "BertForNextSentencePrediction"},
+    "AutoModelForMaskedLM": {"bert": "BertForMaskedLM", "qdqbert": "QDQBertForMaskedLM"},
+    "AutoModelForMultipleChoice": {"bert": "BertForMultipleChoice", "qdqbert": "QDQBertForMultipleChoice"},
+    "AutoModelForNextSentencePrediction": {
+        "bert": "BertForNextSentencePrediction",
+        "qdqbert": "QDQBertForNextSentencePrediction",
+    },
     "AutoModelForPreTraining": {
         "bert": "BertForPreTraining",
         "gpt2": "GPT2LMHeadModel",
@@ -41,6 +47,7 @@ MODELS = {
     },
     "AutoModelForQuestionAnswering": {
         "bert": "BertForQuestionAnswering",
+        "qdqbert": "QDQBertForQuestionAnswering",
         "gpt2": "GPT2ForQuestionAnswering",
         "llama": "LlamaForQuestionAnswering",
         "t5": "T5ForQuestionAnswering",
@@ -48,12 +55,14 @@ MODELS = {
     "AutoModelForSeq2SeqLM": {"t5": "T5ForConditionalGeneration"},
     "AutoModelForSequenceClassification": {
         "bert": "BertForSequenceClassification",
+        "qdqbert": "QDQBertForSequenceClassification",
         "gpt2": "GPT2ForSequenceClassification",
         "llama": "LlamaForSequenceClassification",
         "t5": "T5ForSequenceClassification",
     },
     "AutoModelForTokenClassification": {
         "bert": "BertForTokenClassification",
+        "qdqbert": "QDQBertForTokenClassification",
         "gpt2": "GPT2ForTokenClassification",
         "llama": "LlamaForTokenClassification",
         "t5": "T5ForTokenClassification",

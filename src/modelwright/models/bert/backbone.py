@@ -287,6 +287,12 @@ class BertModel(BertPreTrainedModel):
         )
 
 
+class BertWithHead(BertPreTrainedModel):
+    """Base of the models with a head: which class their `bert` is, so that a variant of BERT has the same heads."""
+
+    backbone_class: ClassVar[type[BertModel]] = BertModel
+
+
 def _ready(attention_mask: Any) -> Any:
     """(B, T, S) of ones and zeros -> booleans (B, 1, T, S), which kernels take."""
     three = isinstance(attention_mask, Tensor) and attention_mask.dim() == 3

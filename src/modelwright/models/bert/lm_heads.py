@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from modelwright.core.errors import reject_unknown
 from modelwright.core.logging import get_logger
-from modelwright.models.bert.backbone import BertModel, BertPreTrainedModel, Device
+from modelwright.models.bert.backbone import BertWithHead, Device
 from modelwright.models.bert.configuration_bert import BertConfig
 from modelwright.nn.activations import get_activation
 from modelwright.nn.losses import causal_lm_loss
@@ -117,7 +117,7 @@ class BertPreTrainingHeads(nn.Module):
         return self.predictions(sequence_output), self.seq_relationship(pooled_output)
 
 
-class _BertWithLMHead(BertPreTrainedModel):
+class _BertWithLMHead(BertWithHead):
     """A BERT whose word embeddings also score the vocabulary."""
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {
@@ -141,7 +141,7 @@ class BertForPreTraining(_BertWithLMHead):
 
     def __init__(self, config: BertConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(config)
-        self.bert = BertModel(config, device=device, dtype=dtype)
+        self.bert = self.backbone_class(config, device=device, dtype=dtype)
         self.cls = BertPreTrainingHeads(config, device=device, dtype=dtype)
         self.post_init()
 
@@ -201,7 +201,7 @@ class BertLMHeadModel(_BertWithLMHead):
                 "BertLMHeadModel: config.is_decoder is False, so each token sees those after it; set it to True for a "
                 "language model that predicts the next token."
             )
-        self.bert = BertModel(config, add_pooling_layer=False, device=device, dtype=dtype)
+        self.bert = self.backbone_class(config, add_pooling_layer=False, device=device, dtype=dtype)
         self.cls = BertOnlyMLMHead(config, device=device, dtype=dtype)
         self.post_init()
 
@@ -290,7 +290,7 @@ class BertForMaskedLM(_BertWithLMHead):
                 "BertForMaskedLM: config.is_decoder is True, so no token sees those after it; set it to False for "
                 "attention to both sides."
             )
-        self.bert = BertModel(config, add_pooling_layer=False, device=device, dtype=dtype)
+        self.bert = self.backbone_class(config, add_pooling_layer=False, device=device, dtype=dtype)
         self.cls = BertOnlyMLMHead(config, device=device, dtype=dtype)
         self.post_init()
 
@@ -334,12 +334,12 @@ class BertForMaskedLM(_BertWithLMHead):
         return result if wants_dict(self, return_dict) else result.to_tuple()
 
 
-class BertForNextSentencePrediction(BertPreTrainedModel):
+class BertForNextSentencePrediction(BertWithHead):
     """BERT that tells whether the second of two sentences follows the first."""
 
     def __init__(self, config: BertConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(config)
-        self.bert = BertModel(config, device=device, dtype=dtype)
+        self.bert = self.backbone_class(config, device=device, dtype=dtype)
         self.cls = BertOnlyNSPHead(config, device=device, dtype=dtype)
         self.post_init()
 

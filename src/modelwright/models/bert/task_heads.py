@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelwright.models.bert.backbone import BertModel, BertPreTrainedModel, Device
+from modelwright.models.bert.backbone import BertWithHead, Device
 from modelwright.models.bert.configuration_bert import BertConfig
 from modelwright.outputs.model_outputs import (
     MultipleChoiceModelOutput,
@@ -20,7 +20,7 @@ from modelwright.pretrained.decoder_heads import choice_output, pooled_output, s
 from modelwright.pretrained.switches import wants_dict
 
 
-class _BertForTask(BertPreTrainedModel):
+class _BertForTask(BertWithHead):
     """A BERT with dropout and a linear layer on its pooled vector, or on each token's state."""
 
     _pooled = True
@@ -28,7 +28,7 @@ class _BertForTask(BertPreTrainedModel):
     def __init__(self, config: BertConfig, num_labels: int, device: Device, dtype: torch.dtype | None) -> None:
         super().__init__(config)
         self.num_labels = num_labels
-        self.bert = BertModel(config, add_pooling_layer=self._pooled, device=device, dtype=dtype)
+        self.bert = self.backbone_class(config, add_pooling_layer=self._pooled, device=device, dtype=dtype)
         own = config.classifier_dropout
         self.dropout = nn.Dropout(config.hidden_dropout_prob if own is None else own)
         self.classifier = nn.Linear(config.hidden_size, num_labels, device=device, dtype=dtype)
@@ -150,12 +150,12 @@ class BertForTokenClassification(_BertForTask):
         return result if wants_dict(self, return_dict) else result.to_tuple()
 
 
-class BertForQuestionAnswering(BertPreTrainedModel):
+class BertForQuestionAnswering(BertWithHead):
     """BERT that scores each token as the first and as the last of an answer."""
 
     def __init__(self, config: BertConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(config)
-        self.bert = BertModel(config, add_pooling_layer=False, device=device, dtype=dtype)
+        self.bert = self.backbone_class(config, add_pooling_layer=False, device=device, dtype=dtype)
         self.qa_outputs = nn.Linear(config.hidden_size, 2, device=device, dtype=dtype)
         self.post_init()
 
