@@ -45,10 +45,14 @@ from modelwright.core.errors import (
     CheckpointError,
     CheckpointMismatchError,
     ConfigError,
+    GatedRepoError,
+    HubError,
+    HubOfflineError,
     InputError,
     MissingPackageError,
     ModelwrightError,
     RepoError,
+    RepoNotFoundError,
     UnknownArgumentError,
 )
 from modelwright.core.optional import (
@@ -68,6 +72,7 @@ from modelwright.core.optional import (
 )
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.logits_process import (
+    HammingDiversityLogitsProcessor,
     LogitsProcessor,
     LogitsProcessorList,
     MinLengthLogitsProcessor,
@@ -321,9 +326,13 @@ __all__ = [
     "GPT2PreTrainedModel",
     "GPT2Tokenizer",
     "GPT2TokenizerFast",
+    "GatedRepoError",
     "GenerationConfig",
     "GenerationMixin",
     "GradientCheckpointingLayer",
+    "HammingDiversityLogitsProcessor",
+    "HubError",
+    "HubOfflineError",
     "InputError",
     "LlamaConfig",
     "LlamaForCausalLM",
@@ -382,6 +391,7 @@ __all__ = [
     "ReformerTokenizerFast",
     "RepetitionPenaltyLogitsProcessor",
     "RepoError",
+    "RepoNotFoundError",
     "SQuADHead",
     "Seq2SeqLMOutput",
     "Seq2SeqModelOutput",

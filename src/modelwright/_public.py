@@ -81,6 +81,7 @@ _DESCRIPTORS = (
     "ScaledQuantDescriptor",
 )
 _LOGITS_PROCESSORS = (
+    "HammingDiversityLogitsProcessor",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MinLengthLogitsProcessor",
@@ -245,10 +246,14 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "CheckpointError",
         "CheckpointMismatchError",
         "ConfigError",
+        "GatedRepoError",
+        "HubError",
+        "HubOfflineError",
         "InputError",
         "MissingPackageError",
         "ModelwrightError",
         "RepoError",
+        "RepoNotFoundError",
         "UnknownArgumentError",
     ),
     "modelwright.core.optional": _AVAILABLE,
@@ -495,6 +500,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.utils": {
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
+        "modelwright.hub.publish": ("PushToHubMixin",),
         "modelwright.outputs.base": ("ModelOutput",),
         "modelwright.tokenization.strategies": _STRATEGIES,
         "modelwright.utils": ("logging",),

@@ -222,6 +222,32 @@ def test_the_output_has_a_place_for_each_part():
     assert len(out.logits) == 2
 
 
+def test_beams_share_what_the_encoder_gave():
+    model, seen = FakeSeq2Seq(), []
+    update = model._update_model_kwargs_for_generation
+
+    def watch(outputs, model_kwargs, is_encoder_decoder=False):
+        cross = outputs.past_key_values.cross_attention_cache[0][0]
+        seen.append((cross.shape[0], cross.data_ptr()))
+        return update(outputs, model_kwargs, is_encoder_decoder)
+
+    model._update_model_kwargs_for_generation = watch
+    out = model.generate(SOURCE, attention_mask=MASK, num_beams=3, max_new_tokens=7, num_return_sequences=2)
+    assert len(model.encoder.calls) == 1
+    assert [call["new"] for call in model.calls] == [(2, 1)] + [(6, 1)] * 6
+    assert [call["mask"].shape[0] for call in model.calls] == [2] + [6] * 6
+    # Repeated once, after the first call, and never put in another order.
+    assert seen[0][0] == 2
+    assert len(set(seen[1:])) == 1
+    uncached = FakeSeq2Seq().generate(
+        SOURCE, attention_mask=MASK, num_beams=3, max_new_tokens=7, num_return_sequences=2, use_cache=False
+    )
+    assert torch.equal(out, uncached)
+    assert torch.equal(
+        out[2:], FakeSeq2Seq().generate(SOURCE[1:, :2], num_beams=3, max_new_tokens=7, num_return_sequences=2)
+    )
+
+
 class Collect(BaseStreamer):
     def __init__(self):
         self.got, self.ended = [], 0

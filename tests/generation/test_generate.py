@@ -208,7 +208,6 @@ def test_unknown_keywords_are_named(fake_model, keyword, nearest):
 @pytest.mark.parametrize(
     ("kwargs", "match"),
     [
-        ({"num_beams": 2}, "num_beams=2: beam search is not built"),
         ({"typical_p": 0.5}, r"typical_p=0.5 is not built yet; set it to 1.0"),
         ({"use_cache": True}, "use_cache=True, but FakeModel has no cache"),
         ({"generation_config": GenerationConfig(use_cache=True)}, "use_cache=True, but FakeModel has no cache"),

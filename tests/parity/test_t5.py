@@ -1,4 +1,4 @@
-"""T5 against transformers 4.57.1: logits, gradients, heads, caches, generation and checkpoints written by either side."""
+"""T5 against transformers 4.57.1: logits, gradients, heads, caches, generation and checkpoints of either side."""
 
 import inspect
 

@@ -9,6 +9,7 @@ from modelwright.core.lazy import serve
 if TYPE_CHECKING:
     from modelwright.generation.configuration import GenerationConfig
     from modelwright.generation.logits_process import (
+        HammingDiversityLogitsProcessor,
         LogitsProcessor,
         LogitsProcessorList,
         MinLengthLogitsProcessor,
@@ -62,6 +63,7 @@ __all__ = [
     "GenerationMixin",
     "GreedySearchDecoderOnlyOutput",
     "GreedySearchEncoderDecoderOutput",
+    "HammingDiversityLogitsProcessor",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MaxLengthCriteria",

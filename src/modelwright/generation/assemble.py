@@ -18,6 +18,12 @@ def logits_processors_of(
 ) -> LogitsProcessorList:
     """Return the processors for every way of decoding, in the order of 4.x."""
     processors, ends = LogitsProcessorList(), as_list(settings.eos_token_id)
+    if (settings.num_beam_groups or 1) > 1 and (settings.num_beams or 1) > 1:
+        processors.append(
+            logits_process.HammingDiversityLogitsProcessor(
+                settings.diversity_penalty, settings.num_beams, settings.num_beam_groups
+            )
+        )
     if settings.repetition_penalty not in (None, 1.0):
         processors.append(logits_process.RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
     if settings.no_repeat_ngram_size:
@@ -34,14 +40,16 @@ def logits_processors_of(
 def logits_warpers_of(settings: GenerationConfig) -> LogitsProcessorList:
     """Return the processors that only sampling has, in the order of 4.x."""
     warpers = LogitsProcessorList()
+    # Beams need a candidate that goes on beside each that ends.
+    kept = 1 if (settings.num_beams or 1) == 1 else max(2, 1 + len(as_list(settings.eos_token_id)))
     if settings.temperature not in (None, 1.0):
         warpers.append(logits_warpers.TemperatureLogitsWarper(settings.temperature))
     if settings.top_k:
-        warpers.append(logits_warpers.TopKLogitsWarper(settings.top_k))
+        warpers.append(logits_warpers.TopKLogitsWarper(settings.top_k, min_tokens_to_keep=kept))
     if settings.top_p is not None and settings.top_p < 1.0:
-        warpers.append(logits_warpers.TopPLogitsWarper(settings.top_p))
+        warpers.append(logits_warpers.TopPLogitsWarper(settings.top_p, min_tokens_to_keep=kept))
     if settings.min_p is not None:
-        warpers.append(logits_warpers.MinPLogitsWarper(settings.min_p))
+        warpers.append(logits_warpers.MinPLogitsWarper(settings.min_p, min_tokens_to_keep=kept))
     return warpers
 
 

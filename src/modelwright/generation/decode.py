@@ -17,12 +17,13 @@ from modelwright.generation.stopping_criteria import StoppingCriteriaList
 
 @dataclass
 class Decoding:
-    """What one run of the loop needs beside the prompt."""
+    """What one run of a loop needs beside the prompt; `longest` is the most tokens of a row, prompt included."""
 
     settings: GenerationConfig
     processors: LogitsProcessorList
     criteria: StoppingCriteriaList
     pad_id: int
+    longest: int
     streamer: Any = None
     generator: torch.Generator | None = None
 

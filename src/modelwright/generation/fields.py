@@ -12,6 +12,10 @@ ACTIVE: dict[str, Any] = {
     "stop_strings": None,
     "do_sample": False,
     "num_beams": 1,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "length_penalty": 1.0,
+    "early_stopping": False,
     "num_return_sequences": 1,
     # None: a cache where the model has one. 4.x has True here, which cannot be told from an explicit True.
     "use_cache": None,
@@ -57,16 +61,12 @@ NOT_BUILT: dict[str, Any] = {
     "prompt_lookup_num_tokens": None,
     "penalty_alpha": None,
     "dola_layers": None,
-    "diversity_penalty": 0.0,
-    "num_beam_groups": 1,
     "constraints": None,
     "force_words_ids": None,
 }
 
-# What shapes a method that is not running (beams, an assistant, a compiled call): kept in files, idle here as in 4.x.
+# What shapes a method that is not running (an assistant, a compiled call): kept in files, idle here as in 4.x.
 IDLE: dict[str, Any] = {
-    "early_stopping": False,
-    "length_penalty": 1.0,
     "return_legacy_cache": None,
     "is_assistant": False,
     "num_assistant_tokens": 20,
@@ -85,6 +85,9 @@ DEFAULTS: dict[str, Any] = ACTIVE | NOT_BUILT | IDLE
 
 # Fields that act only when `do_sample` is True.
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+# Fields that act only when `num_beams` is more than 1.
+OF_BEAMS = ("num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping")
 
 # Fields that act only when `return_dict_in_generate` is True.
 EXTRA_OUTPUTS = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")

@@ -34,6 +34,11 @@ class Kept:
         names = _OF_ENCODER_DECODER if encoder_decoder else _OF_DECODER
         self._of_model: dict[str, tuple[Any, ...]] = {name: () for name, kind in names.items() if kind in self._kinds}
 
+    @property
+    def needs_all_rows(self) -> bool:
+        """Whether something is kept of the model's output itself, in which each row of the batch has its place."""
+        return bool(self._of_model)
+
     def add(self, logits: Tensor, scores: Tensor, outputs: Any) -> None:
         """Keep one step: logits before and scores after the processors, [rows, vocabulary], and the model's output."""
         if self.scores is not None:

@@ -3,6 +3,7 @@
 Each takes input_ids [batch, tokens so far] and scores [batch, vocabulary] (float32 logits) and returns new scores.
 """
 
+import functools
 import inspect
 from typing import Any
 
@@ -31,17 +32,19 @@ class LogitsProcessorList(list[Any]):
         kwargs: handed to the processors that take more than the two arguments; InputError if one needs a missing one.
         """
         for processor in self:
-            parameters = list(inspect.signature(processor.__call__).parameters.values())[2:]
-            needed = {
-                each.name
-                for each in parameters
-                if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
-            }
+            takes, needed = _further_arguments(type(processor))
             if missing := sorted(needed - kwargs.keys()):
                 raise InputError(f"{type(processor).__name__} needs the arguments {', '.join(missing)}; pass them.")
-            takes = {each.name for each in parameters}
             scores = processor(input_ids, scores, **{name: kwargs[name] for name in kwargs if name in takes})
         return scores
+
+
+@functools.cache
+def _further_arguments(kind: type) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names of the arguments that processors of this class take beside the two, and of those they need."""
+    parameters = list(inspect.signature(kind.__call__).parameters.values())[3:]
+    plain = (each for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD)
+    return frozenset(each.name for each in parameters), frozenset(each.name for each in plain)
 
 
 class RepetitionPenaltyLogitsProcessor(LogitsProcessor):
@@ -139,3 +142,39 @@ class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
 
 def _without_end(scores: Tensor, ends: Tensor) -> Tensor:
     return scores.index_fill(1, ends.to(scores.device), FORBIDDEN)
+
+
+class HammingDiversityLogitsProcessor(LogitsProcessor):
+    """Make tokens less likely that earlier groups of beams chose at this step (Vijayakumar et al. 2016, section 3).
+
+    The score of a token falls by `diversity_penalty` for each beam of the item that chose it.
+    Raises InputError for a penalty that is not above 0 and for groups that do not divide the beams.
+    """
+
+    def __init__(self, diversity_penalty: float, num_beams: int, num_beam_groups: int) -> None:
+        where = "HammingDiversityLogitsProcessor"
+        if not (isinstance(diversity_penalty, (int, float)) and diversity_penalty > 0):
+            raise InputError(f"{where}: expected a diversity_penalty above 0, got {diversity_penalty!r}.")
+        if num_beam_groups < 2 or num_beams % num_beam_groups:
+            raise InputError(
+                f"{where}: expected num_beam_groups to be 2 or more and to divide num_beams, got {num_beam_groups} and "
+                f"{num_beams}."
+            )
+        self.diversity_penalty, self.num_beams = float(diversity_penalty), num_beams
+        self.group_size = num_beams // num_beam_groups
+
+    def __call__(  # type: ignore[override]
+        self,
+        input_ids: Tensor,  # noqa: ARG002
+        scores: Tensor,
+        current_tokens: Tensor,
+        beam_group_idx: int,
+    ) -> Tensor:
+        """Return the scores [items * beams of a group, vocabulary] of group number `beam_group_idx`.
+
+        current_tokens [items * num_beams]: what each beam of the groups before has chosen at this step.
+        """
+        earlier_BJ = current_tokens.view(-1, self.num_beams)[:, : beam_group_idx * self.group_size]
+        counts_BV = scores.new_zeros(len(earlier_BJ), scores.shape[1])
+        counts_BV.scatter_add_(1, earlier_BJ, torch.ones_like(earlier_BJ, dtype=scores.dtype))
+        return scores - self.diversity_penalty * counts_BV.repeat_interleave(self.group_size, dim=0)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from modelwright.core.errors import InputError
 from modelwright.generation.assemble import logits_processors_of, logits_warpers_of, merged, stopping_criteria_of
+from modelwright.generation.beam_search import beam_search
+from modelwright.generation.cache_rows import reorder_beams
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.decode import Decoding, decode
 from modelwright.generation.encoder_decoder import decoder_start, encode_source
@@ -24,6 +26,7 @@ from modelwright.generation.prepare import (
 )
 from modelwright.generation.protocol import GenerativeModel, accepted_keywords, is_encoder_decoder
 from modelwright.generation.stopping_criteria import Decoder, StoppingCriteriaList
+from modelwright.generation.transition_scores import transition_scores
 
 
 class GenerationMixin:
@@ -86,8 +89,10 @@ class GenerationMixin:
                 vocabulary = getattr(model.config, "vocab_size", None)
                 input_ids = prompt_of_call(model, inputs, settings, model_kwargs, vocabulary=vocabulary)
                 check_attention_mask(input_ids, settings, model_kwargs)
-            input_ids, model_kwargs = repeat_rows(input_ids, model_kwargs, settings.num_return_sequences or 1)
-            _check_row_count(input_ids, streamer)
+            beams = settings.num_beams or 1
+            if beams == 1:
+                input_ids, model_kwargs = repeat_rows(input_ids, model_kwargs, settings.num_return_sequences or 1)
+            _check_streamer(streamer, input_ids.shape[0], beams)
             _check_generator(generator, input_ids)
             if "use_cache" in accepted_keywords(model):
                 model_kwargs["use_cache"] = model._keeps_a_cache() and settings.use_cache is not False
@@ -99,13 +104,14 @@ class GenerationMixin:
                 settings=settings,
                 processors=merged(logits_processors_of(settings, shortest, length, input_ids.device), logits_processor),
                 criteria=merged(criteria, stopping_criteria),
-                pad_id=pad_id_of(settings, input_ids.shape[0], rows_may_finish_early=early),
+                pad_id=pad_id_of(settings, input_ids.shape[0] * beams, rows_may_finish_early=early),
+                longest=longest,
                 streamer=streamer,
                 generator=generator,
             )
             if settings.do_sample:
                 run.processors.extend(logits_warpers_of(settings))
-            return decode(model, input_ids, model_kwargs, run)
+            return (decode if beams == 1 else beam_search)(model, input_ids, model_kwargs, run)
 
     def _next_token_logits(self, outputs: Any, inputs: dict[str, Any]) -> Tensor:  # noqa: ARG002
         """Return the logits of each row's next token, [batch, vocabulary]: by default those at the last position.
@@ -137,28 +143,35 @@ class GenerationMixin:
         return updated
 
     def _reorder_cache(self, past_key_values: Any, beam_idx: Tensor) -> Any:
-        """Return the cache with its rows in the order of `beam_idx` [rows].
+        """Return the cache with its rows in the order of `beam_idx` [rows], which only move within a batch item.
 
         Made for caches that are tensors with the rows first, in tuples or lists of any depth, or an object with
-        `reorder_cache(beam_idx)`. A model with another cache defines this method.
+        `reorder_cache(beam_idx)`; keys and values of an encoder's states stay, as they are an item's. A model with
+        another cache defines this method.
         """
-        if hasattr(past_key_values, "reorder_cache"):
-            reordered = past_key_values.reorder_cache(beam_idx)
-            return past_key_values if reordered is None else reordered
-        if isinstance(past_key_values, Tensor):
-            return past_key_values.index_select(0, beam_idx.to(past_key_values.device))
-        if isinstance(past_key_values, (tuple, list)):
-            return type(past_key_values)(self._reorder_cache(each, beam_idx) for each in past_key_values)
-        if past_key_values is None:
-            return None
-        raise InputError(
-            f"{type(self).__name__}: no rule to reorder a cache of type {type(past_key_values).__name__}; define "
-            "_reorder_cache."
-        )
+        return reorder_beams(past_key_values, beam_idx)
+
+    def compute_transition_scores(
+        self,
+        sequences: Tensor,
+        scores: tuple[Tensor, ...],
+        beam_indices: Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> Tensor:
+        """Return the score of each new token, [rows, new tokens], out of the parts of one output of `generate`.
+
+        With `beam_indices` their sum, divided by (number of tokens ** length_penalty), is `sequences_scores`.
+        normalize_logits: make log probabilities of the scores first. Raises InputError for parts of different runs.
+        """
+        return transition_scores(sequences, scores, beam_indices, normalize_logits=normalize_logits)
 
     def _keeps_a_cache(self) -> bool:
         """Tell whether the model can go on from a cache; model files of 4.x say so by defining `_reorder_cache`."""
-        return self._supports_generation_cache or type(self)._reorder_cache is not GenerationMixin._reorder_cache
+        return self._supports_generation_cache or not self._can_repeat_cache()
+
+    def _can_repeat_cache(self) -> bool:
+        # A _reorder_cache of a model's own speaks of a cache that may need a way of its own to be repeated as well.
+        return type(self)._reorder_cache is GenerationMixin._reorder_cache
 
     def _position_limit(self) -> int | None:
         """Return the most tokens that one call can look at, None if there is no limit.
@@ -188,11 +201,11 @@ def _reporting_to(streamer: Any) -> Iterator[None]:
         raise
 
 
-def _check_row_count(input_ids: Tensor, streamer: Any) -> None:
-    if streamer is not None and input_ids.shape[0] > 1:
-        raise InputError(
-            f"generate: a streamer shows one row, got {input_ids.shape[0]}; pass one prompt, or no streamer."
-        )
+def _check_streamer(streamer: Any, rows: int, beams: int) -> None:
+    if streamer is not None and beams > 1:
+        raise InputError("generate: beam search knows its tokens at the end only: use num_beams=1, or no streamer.")
+    if streamer is not None and rows > 1:
+        raise InputError(f"generate: a streamer shows one row, got {rows}; pass one prompt, or no streamer.")
 
 
 def _check_generator(generator: torch.Generator | None, input_ids: Tensor) -> None:

@@ -10,7 +10,7 @@ from modelwright.attention.caches import Cache
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.core.logging import get_logger
 from modelwright.generation.configuration import GenerationConfig
-from modelwright.generation.fields import DEFAULTS, EXTRA_OUTPUTS, GENERATE_ARGUMENTS, IDLE, SAMPLING
+from modelwright.generation.fields import DEFAULTS, EXTRA_OUTPUTS, GENERATE_ARGUMENTS, IDLE, OF_BEAMS, SAMPLING
 from modelwright.generation.protocol import GenerativeModel, accepted_keywords
 from modelwright.outputs.base import ModelOutput
 
@@ -63,10 +63,6 @@ def _check_model_keywords(model: GenerativeModel, kwargs: dict[str, Any]) -> Non
 
 
 def _refuse_not_built(model: GenerativeModel, settings: GenerationConfig) -> None:
-    if (settings.num_beams or 1) > 1:
-        raise NotImplementedError(
-            f"generate: num_beams={settings.num_beams}: beam search is not built yet. Use num_beams=1."
-        )
     for name, value in settings.not_built().items():
         raise NotImplementedError(f"generate: {name}={value!r} is not built yet; set it to {DEFAULTS[name]!r}.")
     if settings.use_cache and not model._keeps_a_cache():
@@ -81,6 +77,10 @@ def _say_what_is_idle(settings: GenerationConfig) -> None:
         for name in SAMPLING:
             if getattr(settings, name) not in (DEFAULTS[name], None):
                 logger.warning_once(f"generate: {name} does nothing without do_sample=True: decoding is greedy.")
+    if (settings.num_beams or 1) == 1:
+        for name in OF_BEAMS:
+            if getattr(settings, name) not in (DEFAULTS[name], None):
+                logger.warning_once(f"generate: {name} does nothing without num_beams above 1.")
     for name in IDLE:
         if getattr(settings, name) != DEFAULTS[name]:
             logger.warning_once(f"generate: {name} does nothing here: it shapes a way of decoding that is not running.")

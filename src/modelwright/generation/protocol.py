@@ -27,6 +27,7 @@ class GenerativeModel(Protocol):
 
     config: Any
     _supports_generation_cache: bool
+    _cache_names: tuple[str, ...]
 
     @property
     def device(self) -> torch.device:
@@ -46,6 +47,8 @@ class GenerativeModel(Protocol):
     def _position_limit(self) -> int | None: ...
 
     def _keeps_a_cache(self) -> bool: ...
+
+    def _can_repeat_cache(self) -> bool: ...
 
     def _reorder_cache(self, past_key_values: Any, beam_idx: torch.Tensor) -> Any: ...
 

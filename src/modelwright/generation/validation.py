@@ -14,6 +14,7 @@ _COUNTS = {
     "min_length": 0,
     "min_new_tokens": 0,
     "num_beams": 1,
+    "num_beam_groups": 1,
     "num_return_sequences": 1,
     "no_repeat_ngram_size": 0,
     "bos_token_id": 0,
@@ -48,12 +49,34 @@ def check_settings(values: Mapping[str, Any]) -> None:
     strings = [stop] if isinstance(stop, str) else stop
     good = stop is None or (isinstance(strings, list) and all(isinstance(each, str) and each for each in strings))
     _require("stop_strings", stop, good, "a string or a list of strings, none of them empty")
+    _check_beams(values)
     if values["do_sample"]:
         _check_sampling(values)
     elif values["num_return_sequences"] not in (None, 1) and values["num_beams"] in (None, 1):
         raise ConfigError(
             f"GenerationConfig: num_return_sequences={values['num_return_sequences']} would repeat one greedy answer: "
             "set do_sample=True, or leave it at 1."
+        )
+
+
+def _check_beams(values: Mapping[str, Any]) -> None:
+    early, penalty, diversity = (values[name] for name in ("early_stopping", "length_penalty", "diversity_penalty"))
+    _require("early_stopping", early, early in (True, False, None, "never"), 'True, False or "never"')
+    _require("length_penalty", penalty, penalty is None or _number(penalty), "a number")
+    _require("diversity_penalty", diversity, diversity is None or _number(diversity), "a number")
+    names = ("num_beams", "num_beam_groups", "num_return_sequences")
+    beams, groups, returned = (values[name] or 1 for name in names)
+    if beams == 1:
+        return
+    if returned > beams:
+        raise ConfigError(
+            f"GenerationConfig: num_return_sequences={returned} of num_beams={beams}: each beam gives one answer; set "
+            f"num_beams to {returned} or more."
+        )
+    if groups > 1 and (beams % groups or values["do_sample"] or not (diversity or 0) > 0):
+        raise ConfigError(
+            f"GenerationConfig: expected num_beam_groups={groups} to divide num_beams={beams}, with do_sample=False "
+            f"and a diversity_penalty above 0; got do_sample={values['do_sample']} and diversity_penalty={diversity}."
         )
 
 

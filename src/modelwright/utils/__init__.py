@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         WEIGHTS_INDEX_NAME,
         WEIGHTS_NAME,
     )
+    from modelwright.hub.publish import PushToHubMixin
     from modelwright.outputs.base import ModelOutput
     from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
     from modelwright.utils import logging
@@ -43,6 +44,7 @@ __all__ = [
     "WEIGHTS_NAME",
     "ModelOutput",
     "PaddingStrategy",
+    "PushToHubMixin",
     "TensorType",
     "TruncationStrategy",
     "is_accelerate_available",

@@ -17,6 +17,7 @@ from modelwright.models.t5.configuration_t5 import T5Config
 from modelwright.models.t5.feed_forward import T5LayerFF, T5LayerNorm, finite_in_half
 from modelwright.models.t5.relative_bias import relative_bias
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
+from modelwright.nn.decode_layout import apply_each
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
 
@@ -27,6 +28,8 @@ class T5Attention(nn.Module):
     of the stack add. The table keeps a column for each head of the unpruned model, because a head that is gone here may
     be there in another layer; a layer adds the columns of the heads that it has.
     """
+
+    siblings: tuple[str, ...] = ("q", "k", "v")
 
     def __init__(
         self, config: T5Config, has_relative_attention_bias: bool = False, layer_idx: int | None = None, **factory: Any
@@ -95,12 +98,12 @@ class T5Attention(nn.Module):
         for a call with a cache outside a stack. With `key_value_states` (B, S, E) the attention is to these; B may then
         be a divisor of the number of queries' rows, each B of which follow one another (beams of one text).
         """
-        query = self._heads(self.q(hidden_states))
         if key_value_states is None:
-            key, value = self._heads(self.k(hidden_states)), self._heads(self.v(hidden_states))
+            query, key, value = map(self._heads, apply_each(hidden_states, self.q, self.k, self.v))
             if past_key_values is not None:
                 key, value = past_key_values.update(key, value, self.layer_idx, {"cache_position": cache_position})
         else:
+            query = self._heads(self.q(hidden_states))
             key, value = self._encoder_states(key_value_states, past_key_values)
         if position_bias is None:
             position_bias = mask
@@ -215,6 +218,8 @@ class T5LayerCrossAttention(nn.Module):
     def __init__(self, config: T5Config, layer_idx: int | None = None, **factory: Any) -> None:
         super().__init__()
         self.EncDecAttention = T5Attention(config, layer_idx=layer_idx, **factory)
+        # Queries are made of other states than keys and values.
+        self.EncDecAttention.siblings = ()
         self.layer_norm = T5LayerNorm(config.d_model, eps=config.layer_norm_epsilon, **factory)
         self.dropout = nn.Dropout(config.dropout_rate)
 

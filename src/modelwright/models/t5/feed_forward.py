@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from modelwright.models.t5.configuration_t5 import T5Config
 from modelwright.nn.activations import get_activation
+from modelwright.nn.decode_layout import apply_each
 from modelwright.nn.rms_norm import RMSNorm
 
 # Below float16's largest number, so that a sum with it need not overflow again at once.
@@ -63,6 +64,8 @@ class T5DenseActDense(nn.Module):
 class T5DenseGatedActDense(nn.Module):
     """The feed-forward of T5 v1.1: wo(act(wi_0(x)) * wi_1(x)). Source: Shazeer 2020 (arXiv 2002.05202)."""
 
+    siblings = ("wi_0", "wi_1")
+
     def __init__(self, config: T5Config, **factory: Any) -> None:
         super().__init__()
         self.wi_0 = nn.Linear(config.d_model, config.d_ff, bias=False, **factory)
@@ -73,7 +76,8 @@ class T5DenseGatedActDense(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)."""
-        return _project(self.wo, self.dropout(self.act(self.wi_0(hidden_states)) * self.wi_1(hidden_states)))
+        gate, inner = apply_each(hidden_states, self.wi_0, self.wi_1)
+        return _project(self.wo, self.dropout(self.act(gate) * inner))
 
 
 class T5LayerFF(nn.Module):
