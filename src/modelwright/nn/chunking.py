@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from modelwright.core.errors import InputError
+from modelwright.nn.tracing import is_tracing
 
 # Tokens whose states between the halves of a usual feed-forward fit into the caches of a CPU.
 _BLOCK = 2048
@@ -53,8 +54,7 @@ def apply_in_blocks(function: Callable[[Tensor], Tensor], x_BTE: Tensor, size: i
     that lies between anyway), in a call that is not recorded.
     """
     if not size:
-        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if recorded or torch.is_grad_enabled() or x_BTE.device.type != "cpu":
+        if is_tracing() or torch.is_grad_enabled() or x_BTE.device.type != "cpu":
             return function(x_BTE)
         size = _BLOCK
     tokens_1NE = x_BTE.flatten(0, 1)[None]
