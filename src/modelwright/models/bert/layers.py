@@ -24,12 +24,10 @@ from modelwright.models.bert.configuration_bert import BertConfig
 from modelwright.models.bert.relative_positions import relative_bias
 from modelwright.nn.activations import get_activation
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
-from modelwright.nn.chunking import apply_chunking_to_forward
+from modelwright.nn.chunking import apply_chunking_to_forward, apply_in_blocks
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
 _MATMUL_SLOTS = tuple(f"matmul_{operand}_input_quantizer" for operand in "qkva")
-# Tokens of a packed batch that go through the feed-forward at once, so that what is between its halves stays in caches.
-_BLOCK = 1024
 _ADD_SLOTS = ("add_local_input_quantizer", "add_residual_input_quantizer")
 
 
@@ -298,13 +296,11 @@ class BertLayer(GradientCheckpointingLayer):
                 output_attentions=output_attentions,
             )
             weights.append(cross_weights)
-        if isinstance(attention_mask, Packing):
-            blocks = torch.split(hidden_states, self.chunk_size_feed_forward or _BLOCK, dim=1)
-            hidden_states = torch.cat([self.feed_forward_chunk(block) for block in blocks], dim=1)
+        size = self.chunk_size_feed_forward
+        if size and not isinstance(attention_mask, Packing):
+            hidden_states = apply_chunking_to_forward(self.feed_forward_chunk, size, self.seq_len_dim, hidden_states)
         else:
-            hidden_states = apply_chunking_to_forward(
-                self.feed_forward_chunk, self.chunk_size_feed_forward, self.seq_len_dim, hidden_states
-            )
+            hidden_states = apply_in_blocks(self.feed_forward_chunk, hidden_states, size)
         return (hidden_states, *weights)
 
     def feed_forward_chunk(self, attention_output: Tensor) -> Tensor:
