@@ -53,6 +53,13 @@ _FILE_NAMES = (
     "WEIGHTS_INDEX_NAME",
     "WEIGHTS_NAME",
 )
+_DOCSTRINGS = (
+    "add_code_sample_docstrings",
+    "add_end_docstrings",
+    "add_start_docstrings",
+    "add_start_docstrings_to_model_forward",
+    "replace_return_docstrings",
+)
 _STRATEGIES = ("PaddingStrategy", "TensorType", "TruncationStrategy")
 _QDQBERT = (
     "QDQBertForMaskedLM",
@@ -345,6 +352,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.activations_tf": {"modelwright.keras_layers.activations": ("get_tf_activation",)},
     "modelwright.configuration_utils": {"modelwright.config.configuration": ("PreTrainedConfig", "PretrainedConfig")},
     "modelwright.file_utils": {
+        "modelwright.core.docstrings": _DOCSTRINGS,
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
         "modelwright.outputs.base": ("ModelOutput",),
@@ -523,6 +531,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.tokenization.strategies": _STRATEGIES,
     },
     "modelwright.utils": {
+        "modelwright.core.docstrings": _DOCSTRINGS,
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
         "modelwright.hub.publish": ("PushToHubMixin",),
