@@ -163,7 +163,7 @@ def test_an_adapter_folder_loads_its_model(model, name, tmp_path, safe, prefixed
     saved = tmp_path / "adapter"
     model.save_pretrained(saved, safe_serialization=safe, save_peft_format=prefixed)
     file = "adapter_model.safetensors" if safe else "adapter_model.bin"
-    assert {path.name for path in saved.iterdir()} - {"modelwright.manifest.json"} == {"adapter_config.json", file}
+    assert {path.name for path in saved.iterdir()} == {"adapter_config.json", file}
     if safe:
         from safetensors import safe_open
 
@@ -352,3 +352,20 @@ def test_heads_that_are_trained_as_a_whole_travel_with_the_adapter(tmp_path):
 def logits_of(model):
     with torch.no_grad():
         return model.eval()(IDS).logits
+
+
+def test_an_adapter_of_the_hub_brings_its_model(hub, tmp_path):
+    name, cached, token = "GPT2LMHeadModel", {"cache_dir": tmp_path / "cache"}, "hf_writer"
+    model_class, config_class = family(modelwright, name)
+    model_class(config_class(vocab_size=11, **CONFIGS[name])).push_to_hub("org/base", token=token)
+    model = model_class.from_pretrained("org/base", **cached)
+    model.add_adapter(lora(name))
+    randomize(model)
+    model.push_to_hub("org/adapter", token=token)
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= set(hub.repos["org/adapter"].head)
+    assert not {"config.json", "model.safetensors"} & set(hub.repos["org/adapter"].head)
+    for load in (model_class.from_pretrained, modelwright.AutoModelForCausalLM.from_pretrained):
+        assert torch.equal(logits(load("org/adapter", **cached)), logits(model))
+    before = set(hub.repos["org/base"].head)
+    model.push_to_hub("org/base", token=token)
+    assert before < set(hub.repos["org/base"].head), "the model beside the adapter stays"

@@ -49,6 +49,9 @@ def save_together(
             after = read_manifest(manifest) if manifest.exists() else Manifest()
             together = commit.by_exchange if commit.can_exchange(target, stage) else commit.by_journal
             together(target, stage, transition, after, lambda: committed.append(True))
+            if after == Manifest():
+                # It says something of whole checkpoints only.
+                fsops.remove(manifest)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise saving_failed(target, error, committed=bool(committed)) from error
         finally:
