@@ -71,8 +71,22 @@ from modelwright.core.optional import (
     is_torch_available,
 )
 from modelwright.generation.configuration import GenerationConfig
+from modelwright.generation.logits_bias import (
+    NoBadWordsLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+from modelwright.generation.logits_ends import (
+    ExponentialDecayLengthPenalty,
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
+)
 from modelwright.generation.logits_process import (
     HammingDiversityLogitsProcessor,
+    InfNanRemoveLogitsProcessor,
+    LogitNormalization,
     LogitsProcessor,
     LogitsProcessorList,
     MinLengthLogitsProcessor,
@@ -80,11 +94,18 @@ from modelwright.generation.logits_process import (
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
 )
+from modelwright.generation.logits_source import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+)
 from modelwright.generation.logits_warpers import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
     MinPLogitsWarper,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.generation.stopping_criteria import (
@@ -315,7 +336,14 @@ __all__ = [
     "DataCollatorWithPadding",
     "DynamicCache",
     "EncoderDecoderCache",
+    "EncoderNoRepeatNGramLogitsProcessor",
+    "EncoderRepetitionPenaltyLogitsProcessor",
     "EosTokenCriteria",
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "ExponentialDecayLengthPenalty",
+    "ForcedBOSTokenLogitsProcessor",
+    "ForcedEOSTokenLogitsProcessor",
     "GPT2Config",
     "GPT2DoubleHeadsModel",
     "GPT2ForQuestionAnswering",
@@ -333,6 +361,7 @@ __all__ = [
     "HammingDiversityLogitsProcessor",
     "HubError",
     "HubOfflineError",
+    "InfNanRemoveLogitsProcessor",
     "InputError",
     "LlamaConfig",
     "LlamaForCausalLM",
@@ -345,6 +374,7 @@ __all__ = [
     "LlamaTokenizerFast",
     "LoadPlan",
     "LoadReport",
+    "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MaskedLMOutput",
@@ -359,6 +389,7 @@ __all__ = [
     "ModuleUtilsMixin",
     "MultipleChoiceModelOutput",
     "NextSentencePredictorOutput",
+    "NoBadWordsLogitsProcessor",
     "NoRepeatNGramLogitsProcessor",
     "PaddingStrategy",
     "PoolerAnswerClass",
@@ -369,6 +400,7 @@ __all__ = [
     "PreTrainedTokenizer",
     "PreTrainedTokenizerBase",
     "PreTrainedTokenizerFast",
+    "PrefixConstrainedLogitsProcessor",
     "PretrainedConfig",
     "ProphetNetTokenizer",
     "QDQBertConfig",
@@ -397,6 +429,7 @@ __all__ = [
     "Seq2SeqModelOutput",
     "Seq2SeqQuestionAnsweringModelOutput",
     "Seq2SeqSequenceClassifierOutput",
+    "SequenceBiasLogitsProcessor",
     "SequenceClassifierOutput",
     "SequenceClassifierOutputWithPast",
     "SequenceSummary",
@@ -406,6 +439,8 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
     "T5Config",
     "T5EncoderModel",
     "T5ForConditionalGeneration",
@@ -435,6 +470,7 @@ __all__ = [
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TruncationStrategy",
+    "TypicalLogitsWarper",
     "UnknownArgumentError",
     "__version__",
     "apply_chunking_to_forward",

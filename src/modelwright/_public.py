@@ -53,6 +53,13 @@ _FILE_NAMES = (
     "WEIGHTS_INDEX_NAME",
     "WEIGHTS_NAME",
 )
+_DOCSTRINGS = (
+    "add_code_sample_docstrings",
+    "add_end_docstrings",
+    "add_start_docstrings",
+    "add_start_docstrings_to_model_forward",
+    "replace_return_docstrings",
+)
 _STRATEGIES = ("PaddingStrategy", "TensorType", "TruncationStrategy")
 _QDQBERT = (
     "QDQBertForMaskedLM",
@@ -82,6 +89,8 @@ _DESCRIPTORS = (
 )
 _LOGITS_PROCESSORS = (
     "HammingDiversityLogitsProcessor",
+    "InfNanRemoveLogitsProcessor",
+    "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MinLengthLogitsProcessor",
@@ -89,7 +98,24 @@ _LOGITS_PROCESSORS = (
     "NoRepeatNGramLogitsProcessor",
     "RepetitionPenaltyLogitsProcessor",
 )
-_LOGITS_WARPERS = ("MinPLogitsWarper", "TemperatureLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper")
+_LOGITS_BIAS = (
+    "NoBadWordsLogitsProcessor",
+    "PrefixConstrainedLogitsProcessor",
+    "SequenceBiasLogitsProcessor",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
+)
+_LOGITS_ENDS = ("ExponentialDecayLengthPenalty", "ForcedBOSTokenLogitsProcessor", "ForcedEOSTokenLogitsProcessor")
+_LOGITS_SOURCE = ("EncoderNoRepeatNGramLogitsProcessor", "EncoderRepetitionPenaltyLogitsProcessor")
+_LOGITS_WARPERS = (
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "MinPLogitsWarper",
+    "TemperatureLogitsWarper",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+    "TypicalLogitsWarper",
+)
 _STOPPING_CRITERIA = (
     "EosTokenCriteria",
     "MaxLengthCriteria",
@@ -258,7 +284,10 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "modelwright.core.optional": _AVAILABLE,
     "modelwright.generation.configuration": ("GenerationConfig",),
+    "modelwright.generation.logits_bias": _LOGITS_BIAS,
+    "modelwright.generation.logits_ends": _LOGITS_ENDS,
     "modelwright.generation.logits_process": _LOGITS_PROCESSORS,
+    "modelwright.generation.logits_source": _LOGITS_SOURCE,
     "modelwright.generation.logits_warpers": _LOGITS_WARPERS,
     "modelwright.generation.mixin": ("GenerationMixin",),
     "modelwright.generation.stopping_criteria": _STOPPING_CRITERIA,
@@ -323,6 +352,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.activations_tf": {"modelwright.keras_layers.activations": ("get_tf_activation",)},
     "modelwright.configuration_utils": {"modelwright.config.configuration": ("PreTrainedConfig", "PretrainedConfig")},
     "modelwright.file_utils": {
+        "modelwright.core.docstrings": _DOCSTRINGS,
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
         "modelwright.outputs.base": ("ModelOutput",),
@@ -330,7 +360,10 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "modelwright.generation": {
         "modelwright.generation.configuration": ("GenerationConfig",),
+        "modelwright.generation.logits_bias": _LOGITS_BIAS,
+        "modelwright.generation.logits_ends": _LOGITS_ENDS,
         "modelwright.generation.logits_process": _LOGITS_PROCESSORS,
+        "modelwright.generation.logits_source": _LOGITS_SOURCE,
         "modelwright.generation.logits_warpers": _LOGITS_WARPERS,
         "modelwright.generation.mixin": ("GenerationMixin",),
         "modelwright.generation.outputs": _GENERATE_OUTPUTS,
@@ -498,6 +531,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.tokenization.strategies": _STRATEGIES,
     },
     "modelwright.utils": {
+        "modelwright.core.docstrings": _DOCSTRINGS,
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
         "modelwright.hub.publish": ("PushToHubMixin",),

@@ -81,7 +81,7 @@ class FakeSeq2Seq(GenerationMixin):
         if decoder_attention_mask is not None:
             keys = keys * decoder_attention_mask[:, -new:, None]
         keys, _ = own.update(keys[:, None], keys[:, None], 0)
-        logits = 2 * keys[:, 0].cumsum(1)[:, -new:] + torch.sin(cross[0][0][:, 0])
+        logits = 2 * keys[:, 0, : own.get_seq_length()].cumsum(1)[:, -new:] + torch.sin(cross[0][0][:, 0, :1])
         return SimpleNamespace(
             logits=logits, past_key_values=past_key_values if use_cache else None, cross_attentions=("c",),
             decoder_attentions=("d",), decoder_hidden_states=("h",),
@@ -246,6 +246,69 @@ def test_beams_share_what_the_encoder_gave():
     assert torch.equal(
         out[2:], FakeSeq2Seq().generate(SOURCE[1:, :2], num_beams=3, max_new_tokens=7, num_return_sequences=2)
     )
+
+
+def test_a_model_may_share_the_source_among_rows():
+    class Sharing(FakeSeq2Seq):
+        _shares_source = True
+
+        def forward(self, encoder_outputs, attention_mask, past_key_values=None, **kwargs):
+            assert encoder_outputs[0].shape[0] == attention_mask.shape[0] == 2
+            times = len(kwargs["decoder_input_ids"]) // 2
+            if past_key_values is not None:
+                self.shared = past_key_values.cross_attention_cache[0][0]
+                assert self.shared.shape[0] == 2
+                wide = DynamicCache([(self.shared.repeat_interleave(times, 0),) * 2])
+                past_key_values = EncoderDecoderCache(past_key_values.self_attention_cache, wide)
+            elif times > 1:
+                encoder_outputs = (encoder_outputs[0].repeat_interleave(times, 0),)
+            out = super().forward(encoder_outputs=encoder_outputs, past_key_values=past_key_values, **kwargs)
+            if out.past_key_values is not None:
+                narrow = DynamicCache([(out.past_key_values.cross_attention_cache[0][0][::times],) * 2])
+                out.past_key_values = EncoderDecoderCache(out.past_key_values.self_attention_cache, narrow)
+            return out
+
+    for kwargs in ({"num_beams": 3}, {"num_beams": 3, "use_cache": False}, {"num_return_sequences": 2, "top_k": 1}):
+        kwargs |= {"attention_mask": MASK, "max_new_tokens": 7, "do_sample": "top_k" in kwargs}
+        assert torch.equal(Sharing().generate(SOURCE, **kwargs), FakeSeq2Seq().generate(SOURCE, **kwargs))
+
+
+def test_processors_of_the_source_look_at_its_ids():
+    model, free = FakeSeq2Seq(), FakeSeq2Seq().generate(SOURCE[:1], max_new_tokens=6)
+    source = free[:, 1:5]
+    banned = model.generate(
+        source,
+        encoder_outputs=Encoder(model.table).forward(SOURCE[:1]),
+        encoder_no_repeat_ngram_size=1,
+        max_new_tokens=6,
+    )
+    assert not set(banned[0, 1:].tolist()) & set(source[0].tolist())
+    with pytest.raises(InputError, match="encoder_repetition_penalty looks at the ids of the source, and there"):
+        model.generate(encoder_outputs=Encoder(model.table).forward(SOURCE), encoder_repetition_penalty=2.0)
+
+
+def test_the_kind_of_cache_that_is_asked_for():
+    class Static(FakeSeq2Seq):
+        _supports_cache_objects = True
+
+        def forward(self, past_key_values, **kwargs):
+            parts = past_key_values.self_attention_cache, past_key_values.cross_attention_cache
+            self.sizes = [part.max_cache_len for part in parts]
+            return super().forward(past_key_values=past_key_values, **kwargs)
+
+    for beams in (1, 3):
+        kwargs = {"attention_mask": MASK, "max_new_tokens": 6, "num_beams": beams}
+        expected = FakeSeq2Seq().generate(SOURCE, **kwargs)
+        for kind, sizes in (("dynamic_full", [-1, -1]), ("static", [6, 4])):
+            model = Static(num_hidden_layers=1)
+            assert torch.equal(model.generate(SOURCE, cache_implementation=kind, **kwargs), expected)
+            assert model.sizes == sizes
+    with pytest.raises(InputError, match="'static', but there is no cache: leave use_cache out"):
+        Static().generate(SOURCE, cache_implementation="static", use_cache=False)
+    with pytest.raises(InputError, match="'static', but past_key_values were given"):
+        Static().generate(SOURCE, cache_implementation="static", past_key_values=DynamicCache())
+    with pytest.raises(NotImplementedError, match="'static', but FakeSeq2Seq makes its own cache"):
+        FakeSeq2Seq().generate(SOURCE, cache_implementation="static")
 
 
 class Collect(BaseStreamer):

@@ -208,11 +208,11 @@ def test_unknown_keywords_are_named(fake_model, keyword, nearest):
 @pytest.mark.parametrize(
     ("kwargs", "match"),
     [
-        ({"typical_p": 0.5}, r"typical_p=0.5 is not built yet; set it to 1.0"),
+        ({"guidance_scale": 0.5}, r"guidance_scale=0.5 is not built yet; set it to None"),
         ({"use_cache": True}, "use_cache=True, but FakeModel has no cache"),
         ({"generation_config": GenerationConfig(use_cache=True)}, "use_cache=True, but FakeModel has no cache"),
-        ({"prefix_allowed_tokens_fn": len}, "prefix_allowed_tokens_fn is not built"),
-        ({"cache_implementation": "static"}, "cache_implementation='static' is not built"),
+        ({"assistant_model": len}, "assistant_model is not built"),
+        ({"cache_implementation": "quantized"}, "'quantized' is not built; use 'dynamic', 'dynamic_full', 'static'"),
     ],
 )
 def test_what_is_not_built_says_so(fake_model, kwargs, match):

@@ -237,6 +237,9 @@ def test_several_adapters(model, name, tmp_path):
     model.save_pretrained(tmp_path / "adapter")
     assert torch.equal(logits(type(model).from_pretrained(tmp_path / "adapter")), first)
     model.delete_adapter("first")
+    assert torch.equal(logits(model), plain)
+    model.save_pretrained(tmp_path / "whole")
+    assert torch.equal(logits(type(model).from_pretrained(tmp_path / "whole", strict=True)), plain)
     with pytest.raises(InputError, match="active_adapters: the model has no adapter; call load_adapter"):
         model.active_adapters()
 
@@ -288,6 +291,10 @@ def test_what_does_not_fit(tmp_path):
         CheckpointMismatchError, match=r"down_proj.lora_A.weight: stored 4 x 12, the model expects 4 x 20"
     ):
         wider.load_adapter(tmp_path / "adapter")
+    assert not any("lora" in key or "base_layer" in key for key in wider.state_dict()), "peft's layers are gone again"
+    assert all(parameter.requires_grad for parameter in wider.parameters())
+    wider.save_pretrained(tmp_path / "wider")
+    assert (tmp_path / "wider" / "model.safetensors").exists()
     deeper = model_class(config_class(vocab_size=11, **{**CONFIGS[name], "num_hidden_layers": 3}))
     with pytest.raises(
         CheckpointMismatchError, match="does not fit this LlamaForCausalLM: missing: model.layers.2.mlp"
@@ -318,3 +325,30 @@ def test_pefts_own_wrapper_trains_and_saves(model, name, folder, tmp_path):
     again = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     assert torch.equal(logits(again), logits(wrapped))
     torch.testing.assert_close(logits(again.merge_and_unload()), logits(wrapped), rtol=1e-4, atol=1e-4)
+
+
+def test_heads_that_are_trained_as_a_whole_travel_with_the_adapter(tmp_path):
+    import peft
+
+    config = modelwright.BertConfig(vocab_size=11, num_labels=3, **CONFIGS["BertForMaskedLM"])
+    modelwright.BertForSequenceClassification(config).save_pretrained(tmp_path / "base")
+    load = modelwright.BertForSequenceClassification.from_pretrained
+    model = load(tmp_path / "base")
+    plain = logits_of(model)
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=["query"], modules_to_save=["classifier"]))
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert any("classifier" in name for name in trained)
+    with torch.no_grad():
+        for name in trained:
+            model.get_parameter(name).normal_()
+    model.save_pretrained(tmp_path / "adapter")
+    loaded = load(tmp_path / "adapter")
+    assert torch.equal(logits_of(loaded), logits_of(model))
+    assert not torch.allclose(logits_of(model), plain, atol=0.1)
+    loaded.delete_adapter("default")
+    assert torch.equal(logits_of(loaded), plain)
+
+
+def logits_of(model):
+    with torch.no_grad():
+        return model.eval()(IDS).logits

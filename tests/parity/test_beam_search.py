@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 
+from modelwright.attention.caches import DynamicCache, StaticCache
 from modelwright.models.gpt2.configuration_gpt2 import GPT2Config
 from modelwright.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 from modelwright.models.llama.configuration_llama import LlamaConfig
@@ -61,6 +62,17 @@ CASES = {
         "num_beams": 4, "repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "min_new_tokens": 4,
         "num_return_sequences": 4,
     },
+    "bans": {
+        "num_beams": 4, "bad_words_ids": [[5], [22, 3], [9, 9], [11]], "suppress_tokens": [20, 21],
+        "begin_suppress_tokens": [4, 44], "num_return_sequences": 4,
+    },
+    "prefix": {
+        "num_beams": 3, "num_return_sequences": 3,
+        "prefix_allowed_tokens_fn": lambda item, ids: [item, (int(ids[-1]) * 7 + len(ids)) % 60, 40, 20, 42, 43, 45],
+    },
+    "ends": {"num_beams": 3, "forced_eos_token_id": 4, "eos_token_id": 4, "exponential_decay_length_penalty": (3, 1.1)},
+    "normal": {"num_beams": 3, "renormalize_logits": True, "repetition_penalty": 1.9, "num_return_sequences": 3},
+    "typical": {"num_beams": 3, "do_sample": True, "typical_p": 0.7, "epsilon_cutoff": 0.01, "eta_cutoff": 0.02},
     "min_length": {"num_beams": 3, "min_length": 12},
     "stops": {"num_beams": 4, "max_length": 9},
     "sample": {"num_beams": 4, "do_sample": True, "num_return_sequences": 4, "top_k": 0},
@@ -117,6 +129,19 @@ def test_hidden_states_and_attentions_of_each_beam(models):
             for each, wanted in zip(ours, other, strict=True):
                 # The last item has no padding, whose states are nobody's business.
                 torch.testing.assert_close(each[6:], wanted[6:], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("kind", ["static", "dynamic", "dynamic_full"])
+def test_the_kind_of_cache_changes_nothing(models, beams, kind):
+    expected = run(models[0], num_beams=beams, cache_implementation=kind)
+    got = run(models[1], num_beams=beams, cache_implementation=kind)
+    assert torch.equal(got.sequences, expected.sequences)
+    assert isinstance(got.past_key_values, StaticCache if kind == "static" else DynamicCache)
+    plain = run(models[1], num_beams=beams)
+    assert torch.equal(got.sequences, plain.sequences)
+    for ours, other in zip(got.scores, plain.scores, strict=True):
+        torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-5)
 
 
 def test_diverse_groups_find_what_4_37_found():

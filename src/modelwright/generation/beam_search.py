@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modelwright.generation.beam_state import BeamGroup, BeamRules, Hypotheses
-from modelwright.generation.cache_rows import select_rows
+from modelwright.generation.cache_rows import reorder_beams, select_rows
 from modelwright.generation.decode import Decoding, call_flags
 from modelwright.generation.kept import Kept
 from modelwright.generation.outputs import GenerateOutput
@@ -30,8 +30,9 @@ def beam_search(
     beams = settings.num_beams
     ids, is_shared = input_ids, model._can_repeat_cache() and not kept.needs_all_rows
     if not is_shared:
-        ids, model_kwargs = repeat_rows(ids, model_kwargs, beams)
+        ids, model_kwargs = repeat_rows(model, ids, model_kwargs, beams)
     groups = _groups(input_ids, run)
+    in_order = torch.arange(len(input_ids) * beams, device=input_ids.device)
     while True:
         inputs = {**model.prepare_inputs_for_generation(ids, **model_kwargs), **flags}
         outputs = model(**inputs)
@@ -46,7 +47,7 @@ def beam_search(
         kept.add(logits, scores, outputs)
         del outputs
         ids, came_from = _rows_of(groups)
-        moved = (came_from != torch.arange(len(came_from), device=came_from.device)).any()
+        moved = (came_from != in_order).any()
         is_over = torch.stack([group.is_over_B for group in groups]).all()
         # One transfer for both answers.
         is_over, has_moved = torch.stack([is_over, moved]).tolist()
@@ -127,8 +128,9 @@ def _repeat_with_cache(
     caches = {name: model_kwargs[name] for name in model._cache_names if model_kwargs.get(name) is not None}
     others = {name: value for name, value in model_kwargs.items() if name not in caches}
     rows = torch.arange(len(ids), device=ids.device).repeat_interleave(beams)
-    ids, others = repeat_rows(ids, others, beams)
-    return ids, others | {name: select_rows(cache, rows) for name, cache in caches.items()}
+    ids, others = repeat_rows(model, ids, others, beams)
+    select = reorder_beams if model._shares_source else select_rows
+    return ids, others | {name: select(cache, rows) for name, cache in caches.items()}
 
 
 def _reorder(model: GenerativeModel, model_kwargs: dict[str, Any], rows: Tensor) -> None:

@@ -49,12 +49,27 @@ class GenerationConfig(PushToHubMixin):
     early_stopping: bool | str
     num_return_sequences: int
     use_cache: bool | None
+    cache_implementation: str | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
     min_p: float | None
+    typical_p: float | None
+    epsilon_cutoff: float | None
+    eta_cutoff: float | None
     repetition_penalty: float | None
     no_repeat_ngram_size: int | None
+    encoder_repetition_penalty: float | None
+    encoder_no_repeat_ngram_size: int | None
+    bad_words_ids: list[list[int]] | None
+    sequence_bias: Any
+    suppress_tokens: list[int] | None
+    begin_suppress_tokens: list[int] | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | list[int] | None
+    exponential_decay_length_penalty: tuple[int, float] | None
+    remove_invalid_values: bool | None
+    renormalize_logits: bool | None
     output_attentions: bool
     output_hidden_states: bool
     output_scores: bool

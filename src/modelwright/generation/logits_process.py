@@ -61,8 +61,15 @@ class RepetitionPenaltyLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores with the tokens of `input_ids` penalised, each once."""
-        seen = scores.gather(1, input_ids)
-        return scores.scatter(1, input_ids, torch.where(seen < 0, seen * self.penalty, seen / self.penalty))
+        return penalised(scores, input_ids, self.penalty)
+
+
+def penalised(scores: Tensor, ids: Tensor, penalty: float) -> Tensor:
+    """Return the scores [rows, vocabulary] with those of `ids` [rows, tokens] divided by the penalty, if positive, else
+    multiplied by it; each once.
+    """
+    seen = scores.gather(1, ids)
+    return scores.scatter(1, ids, torch.where(seen < 0, seen * penalty, seen / penalty))
 
 
 class NoRepeatNGramLogitsProcessor(LogitsProcessor):
@@ -72,22 +79,35 @@ class NoRepeatNGramLogitsProcessor(LogitsProcessor):
     """
 
     def __init__(self, ngram_size: int) -> None:
-        if not isinstance(ngram_size, int) or ngram_size < 1:
-            raise InputError(f"NoRepeatNGramLogitsProcessor: expected an ngram_size of 1 or more, got {ngram_size!r}.")
-        self.ngram_size = ngram_size
+        self.ngram_size = check_ngram_size("NoRepeatNGramLogitsProcessor", ngram_size)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores with the forbidden tokens at minus infinity."""
-        size, length = self.ngram_size, input_ids.shape[1]
-        if length < size:
-            return scores
-        ngrams_BNn = input_ids.unfold(1, size, 1)
-        beginning_B1n = input_ids[:, length - (size - 1) :].unsqueeze(1)
-        repeated_BN = (ngrams_BNn[..., :-1] == beginning_B1n).all(dim=-1)
-        row, start = repeated_BN.nonzero(as_tuple=True)
-        forbidden = torch.zeros_like(scores, dtype=torch.bool)
-        forbidden[row, ngrams_BNn[row, start, -1]] = True
-        return scores.masked_fill(forbidden, FORBIDDEN)
+        return forbid_ngrams(input_ids, input_ids, scores, self.ngram_size)
+
+
+def check_ngram_size(where: str, size: int) -> int:
+    """Return the size; raises InputError for one below 1."""
+    if not isinstance(size, int) or size < 1:
+        raise InputError(f"{where}: expected an ngram_size of 1 or more, got {size!r}.")
+    return size
+
+
+def forbid_ngrams(source: Tensor, input_ids: Tensor, scores: Tensor, size: int) -> Tensor:
+    """Return the scores with the tokens at minus infinity that, after `input_ids`, complete an n-gram of `source`.
+
+    source [rows, tokens], input_ids [rows, tokens so far], scores [rows, vocabulary].
+    """
+    length = input_ids.shape[1]
+    if source.shape[1] < size or length < size - 1:
+        return scores
+    ngrams_BNn = source.unfold(1, size, 1)
+    beginning_B1n = input_ids[:, length - (size - 1) :].unsqueeze(1)
+    repeated_BN = (ngrams_BNn[..., :-1] == beginning_B1n).all(dim=-1)
+    row, start = repeated_BN.nonzero(as_tuple=True)
+    forbidden = torch.zeros_like(scores, dtype=torch.bool)
+    forbidden[row, ngrams_BNn[row, start, -1]] = True
+    return scores.masked_fill(forbidden, FORBIDDEN)
 
 
 def eos_ids(where: str, eos_token_id: int | list[int] | Tensor, device: Any = None) -> Tensor:
@@ -178,3 +198,19 @@ class HammingDiversityLogitsProcessor(LogitsProcessor):
         counts_BV = scores.new_zeros(len(earlier_BJ), scores.shape[1])
         counts_BV.scatter_add_(1, earlier_BJ, torch.ones_like(earlier_BJ, dtype=scores.dtype))
         return scores - self.diversity_penalty * counts_BV.repeat_interleave(self.group_size, dim=0)
+
+
+class InfNanRemoveLogitsProcessor(LogitsProcessor):
+    """Put 0 for what is no number, and the largest and smallest numbers of the dtype for the infinities."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the scores, all finite."""
+        return scores.nan_to_num(nan=0.0)
+
+
+class LogitNormalization(LogitsProcessor):
+    """Make log probabilities of the scores: the last processor, for scores that are to be compared or added."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the scores as log probabilities."""
+        return scores.log_softmax(dim=-1)

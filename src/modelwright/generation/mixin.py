@@ -7,8 +7,9 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from modelwright.attention.caches import StaticCache
 from modelwright.core.errors import InputError
-from modelwright.generation.assemble import logits_processors_of, logits_warpers_of, merged, stopping_criteria_of
+from modelwright.generation.assemble import AllowedTokens, Lengths, merged, processors_of, stopping_criteria_of
 from modelwright.generation.beam_search import beam_search
 from modelwright.generation.cache_rows import reorder_beams
 from modelwright.generation.configuration import GenerationConfig
@@ -24,6 +25,7 @@ from modelwright.generation.prepare import (
     resolve_lengths,
     settings_of_call,
 )
+from modelwright.generation.prepare_cache import prepare_cache
 from modelwright.generation.protocol import GenerativeModel, accepted_keywords, is_encoder_decoder
 from modelwright.generation.stopping_criteria import Decoder, StoppingCriteriaList
 from modelwright.generation.transition_scores import transition_scores
@@ -34,6 +36,11 @@ class GenerationMixin:
 
     # Whether the model keeps what it computed for the prefix, so that `use_cache=True` can be asked for.
     _supports_generation_cache: ClassVar[bool] = False
+    # Whether any cache of modelwright.attention.caches can be `past_key_values` of the first call, the static ones too.
+    _supports_cache_objects: ClassVar[bool] = False
+    # Whether `encoder_outputs` and their mask may have one row for several rows of the decoder, those of one source
+    # together, so that beams and sampled answers share them and the keys made of them.
+    _shares_source: ClassVar[bool] = False
     # Where a model's output may hold its cache; the same name is its keyword in the next step.
     _cache_names: ClassVar[tuple[str, ...]] = ("past_key_values", "past_buckets_states")
 
@@ -61,6 +68,7 @@ class GenerationMixin:
         stopping_criteria: StoppingCriteriaList | None = None,
         streamer: Any = None,
         *,
+        prefix_allowed_tokens_fn: AllowedTokens | None = None,
         generator: torch.Generator | None = None,
         tokenizer: Decoder | None = None,
         **kwargs: Any,
@@ -72,8 +80,9 @@ class GenerationMixin:
         Rows that finish early are filled with the pad id. Runs without gradients, in the mode (train or eval) that the
         model is in. Prompts of different lengths are padded on the left and come with their `attention_mask`.
         logits_processor, stopping_criteria: in addition to those that the settings ask for; one of the same class takes
-        its place. streamer: gets the prompt and each token; one row only. generator: what sampling draws from, else
-        torch's own stream. tokenizer: for `stop_strings`. kwargs: fields of GenerationConfig and keywords of the model.
+        its place. streamer: gets the prompt and each token; one row only. prefix_allowed_tokens_fn: (batch item, its
+        ids so far [tokens]) -> the ids that may follow. generator: what sampling draws from, else torch's own stream.
+        tokenizer: for `stop_strings`. kwargs: fields of GenerationConfig and keywords of the model.
         Raises UnknownArgumentError, InputError, ConfigError, and NotImplementedError for what is not built.
         """
         with _reporting_to(streamer), torch.no_grad():
@@ -83,34 +92,43 @@ class GenerationMixin:
             given = set(kwargs)
             settings, model_kwargs = settings_of_call(model, generation_config, dict(kwargs))
             if is_encoder_decoder(model):
-                encode_source(model, inputs, settings, model_kwargs)
+                source = encode_source(model, inputs, settings, model_kwargs)
                 input_ids = decoder_start(model, settings, model_kwargs)
             else:
                 vocabulary = getattr(model.config, "vocab_size", None)
                 input_ids = prompt_of_call(model, inputs, settings, model_kwargs, vocabulary=vocabulary)
                 check_attention_mask(input_ids, settings, model_kwargs)
+                source = input_ids
             beams = settings.num_beams or 1
             if beams == 1:
-                input_ids, model_kwargs = repeat_rows(input_ids, model_kwargs, settings.num_return_sequences or 1)
+                input_ids, model_kwargs = repeat_rows(
+                    model, input_ids, model_kwargs, settings.num_return_sequences or 1
+                )
             _check_streamer(streamer, input_ids.shape[0], beams)
             _check_generator(generator, input_ids)
             if "use_cache" in accepted_keywords(model):
                 model_kwargs["use_cache"] = model._keeps_a_cache() and settings.use_cache is not False
-            length = input_ids.shape[1]
-            shortest, longest = resolve_lengths(model, settings, prompt_length=length, given=given)
-            criteria = stopping_criteria_of(settings, longest, tokenizer)
+            prompt = input_ids.shape[1]
+            lengths = Lengths(prompt, *resolve_lengths(model, settings, prompt_length=prompt, given=given))
+            prepare_cache(model, settings, model_kwargs, longest=lengths.longest)
+            criteria = stopping_criteria_of(settings, lengths.longest, tokenizer)
             early = len(criteria) > 1 or bool(stopping_criteria)
             run = Decoding(
                 settings=settings,
-                processors=merged(logits_processors_of(settings, shortest, length, input_ids.device), logits_processor),
+                processors=processors_of(
+                    settings,
+                    lengths,
+                    given=logits_processor,
+                    source=source,
+                    prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+                    device=input_ids.device,
+                ),
                 criteria=merged(criteria, stopping_criteria),
                 pad_id=pad_id_of(settings, input_ids.shape[0] * beams, rows_may_finish_early=early),
-                longest=longest,
+                longest=lengths.longest,
                 streamer=streamer,
                 generator=generator,
             )
-            if settings.do_sample:
-                run.processors.extend(logits_warpers_of(settings))
             return (decode if beams == 1 else beam_search)(model, input_ids, model_kwargs, run)
 
     def _next_token_logits(self, outputs: Any, inputs: dict[str, Any]) -> Tensor:  # noqa: ARG002
@@ -168,6 +186,10 @@ class GenerationMixin:
     def _keeps_a_cache(self) -> bool:
         """Tell whether the model can go on from a cache; model files of 4.x say so by defining `_reorder_cache`."""
         return self._supports_generation_cache or not self._can_repeat_cache()
+
+    def _new_static_cache(self, tokens: int) -> Any:
+        """Return an empty cache of fixed size for the keys that the (decoder's) layers make of `tokens` tokens."""
+        return StaticCache(cast(GenerativeModel, self).config, max_cache_len=tokens)
 
     def _can_repeat_cache(self) -> bool:
         # A _reorder_cache of a model's own speaks of a cache that may need a way of its own to be repeated as well.

@@ -6,21 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelwright.attention.caches import Cache
+from modelwright.attention.caches import Cache, EncoderDecoderCache
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.core.logging import get_logger
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.fields import DEFAULTS, EXTRA_OUTPUTS, GENERATE_ARGUMENTS, IDLE, OF_BEAMS, SAMPLING
-from modelwright.generation.protocol import GenerativeModel, accepted_keywords
+from modelwright.generation.protocol import GenerativeModel, accepted_keywords, is_encoder_decoder
 from modelwright.outputs.base import ModelOutput
 
 logger = get_logger(__name__)
 
 # Arguments of 4.x's generate that ours takes only at a value that asks for nothing.
 _LATER_ARGUMENTS = (
-    "prefix_allowed_tokens_fn", "synced_gpus", "assistant_model", "negative_prompt_ids",
+    "synced_gpus", "assistant_model", "negative_prompt_ids",
     "negative_prompt_attention_mask", "use_model_defaults", "custom_generate", "trust_remote_code",
 )  # fmt: skip
+_OF_SOURCE = ("encoder_outputs", "attention_mask")
 
 
 def settings_of_call(
@@ -133,7 +134,10 @@ def checked_ids(name: str, ids: Any, vocabulary: int | None) -> Tensor:
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or (vocabulary is not None and high >= vocabulary):
         size = "0 or more" if vocabulary is None else f"from 0 to {vocabulary - 1}"
-        raise InputError(f"generate: expected ids {size} (the model's vocab_size), got {low if low < 0 else high}.")
+        raise InputError(
+            f"generate: expected ids {size} (the model's vocab_size), got {low if low < 0 else high}. "
+            "If the tokenizer has more tokens than the model, call model.resize_token_embeddings(len(tokenizer)) once."
+        )
     return ids.long()
 
 
@@ -250,15 +254,18 @@ def as_list(ids: int | list[int] | None) -> list[int]:
     return [each for each in ids if each >= 0]
 
 
-def repeat_rows(input_ids: Tensor, model_kwargs: dict[str, Any], times: int) -> tuple[Tensor, dict[str, Any]]:
+def repeat_rows(
+    model: GenerativeModel, input_ids: Tensor, model_kwargs: dict[str, Any], times: int
+) -> tuple[Tensor, dict[str, Any]]:
     """Return the prompt and the model's keywords with each row `times` times in a row; tensors of other sizes stay.
 
     Of `encoder_outputs` the tensors are repeated; tuples (the states and attentions of each layer) stay as they are. A
-    cache that holds as many rows as the prompt is repeated in place.
+    cache that holds as many rows as the prompt is repeated in place. A source that a model shares stays one.
     """
     if times == 1:
         return input_ids, model_kwargs
     rows = input_ids.shape[0]
+    shared = _OF_SOURCE if is_encoder_decoder(model) and model._shares_source else ()
 
     def repeated(value: Any) -> Any:
         if isinstance(value, Tensor) and value.ndim and value.shape[0] == rows:
@@ -266,7 +273,9 @@ def repeat_rows(input_ids: Tensor, model_kwargs: dict[str, Any], times: int) -> 
         if isinstance(value, ModelOutput):
             return type(value)(**{name: repeated(each) for name, each in value.items()})
         if isinstance(value, Cache) and value.max_batch_size == rows:
-            value.batch_repeat_interleave(times)
+            own = value.self_attention_cache if shared and isinstance(value, EncoderDecoderCache) else value
+            own.batch_repeat_interleave(times)
         return value
 
-    return repeated(input_ids), {name: repeated(value) for name, value in model_kwargs.items()}
+    kept = {name: value if name in shared else repeated(value) for name, value in model_kwargs.items()}
+    return repeated(input_ids), kept

@@ -21,12 +21,18 @@ class GenerativeModel(Protocol):
     the keywords of each `prepare_inputs_for_generation(decoder_input_ids, ...)` as `encoder_outputs`, a ModelOutput
     that holds the states [batch, tokens, width] first; a caller may give it instead of the source. There,
     `attention_mask` is the source's, and `decoder_attention_mask`, if the caller gave one, grows with the decoder's
-    ids. Rows of beams and of several answers are repeated in all of these. A new model's cache is an
-    EncoderDecoderCache: made in the first call, when `past_key_values` is None and `use_cache` True.
+    ids. Rows of beams and of several answers are repeated in all of these; with `_shares_source = True` the states and
+    their mask are not, and the model lets the n-th row of them answer for the n-th stretch of the decoder's rows. A new
+    model's cache is an EncoderDecoderCache, made in the first call: `past_key_values` is None then, `use_cache` True.
+
+    A model that takes any Cache of `modelwright.attention.caches` as `past_key_values`, the static ones too, says so by
+    `_supports_cache_objects = True`.
     """
 
     config: Any
     _supports_generation_cache: bool
+    _supports_cache_objects: bool
+    _shares_source: bool
     _cache_names: tuple[str, ...]
 
     @property
@@ -47,6 +53,8 @@ class GenerativeModel(Protocol):
     def _position_limit(self) -> int | None: ...
 
     def _keeps_a_cache(self) -> bool: ...
+
+    def _new_static_cache(self, tokens: int) -> Any: ...
 
     def _can_repeat_cache(self) -> bool: ...
 

@@ -65,8 +65,17 @@ def peft() -> Any:
 
 def layers(model: nn.Module) -> Iterator[Any]:
     """Yield the layers of `model` that hold adapters."""
-    kind = importlib.import_module("peft.tuners.tuners_utils").BaseTunerLayer
-    return (module for module in model.modules() if isinstance(module, kind))
+    return (module for module in model.modules() if isinstance(module, _layer_class()))
+
+
+def _layer_class() -> Any:
+    """Return the class of peft's layers around a layer of the model."""
+    return importlib.import_module("peft.tuners.tuners_utils").BaseTunerLayer
+
+
+def _whole_class() -> Any:
+    """Return the class of peft's wrappers of modules that are trained as a whole (`modules_to_save`)."""
+    return importlib.import_module("peft.utils.other").AuxiliaryTrainingWrapper
 
 
 def inject(model: Any, config: Any, name: str) -> None:
@@ -77,6 +86,24 @@ def inject(model: Any, config: Any, name: str) -> None:
     peft().inject_adapter_in_model(config, model, name)
     model.peft_config = {**others, **model.peft_config}
     model._hf_peft_config_loaded = True
+
+
+def remove(model: Any, name: str) -> None:
+    """Take the adapter `name` out of `model`, with the last one also peft's layers."""
+    for layer in layers(model):
+        layer.delete_adapter(name)
+    model.peft_config.pop(name, None)
+    if model.peft_config:
+        return
+    del model.peft_config
+    model._hf_peft_config_loaded = False
+    wrappers: list[tuple[str, Any]] = [*model.named_modules()]
+    for path, module in wrappers:
+        parent, _, leaf = path.rpartition(".")
+        if isinstance(module, _layer_class()):
+            setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+        elif isinstance(module, _whole_class()):
+            setattr(model.get_submodule(parent), leaf, module.original_module)
 
 
 def prepare_for_peft(model: nn.Module) -> None:
@@ -142,9 +169,9 @@ def fill(model: Any, name: str, weights: Mapping[str, Tensor], place: str) -> No
 
 def activate(model: nn.Module, names: list[str], *, trains: bool) -> None:
     """Let the adapters `names` of `model`, and no others, be computed; train them or freeze them."""
-    kinds = importlib.import_module("peft.utils.other").AuxiliaryTrainingWrapper
-    for module in [*layers(model), *(each for each in model.modules() if isinstance(each, kinds))]:
-        module.set_adapter(names if len(names) > 1 else names[0])
+    for module in model.modules():
+        if isinstance(module, (_layer_class(), _whole_class())):
+            module.set_adapter(names if len(names) > 1 else names[0])
     if not trains:
         for module in layers(model):
             module.requires_grad_(False)
@@ -194,9 +221,9 @@ def save(
 
 def _write_config(config: Any, path: Any) -> None:
     # An adapter that is saved in the middle of its training is loaded for use.
-    training = config.inference_mode
+    before = config.inference_mode
     config.inference_mode = True
     try:
         config.save_pretrained(str(path.parent))
     finally:
-        config.inference_mode = training
+        config.inference_mode = before

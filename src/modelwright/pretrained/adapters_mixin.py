@@ -5,7 +5,7 @@ from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
-from modelwright.core.errors import InputError, reject_unknown
+from modelwright.core.errors import CheckpointMismatchError, InputError, reject_unknown
 from modelwright.hub.download import take_download
 from modelwright.hub.open import open_repo
 from modelwright.pretrained import adapters
@@ -68,8 +68,15 @@ class AdaptersMixin:
         config = adapters.config_in(repo) if peft_config is None else peft_config
         weights = adapters.weights_in(repo, variant) if adapter_state_dict is None else adapter_state_dict
         config.inference_mode = not is_trainable
+        trained = {id(parameter) for parameter in _module(self).parameters() if parameter.requires_grad}
         adapters.inject(self, config, name)
-        adapters.fill(self, name, weights, str(peft_model_id or "adapter_state_dict"))
+        try:
+            adapters.fill(self, name, weights, str(peft_model_id or "adapter_state_dict"))
+        except CheckpointMismatchError:
+            adapters.remove(self, name)
+            for parameter in _module(self).parameters():
+                parameter.requires_grad_(id(parameter) in trained)
+            raise
         adapters.activate(_module(self), [name], trains=is_trainable)
 
     def _check_free(self, where: str, name: str) -> None:
@@ -109,14 +116,14 @@ class AdaptersMixin:
             layer.enable_adapters(enabled=True)
 
     def delete_adapter(self, adapter_names: list[str] | str) -> None:
-        """Take adapters out; the model stays frozen. Raises InputError for an unknown name."""
+        """Take adapters out; the model stays frozen, and after the last one can be saved whole.
+
+        Raises InputError for an unknown name.
+        """
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         self._check_there("delete_adapter", names)
         for name in names:
-            for layer in adapters.layers(_module(self)):
-                layer.delete_adapter(name)
-            del self.peft_config[name]
-        self._hf_peft_config_loaded = bool(self.peft_config)
+            adapters.remove(self, name)
 
     def get_adapter_state_dict(
         self, adapter_name: str | None = None, state_dict: Mapping[str, Tensor] | None = None

@@ -362,6 +362,14 @@ class PreTrainedModel(
     def _obsolete_files(self, **save_keywords: Any) -> Callable[[str], bool]:
         return saving.obsolete_files(self, save_keywords.get("variant"))
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | type | None = "AutoModel") -> None:
+        """Make saving copy this class's file, so that `AutoModel`, or another auto class, can load what is saved.
+
+        See `AutoClassMixin.register_for_auto_class`.
+        """
+        super().register_for_auto_class(auto_class)
+
     # --- parts ------------------------------------------------------------------------------------------------------
 
     @property

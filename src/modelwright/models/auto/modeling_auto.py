@@ -39,20 +39,22 @@ class _AutoModelBase:
         download, kwargs = take_download(f"{cls.__name__}.from_pretrained", kwargs)
         source = pretrained_model_name_or_path if config is None or isinstance(config, PretrainedConfig) else config
         subfolder = kwargs.get("subfolder", "") if source is pretrained_model_name_or_path else ""
+        reads = download
         if isinstance(config, PretrainedConfig):
             values, where = _of_config(config), type(config).__name__
         else:
             if source is None:
                 raise InputError(f"{cls.__name__}.from_pretrained: expected a folder or a config, got neither")
             base, revision = base_model_of(source, subfolder, download) if config is None else (None, "")
+            if base is not None:
+                # The folder of an adapter: class and code are those of the model that it belongs to.
+                source, subfolder = base, ""
             reads = download if base is None else replace(download, revision=revision, commit_hash=None)
-            values, _ = PretrainedConfig.get_config_dict(
-                base or source, subfolder=subfolder if base is None else "", **reads.keywords()
-            )
-            where = str(base or source)
+            values, _ = PretrainedConfig.get_config_dict(source, subfolder=subfolder, **reads.keywords())
+            where = str(source)
             if config is None and base is None:
-                download = replace(download, commit_hash=values.get("_commit_hash"))
-        origin = Origin("" if source is None else source, subfolder, download)
+                reads = download = replace(download, commit_hash=values.get("_commit_hash"))
+        origin = Origin("" if source is None else source, subfolder, reads)
         model_class = cls._find(values, where, origin, trust_remote_code)
         return model_class.from_pretrained(
             pretrained_model_name_or_path, *model_args, config=config, **download.keywords(), **kwargs

@@ -182,6 +182,7 @@ class LlamaForCausalLM(LlamaPreTrainedModel):
 
     _tied_weights_keys: ClassVar[list[str]] = ["lm_head.weight"]
     _supports_generation_cache = True
+    _supports_cache_objects = True
 
     def __init__(self, config: LlamaConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(config)
