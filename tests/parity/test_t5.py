@@ -224,6 +224,18 @@ def test_greedy_generation_token_for_token(variant):
     assert torch.equal(mine.generate(IDS, **keywords, use_cache=False), expected)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_beam_search_token_for_token(variant):
+    theirs, mine = pair(**VARIANTS[variant])
+    for options in ({}, {"num_return_sequences": 3, "length_penalty": 0.4}, {"early_stopping": True}):
+        keywords = {"attention_mask": PADDED, "max_new_tokens": 10, "num_beams": 4, "do_sample": False, **options}
+        expected = theirs.generate(IDS, **keywords)
+        # Theirs takes the pad id 0 for none, and fills up with the end id.
+        expected = torch.where((expected == 1).cumsum(1) > 1, 0, expected)
+        assert torch.equal(mine.generate(IDS, **keywords), expected)
+        assert torch.equal(mine.generate(IDS, **keywords, use_cache=False), expected)
+
+
 @pytest.mark.parametrize("variant", ["v1.0", "v1.1"])
 def test_checkpoints_cross_both_ways(tmp_path, variant):
     import transformers

@@ -45,6 +45,34 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     return tuple(layer(hidden) for layer in layers)
 
 
+# How many rows, and outputs of a weight, `apply_to_few_rows` is for.
+_FEW, _MANY_OUTPUTS = range(2, 9), 8192
+
+
+def apply_to_few_rows(layer: nn.Linear, hidden: Tensor) -> Tensor:
+    """Return `layer(hidden)`, for the layer that scores a vocabulary: (..., inputs) -> (..., outputs).
+
+    For 2 to 8 rows (beams, a small batch) in fp32 on the CPU it is computed as W x^T, which reads the weight once where
+    x W^T first packs it: 2.9 against 7.5 ms for 4 rows at 512 x 32,128. Not for weights that lie by inputs, and not
+    while gradients are enabled.
+    """
+    weight = layer.weight
+    narrow = (
+        hidden.numel() // hidden.shape[-1] in _FEW
+        and weight.shape[0] >= _MANY_OUTPUTS
+        and weight.dtype == hidden.dtype == torch.float32
+        and weight.device.type == "cpu"
+        and weight.is_contiguous()
+        and layer.bias is None
+        and _is_plain(layer)
+    )
+    if not narrow or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        result: Tensor = layer(hidden)
+        return result
+    scores = weight.mm(hidden.reshape(-1, hidden.shape[-1]).t()).t().contiguous()
+    return scores.view(*hidden.shape[:-1], -1)
+
+
 def lay_out_for_decoding(model: nn.Module, enable: bool = True) -> int:
     """Lay the weights of the linear layers on the CPU out for decoding one row, or again as torch makes them.
 

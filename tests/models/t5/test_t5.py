@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modelwright import AutoModel, AutoModelForSeq2SeqLM
+from modelwright.attention.caches import EncoderDecoderCache, StaticCache
 from modelwright.core import logging
 from modelwright.core.errors import CheckpointMismatchError, ConfigError, InputError
 from modelwright.models.t5 import modeling_t5 as t5
@@ -118,6 +119,30 @@ def test_rows_may_share_the_encoders_states(model, kernel):
             torch.testing.assert_close(left, right)
     with pytest.raises(InputError, match="encoder_hidden_states with 5 rows, as the decoder's inputs have, or a divis"):
         model(encoder_outputs=encoded, decoder_input_ids=beams[:5])
+
+
+def test_beams_and_sampled_answers_compute_the_encoders_keys_once_per_text(model):
+    rows = []
+    key = model.decoder.block[0].layer[1].EncDecAttention.k
+    handle = key.register_forward_hook(lambda _module, _inputs, output: rows.append(output.shape[0]))
+    options = {"attention_mask": MASK, "max_new_tokens": 6, "return_dict_in_generate": True}
+    for ways in ({"num_beams": 4}, {"do_sample": True, "num_return_sequences": 4}):
+        output = model.generate(IDS, **options, **ways)
+        assert rows == [3]
+        assert output.past_key_values.self_attention_cache[0][0].shape[0] == 12
+        assert output.past_key_values.cross_attention_cache[0][0].shape[0] == 3
+        rows.clear()
+    handle.remove()
+    alone = [model.generate(IDS[i : i + 1, :n], num_beams=4, max_new_tokens=6) for i, n in enumerate(MASK.sum(1))]
+    together = model.generate(IDS, attention_mask=MASK, num_beams=4, max_new_tokens=6)
+    for row, single in zip(together, alone, strict=True):
+        assert row[: single.shape[1]].tolist() == single[0].tolist()
+
+
+def test_static_caches_generate_the_same(model):
+    expected = model.generate(IDS, attention_mask=MASK, max_new_tokens=6)
+    cache = EncoderDecoderCache(StaticCache(model.config, max_cache_len=8), StaticCache(model.config, max_cache_len=9))
+    assert torch.equal(model.generate(IDS, attention_mask=MASK, max_new_tokens=6, past_key_values=cache), expected)
 
 
 # --- pruning --------------------------------------------------------------------------------------------------------

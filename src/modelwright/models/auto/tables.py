@@ -19,9 +19,9 @@ CONFIGS = {
 MODELS = {
     "AutoModel": {
         "bert": "BertModel",
-        "qdqbert": "QDQBertModel",
         "gpt2": "GPT2Model",
         "llama": "LlamaModel",
+        "qdqbert": "QDQBertModel",
         "reformer": "ReformerModel",
         "t5": "T5Model",
     },

@@ -22,6 +22,7 @@ from modelwright.models.t5.feed_forward import (
 )
 from modelwright.models.t5.heads import T5ForQuestionAnswering, T5ForSequenceClassification, T5ForTokenClassification
 from modelwright.models.t5.stack import Device, T5PreTrainedModel, T5Stack
+from modelwright.nn.decode_layout import apply_to_few_rows
 from modelwright.nn.precision import at_least_float32
 from modelwright.nn.task_losses import IGNORED
 from modelwright.outputs.model_outputs import Seq2SeqLMOutput
@@ -57,6 +58,8 @@ class T5ForConditionalGeneration(T5WithStacks):
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {**TIED, "lm_head.weight": "shared.weight"}
     _supports_generation_cache = True
+    _supports_cache_objects = True
+    _shares_source = True
 
     def __init__(self, config: T5Config, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(config, device=device, dtype=dtype)
@@ -118,7 +121,9 @@ class T5ForConditionalGeneration(T5WithStacks):
         )
         hidden = output.last_hidden_state
         assert hidden is not None
-        logits = self.lm_head(hidden * self.model_dim**-0.5 if self.config.tie_word_embeddings else hidden)
+        if self.config.tie_word_embeddings:
+            hidden = hidden * self.model_dim**-0.5
+        logits = apply_to_few_rows(self.lm_head, hidden)
         loss = None
         if labels is not None:
             labels_R = labels.to(logits.device).flatten()
