@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from modelwright.attention.caches import encoder_states
-from modelwright.attention.common import biased, own_heads
+from modelwright.attention.common import biased, implied_mask, own_heads
 from modelwright.attention.eager import Transforms, eager_attention_forward
 from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS, implementation_of
 from modelwright.attention.packing import Packing
@@ -106,7 +106,11 @@ class BertSelfAttention(nn.Module):
         if isinstance(attention_mask, Packing):
             attended = attention_mask.attend(kernel, self, query, key, value, **options)
         else:
+            causal = self.is_decoder and not crosses
             if self.position_embedding_type != "absolute" and not crosses:
+                if attention_mask is None:
+                    # A kernel with a mask, such as a bias, does not look at is_causal.
+                    attention_mask = implied_mask(self, query, key, causal, None)
                 attention_mask = biased(attention_mask, self._relative_bias(query, key, first) * options["scaling"])
             attended, weights = kernel(
                 self,
@@ -114,7 +118,7 @@ class BertSelfAttention(nn.Module):
                 key,
                 value,
                 attention_mask,
-                is_causal=self.is_decoder and not crosses,
+                is_causal=causal,
                 output_attentions=bool(output_attentions),
                 **options,
             )
