@@ -53,6 +53,13 @@ _FILE_NAMES = (
     "WEIGHTS_INDEX_NAME",
     "WEIGHTS_NAME",
 )
+_DOCSTRINGS = (
+    "add_code_sample_docstrings",
+    "add_end_docstrings",
+    "add_start_docstrings",
+    "add_start_docstrings_to_model_forward",
+    "replace_return_docstrings",
+)
 _STRATEGIES = ("PaddingStrategy", "TensorType", "TruncationStrategy")
 _QDQBERT = (
     "QDQBertForMaskedLM",
@@ -266,10 +273,14 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "CheckpointError",
         "CheckpointMismatchError",
         "ConfigError",
+        "GatedRepoError",
+        "HubError",
+        "HubOfflineError",
         "InputError",
         "MissingPackageError",
         "ModelwrightError",
         "RepoError",
+        "RepoNotFoundError",
         "UnknownArgumentError",
     ),
     "modelwright.core.optional": _AVAILABLE,
@@ -342,6 +353,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.activations_tf": {"modelwright.keras_layers.activations": ("get_tf_activation",)},
     "modelwright.configuration_utils": {"modelwright.config.configuration": ("PreTrainedConfig", "PretrainedConfig")},
     "modelwright.file_utils": {
+        "modelwright.core.docstrings": _DOCSTRINGS,
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
         "modelwright.outputs.base": ("ModelOutput",),
@@ -520,8 +532,10 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.tokenization.strategies": _STRATEGIES,
     },
     "modelwright.utils": {
+        "modelwright.core.docstrings": _DOCSTRINGS,
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
+        "modelwright.hub.publish": ("PushToHubMixin",),
         "modelwright.outputs.base": ("ModelOutput",),
         "modelwright.tokenization.strategies": _STRATEGIES,
         "modelwright.utils": ("logging",),

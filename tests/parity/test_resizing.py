@@ -15,6 +15,13 @@ CONFIGS = {
         "attention_head_size": 8, "attn_layers": ["local"], "axial_pos_embds": False, "feed_forward_size": 32,
         "hidden_size": 16, "is_decoder": True, "max_position_embeddings": 64, "num_attention_heads": 2,
     },
+    "BertForMaskedLM": {
+        "hidden_size": 16, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "max_position_embeddings": 16,
+    },
+    "T5ForConditionalGeneration": {
+        "d_model": 16, "d_kv": 8, "d_ff": 12, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0,
+    },
 }  # fmt: skip
 
 
@@ -26,16 +33,14 @@ def sides(request):
 
     name = request.param
     torch.manual_seed(0)
-    config_name = (
-        name.partition("LMHead")[0].removesuffix("ForCausalLM").removesuffix("ModelWith").removesuffix("Model")
-    )
+    stem = next(stem for stem in ("Bert", "GPT2", "Llama", "Reformer", "T5") if name.startswith(stem))
     config = {**CONFIGS[name], "vocab_size": 40, "initializer_range": 0.3, "tie_word_embeddings": False}
-    theirs = getattr(transformers, name)(getattr(transformers, f"{config_name}Config")(**config))
+    theirs = getattr(transformers, name)(getattr(transformers, f"{stem}Config")(**config))
     with torch.no_grad():
         for parameter in theirs.parameters():
             if parameter.dim() == 1:
                 parameter.normal_()
-    mine = getattr(modelwright, name)(getattr(modelwright, f"{config_name}Config")(**config))
+    mine = getattr(modelwright, name)(getattr(modelwright, f"{stem}Config")(**config))
     mine.load_state_dict(theirs.state_dict(), strict=False)
     return theirs.eval(), mine.eval()
 
@@ -61,4 +66,7 @@ def test_the_same_sizes_rows_and_scores(sides, arguments):
         torch.testing.assert_close(tensor[kept:], expected[name][kept:], rtol=0, atol=1e-3, msg=name)
     ids = torch.randint(0, min(old, size), (2, 16), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(mine(ids).logits, theirs(ids).logits, rtol=1e-3, atol=1e-2)
+        scores = [
+            model(ids, labels=ids).logits if model.config.is_encoder_decoder else model(ids).logits for model in sides
+        ]
+        torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-2)

@@ -191,3 +191,26 @@ def test_tuples_instead_of_outputs(lm, fused):
     assert loss.ndim == 0
     assert torch.equal(scores, fused().logits)
     assert [len(other) for other in others] == [4, 3, 2], "hidden states, own attention, that to the image; no cache"
+
+
+def test_beams_reorder_the_tuple_cache_by_the_models_own_rule(lm, monkeypatch):
+    keywords = {"encoder_hidden_states": IMAGE, "num_beams": 4, "max_new_tokens": 8, "do_sample": False}
+    orders = []
+    own = type(lm)._reorder_cache
+
+    def reorder(self, past_key_values, beam_idx):
+        orders.append(beam_idx.tolist())
+        return own(self, past_key_values, beam_idx)
+
+    monkeypatch.setattr(type(lm), "_reorder_cache", reorder)
+    cached = lm.generate(IDS, **keywords)
+    assert any(order != sorted(order) or len(set(order)) < len(order) for order in orders), "beams changed places"
+    assert torch.equal(cached, lm.generate(IDS, use_cache=False, **keywords))
+
+    def score(ids):
+        log_p = lm(ids, encoder_hidden_states=IMAGE).logits.log_softmax(-1)[:, 3:-1]
+        return log_p.gather(-1, ids[:, 4:, None]).sum((1, 2))
+
+    greedy = lm.generate(IDS, encoder_hidden_states=IMAGE, max_new_tokens=8, do_sample=False)
+    assert (score(cached) >= score(greedy) - 1e-4).all()
+    assert (score(cached) > score(greedy) + 1e-3).any(), "no row shows that beams find more"

@@ -375,18 +375,9 @@ class CaptionModel(CaptionPreTrainedModel):
         if hidden is None:
             hidden = self.embeddings(input_ids, inputs_embeds, past_length)
         outputs = self.encoder(
-            hidden,
-            mask,
-            head_mask,
-            encoder_hidden_states,
-            encoder_mask,
-            past_key_values,
-            use_cache,
-            output_attentions,
-            output_hidden_states,
-            return_dict,
-            mode,
-        )
+            hidden, mask, head_mask, encoder_hidden_states, encoder_mask, past_key_values, use_cache,
+            output_attentions, output_hidden_states, return_dict, mode,
+        )  # fmt: skip
         pooled = torch.tanh(self.pooler(outputs[0][:, 0])) if self.pooler is not None else None
         if not return_dict:
             return (outputs[0], pooled) + outputs[1:]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelwright.attention.predicates import is_tracing
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
+from modelwright.nn.tracing import is_tracing
 
 logger = get_logger(__name__)
 

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from modelwright.checkpoint.strictness import Strictness
 from modelwright.core.errors import InputError
+from modelwright.hub.download import Download
 
 _DEVICE_MAP_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 
@@ -32,6 +33,9 @@ class LoadOptions:
     key_mapping: Mapping[str, str] | None = None
     generation_config: Any = None
     attn_implementation: Any = None
+    adapter_kwargs: Mapping[str, Any] | None = None
+    adapter_name: str = "default"
+    download: Download = field(default_factory=Download)
 
     def __post_init__(self) -> None:
         """Raise InputError for a value of a wrong type."""
@@ -39,6 +43,8 @@ class LoadOptions:
         self._check("subfolder", str, "a folder name")
         self._check("variant", str, "a name such as 'fp16' or None", optional=True)
         self._check("use_safetensors", bool, "True, False or None", optional=True)
+        self._check("adapter_kwargs", Mapping, "a dictionary of keywords of load_adapter or None", optional=True)
+        self._check("adapter_name", str, "a name")
         self._check("key_mapping", Mapping, "a dictionary {pattern: replacement} or None", optional=True)
         for name in ("ignore_mismatched_sizes", "output_loading_info"):
             self._check(name, bool, "True or False")

@@ -20,6 +20,9 @@ from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
+from modelwright.hub.custom_code import AutoClassMixin
+from modelwright.hub.download import take_download
+from modelwright.hub.publish import PushToHubMixin
 from modelwright.pretrained import (
     attention_choice,
     attention_masks,
@@ -31,6 +34,7 @@ from modelwright.pretrained import (
     saving,
     tying,
 )
+from modelwright.pretrained.adapters_mixin import AdaptersMixin
 from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.embeddings_mixin import EmbeddingsMixin
@@ -44,7 +48,15 @@ Dtype = torch.dtype | str | Mapping[str, torch.dtype | str] | None
 
 
 class PreTrainedModel(
-    nn.Module, ModuleUtilsMixin, EmbeddingsMixin, GradientCheckpointingMixin, UnpaddingMixin, GenerationMixin
+    nn.Module,
+    ModuleUtilsMixin,
+    EmbeddingsMixin,
+    GradientCheckpointingMixin,
+    AdaptersMixin,
+    UnpaddingMixin,
+    GenerationMixin,
+    AutoClassMixin,
+    PushToHubMixin,
 ):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
@@ -72,8 +84,10 @@ class PreTrainedModel(
     _keys_to_ignore_on_save: ClassVar[Any] = None
     _supports_attention_backend: ClassVar[bool] = False
     _pruning_refusal: ClassVar[str | None] = None
+    _default_auto_class: ClassVar[str] = "AutoModel"
 
     load_report: LoadReport | None = None
+    model_tags: list[str] | None = None
     _looked_for_padding: bool = False
 
     def __init__(self, config: Any, *inputs: Any, **kwargs: Any) -> None:
@@ -149,9 +163,11 @@ class PreTrainedModel(
         key_mapping: Mapping[str, str] | None = None,
         generation_config: GenerationConfig | None = None,
         attn_implementation: str | Mapping[str, str] | None = None,
+        adapter_kwargs: Mapping[str, Any] | None = None,
+        adapter_name: str = "default",
         **kwargs: Any,
     ) -> Self | tuple[Self, dict[str, list[Any]]]:
-        """Return the model of a folder (config.json and weights) with its weights, in evaluation mode.
+        """Return the model of a folder or hub repository (config.json and weights), in evaluation mode.
 
         With `output_loading_info` the result is (model, {"missing_keys", "unexpected_keys", "mismatched_keys",
         "error_msgs"}); the same, and more, is always in `model.load_report`. What the checkpoint lacks is initialised
@@ -171,13 +187,19 @@ class PreTrainedModel(
             checkpoint are initialised.
         key_mapping: {regular expression: replacement} for names in the checkpoint.
         attn_implementation: the attention kernel, such as "sdpa" or "eager", or {sub-config: kernel}.
+        revision, cache_dir, token, local_files_only, force_download: how to get the files of a hub repository; see
+            `modelwright.hub.download`.
+        adapter_name, adapter_kwargs: for a folder with an adapter of peft (adapter_config.json), which is attached to
+            the model that it names: a name for it, and keywords of `load_adapter`.
         model_args and other keywords: attributes of the config override it, parameters of the class's constructor are
             handed to it, keywords of 4.x that do nothing say so once.
 
-        Raises RepoError (no such folder or file), ConfigError, CheckpointError (damaged files),
-        CheckpointMismatchError (another architecture or shape), UnknownArgumentError, NotImplementedError.
+        Raises RepoError (no such folder or file), HubError (no such repository, no access, offline),
+        ConfigError, CheckpointError (damaged files), CheckpointMismatchError (another architecture or shape),
+        UnknownArgumentError, NotImplementedError.
         """
         where = f"{cls.__name__}.from_pretrained"
+        download, kwargs = take_download(where, kwargs)
         options = LoadOptions(
             where=where,
             config=config,
@@ -194,6 +216,9 @@ class PreTrainedModel(
             output_loading_info=output_loading_info,
             generation_config=generation_config,
             attn_implementation=attn_implementation,
+            download=download,
+            adapter_kwargs=adapter_kwargs,
+            adapter_name=adapter_name,
         )
         model: Self = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
         if not output_loading_info:
@@ -297,7 +322,8 @@ class PreTrainedModel(
     ) -> None:
         """Write config.json, generation_config.json (if the model generates) and the weights into a folder.
 
-        The folder then holds the new checkpoint whole; if anything fails, the old one.
+        The folder then holds the new checkpoint whole; if anything fails, the old one. Of a model with adapters only
+        the active one is written, as one file, and its config.
 
         is_main_process: False writes nothing, for the other processes of a distributed run.
         state_dict: the weights to write instead of the model's own.
@@ -306,10 +332,12 @@ class PreTrainedModel(
             that is larger gets a file of its own.
         safe_serialization: safetensors files, or with False .bin files.
         variant: goes into the file names, as in model.fp16.safetensors.
+        save_peft_format: begin the names of an adapter's tensors with "base_model.model.", as peft does.
+        push_to_hub: upload what was saved as one commit; repo_id (by default the folder's name), token, private,
+            revision, create_pr, commit_message, commit_description and tags are as for `push_to_hub`.
 
         Raises InputError (also while `to_bettertransformer()` holds) and UnknownArgumentError for arguments, RepoError
-        or CheckpointError if the folder cannot be
-        written, NotImplementedError for push_to_hub.
+        or CheckpointError if the folder cannot be written, HubError if the upload is refused.
         """
         saving.save_pretrained(
             self,
@@ -325,6 +353,22 @@ class PreTrainedModel(
             save_peft_format=save_peft_format,
             **kwargs,
         )
+
+    def add_model_tags(self, tags: str | Iterable[str]) -> None:
+        """Add tags (one, or several) to those that go into the model card when the model is pushed to the hub."""
+        new = [tags] if isinstance(tags, str) else list(tags)
+        self.model_tags = list(dict.fromkeys([*(self.model_tags or ()), *new]))
+
+    def _obsolete_files(self, **save_keywords: Any) -> Callable[[str], bool]:
+        return saving.obsolete_files(self, save_keywords.get("variant"))
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | type | None = "AutoModel") -> None:
+        """Make saving copy this class's file, so that `AutoModel`, or another auto class, can load what is saved.
+
+        See `AutoClassMixin.register_for_auto_class`.
+        """
+        super().register_for_auto_class(auto_class)
 
     # --- parts ------------------------------------------------------------------------------------------------------
 

@@ -41,9 +41,8 @@ def resize_token_embeddings(
         resize_rows(output.weight, size, fresh or _as_new(model, output))
         if bias is not None:
             resize_rows(bias, size, fresh or _as_new(model, output, "bias"))
-    for parameter in {id(p): p for p in (words.weight, None if output is None else output.weight)}.values():
-        if parameter is not None:
-            _note_in_modules(model, parameter)
+    for module in (words,) if output is None else (words, output):
+        _note_in_modules(model, module.weight)
     for inner in _models_on(model, words.weight):
         _note_in_config(inner, size)
     model.tie_weights()

@@ -160,6 +160,13 @@ def test_parts_run_alone_as_model_files_of_4x_use_them():
     assert attention(hidden, output_attentions=True)[1].shape == (2, 4, 9, 9)
 
 
+@pytest.mark.parametrize("fields", [{}, RELATIVE], ids=["absolute", "relative"])
+def test_a_layer_of_a_decoder_is_causal_without_a_mask(fields):
+    layer = bert.BertLayer(BertConfig(**SMALL, is_decoder=True, **fields)).eval()
+    hidden = torch.randn(1, 6, 16)
+    assert_close(layer(hidden)[0][:, :4], layer(hidden[:, :4])[0])
+
+
 class Note(nn.Module):
     """Keeps what it is given and passes it on, times a factor."""
 

@@ -76,6 +76,21 @@ def test_losses_and_gradients_are_the_same(name, checkpointing):
         torch.testing.assert_close(gradients[1][key], gradient, rtol=1e-4, atol=1e-5, msg=key)
 
 
+def test_slots_for_quantizers_see_the_real_tokens_only():
+    wanted, model = make()(IDS, attention_mask=MASK)[0], make().to_bettertransformer()
+    seen = []
+
+    class Note(torch.nn.Module):
+        def forward(self, x):
+            seen.append(x.shape)
+            return x
+
+    own = model.encoder.layer[0].attention
+    own.self.matmul_a_input_quantizer = own.output.add_residual_input_quantizer = Note()
+    assert_close(model(IDS, attention_mask=MASK)[0][SEEN], wanted[SEEN])
+    assert seen == [*((1, 4, length, length) for length in MASK.sum(-1)), (1, MASK.sum(), 16)]
+
+
 def test_what_cannot_run_unpadded_runs_as_before():
     plain, model = make(), make().to_bettertransformer()
     counted = tokens_in_layers(model)

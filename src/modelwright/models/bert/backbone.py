@@ -143,7 +143,6 @@ class BertModel(BertPreTrainedModel):
         self.pooler = BertPooler(config, **factory) if add_pooling_layer else None
         self.is_decoder = config.is_decoder
         self.crosses = config.add_cross_attention
-        self.has_relative_positions = config.position_embedding_type != "absolute"
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -281,10 +280,7 @@ class BertModel(BertPreTrainedModel):
         }
         if not self.is_decoder:
             return create_bidirectional_mask(**sizes)
-        # A bias of the scores is a mask, and a kernel with a mask does not look at is_causal.
-        return create_causal_mask(
-            **sizes, cache_position=cache_position, allow_is_causal_skip=not self.has_relative_positions
-        )
+        return create_causal_mask(**sizes, cache_position=cache_position)
 
 
 class BertWithHead(BertPreTrainedModel):

@@ -36,11 +36,11 @@ class T5WithStacks(T5PreTrainedModel):
         """Return the token embeddings, which encoder and decoder share."""
         return self.shared
 
-    def set_input_embeddings(self, new_embeddings: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embeddings of the encoder and of the decoder."""
-        self.shared = new_embeddings  # type: ignore[assignment]
+        self.shared = value  # type: ignore[assignment]
         for stack in self._stacks():
-            stack.set_input_embeddings(new_embeddings)
+            stack.set_input_embeddings(value)
 
     def get_encoder(self) -> T5Stack:
         """Return the encoder."""

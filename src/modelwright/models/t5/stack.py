@@ -152,9 +152,9 @@ class T5Stack(T5PreTrainedModel, Unpaddable):
             raise NotImplementedError("T5Stack was made without embed_tokens: pass inputs_embeds")
         return self.embed_tokens
 
-    def set_input_embeddings(self, new_embeddings: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embeddings."""
-        self.embed_tokens = new_embeddings  # type: ignore[assignment]
+        self.embed_tokens = value  # type: ignore[assignment]
 
     @property
     def _num_prunable_layers(self) -> int:
