@@ -2,7 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -55,13 +56,13 @@ class TokenizerFilesMixin(SpecialTokensMixin):
     _unused_config: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
-    def _constructor_keywords(cls) -> list[str]:
+    def _constructor_keywords(cls) -> tuple[str, ...]:
         """Return every keyword that the constructors of this class and of its bases name."""
         names = set(SHARED_KEYWORDS)
         for each in cls.__mro__:
             if "__init__" in each.__dict__ and each is not object:
-                names.update(inspect.signature(vars(each)["__init__"]).parameters)
-        return sorted(names - {"self", "args", "kwargs"})
+                names.update(_parameters(vars(each)["__init__"]))
+        return tuple(sorted(names - {"self", "args", "kwargs"}))
 
     @classmethod
     def from_pretrained(
@@ -130,7 +131,7 @@ class TokenizerFilesMixin(SpecialTokensMixin):
     @classmethod
     def _vocabulary_paths(cls, repo: Repo) -> dict[str, str]:
         paths = {keyword: file for keyword, file in cls.vocab_files_names.items() if repo.has(file)}
-        parameters = inspect.signature(cls.__init__).parameters
+        parameters = _parameters(cls.__init__)
         for keyword, file in cls.vocab_files_names.items():
             needed = keyword in parameters and parameters[keyword].default is inspect.Parameter.empty
             if needed and keyword not in paths:
@@ -223,6 +224,11 @@ class TokenizerFilesMixin(SpecialTokensMixin):
             **({"split_special_tokens": True} if self.split_special_tokens else {}),
             "tokenizer_class": _saved_class_name(type(self).__name__),
         }
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
 
 
 def _saved_class_name(name: str) -> str:
