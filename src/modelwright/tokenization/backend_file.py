@@ -18,7 +18,7 @@ WORDPIECE_OPTIONS = frozenset({"unk_token", "continuing_subword_prefix", "max_in
 def read_backend(path: str | os.PathLike[str]) -> Tokenizer:
     """Read a tokenizer.json; raises ConfigError that names the file."""
     try:
-        return backend_of_json(Path(path).read_text(encoding="utf-8"))
+        return backend_of_json(Path(path).read_bytes().decode("utf-8"))
     except BaseException as error:  # the Rust library raises Exception itself
         if not isinstance(error, Exception) and not is_panic(error):
             raise
