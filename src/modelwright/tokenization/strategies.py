@@ -38,6 +38,8 @@ class TensorType(StrEnum):
     """The array types that a tokenizer returns."""
 
     PYTORCH = "pt"
+    TENSORFLOW = "tf"
+    JAX = "jax"
     NUMPY = "np"
 
 
