@@ -11,6 +11,7 @@ from modelwright.core.errors import ConfigError, RepoError, UnknownArgumentError
 from modelwright.core.version import __version__
 from modelwright.generation.fields import DEFAULTS, GENERATE_ARGUMENTS, NOT_BUILT
 from modelwright.generation.validation import check_settings
+from modelwright.hub.download import take_download
 from modelwright.hub.names import GENERATION_CONFIG_NAME
 from modelwright.hub.open import open_repo
 
@@ -143,12 +144,15 @@ class GenerationConfig:
         return_unused_kwargs: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Read the generation config of a folder; `kwargs` override its fields.
+        """Read the generation config of a folder or hub repository; `kwargs` override its fields.
+
+        The keywords about downloads are those of `PretrainedConfig.from_pretrained`.
 
         With `return_unused_kwargs` the result is (config, keywords that are no field), else such a keyword raises
         UnknownArgumentError. Raises RepoError for a missing file, ConfigError (naming the file) for a bad one.
         """
-        path = open_repo(os.fspath(pretrained_model_name), subfolder=subfolder).path(config_file_name)
+        download, kwargs = take_download("GenerationConfig.from_pretrained", kwargs)
+        path = open_repo(pretrained_model_name, subfolder=subfolder, download=download).path(config_file_name)
         values = read_json(path)
         try:
             return cls.from_dict(values, return_unused_kwargs=return_unused_kwargs, **kwargs)

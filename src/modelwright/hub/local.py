@@ -14,6 +14,8 @@ class LocalRepo:
     If a save of ours was interrupted after its commit (there is a journal), the files of that save are the ones seen.
     """
 
+    commit_hash: str | None = None
+
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.name = str(folder)
@@ -38,7 +40,7 @@ class LocalRepo:
                 found = f"{filename!r} is a link to {str(path.readlink())!r}, which does not exist"
             else:
                 found = f"there is no file {filename!r}"
-            raise RepoError(f"{self.name}: {found}.{nearest(filename, self.files())}")
+            raise self._missing(found, nearest(filename, self.files()))
         if contained:
             boundary, target = self.boundary(), path.resolve()
             if not target.is_relative_to(boundary):
@@ -47,6 +49,9 @@ class LocalRepo:
                     "read. If you trust it, put the file itself in the folder in place of the link."
                 )
         return path
+
+    def _missing(self, found: str, hint: str) -> RepoError:
+        return RepoError(f"{self}: {found}.{hint}")
 
     def boundary(self) -> Path:
         """Return the folder that holds everything this repository may read: itself, or its `models--*` Hub cache."""
@@ -73,6 +78,9 @@ class LocalRepo:
             if filename in journal.remove:
                 return self.folder / journal.staging / "removed" / filename  # a place where nothing is
         return path
+
+    def __str__(self) -> str:
+        return self.name
 
     def __repr__(self) -> str:
         return f"LocalRepo({self.name!r})"

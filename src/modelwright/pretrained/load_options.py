@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from modelwright.core.errors import InputError
+from modelwright.hub.download import Download
 
 _DEVICE_MAP_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 
@@ -31,6 +32,7 @@ class LoadOptions:
     key_mapping: Mapping[str, str] | None = None
     generation_config: Any = None
     attn_implementation: Any = None
+    download: Download = field(default_factory=Download)
 
     def __post_init__(self) -> None:
         """Raise InputError for a value of a wrong type."""

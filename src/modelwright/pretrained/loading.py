@@ -8,6 +8,7 @@ A class of the 4.x kind, whose constructor takes a config only, is built on the 
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,10 +20,11 @@ from modelwright.checkpoint.names import Rename
 from modelwright.checkpoint.open import open_checkpoint
 from modelwright.checkpoint.plan import LoadPlan, make_load_plan
 from modelwright.checkpoint.report import LoadReport, merge_keys
-from modelwright.config.configuration import PretrainedConfig
+from modelwright.config.configuration import PretrainedConfig, read_config
 from modelwright.core.errors import CheckpointMismatchError, ConfigError, InputError, UnknownArgumentError, nearest
 from modelwright.core.logging import INFO, WARNING, get_logger
 from modelwright.generation.configuration import GenerationConfig
+from modelwright.hub.custom_code import hash_of_class
 from modelwright.hub.names import CONFIG_NAME, GENERATION_CONFIG_NAME
 from modelwright.hub.open import open_repo
 from modelwright.hub.repo import Repo
@@ -55,6 +57,7 @@ def load_pretrained(
         model = construct(model_class, config, *model_args, device="meta", dtype=dtype, **arguments)
         plan = _plan(model, checkpoint, options)
         model.load_report = load_into(model, checkpoint, plan, device, strict=options.strict)
+        model.load_report.code_sha256 = hash_of_class(model_class)
     _finish(model, device)
     _say(model, name_or_path)
     model.generation_config = _generation_config(model, repo, options)
@@ -63,7 +66,7 @@ def load_pretrained(
 
 def _repo(name_or_path: PathLike | None, options: LoadOptions) -> Repo | None:
     if name_or_path is not None:
-        return open_repo(os.fspath(name_or_path), subfolder=options.subfolder)
+        return open_repo(name_or_path, subfolder=options.subfolder, download=options.download)
     if options.state_dict is None or options.config is None:
         raise InputError(
             f"{options.where}: expected the folder of a model, got None; without one, pass both config and state_dict"
@@ -87,10 +90,9 @@ def _config(
     else:
         if given is not None and not isinstance(given, str | os.PathLike):
             raise InputError(f"{options.where}: expected config to be a config or a folder, got {given!r}")
-        source = repo if given is None else open_repo(os.fspath(given))
+        source = repo if given is None else open_repo(given, download=replace(options.download, commit_hash=None))
         assert source is not None
-        path = source.path(CONFIG_NAME)
-        values, _ = PretrainedConfig.get_config_dict(path)
+        path, values = source.path(CONFIG_NAME), read_config(source)
         found = values.pop("model_type", None)
         _check_model_type(model_class, found, str(path))
         try:

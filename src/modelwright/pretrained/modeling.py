@@ -20,6 +20,8 @@ from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
+from modelwright.hub.custom_code import AutoClassMixin
+from modelwright.hub.download import take_download
 from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, saving, tying
 from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
@@ -29,7 +31,7 @@ from modelwright.pretrained.loading import load_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
 
 
-class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, GenerationMixin):
+class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, GenerationMixin, AutoClassMixin):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
     A subclass sets `config_class` and `base_model_prefix`, builds its layers in `__init__(self, config, *,
@@ -54,6 +56,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
     _keys_to_ignore_on_save: ClassVar[Any] = None
     _supports_attention_backend: ClassVar[bool] = False
     _pruning_refusal: ClassVar[str | None] = None
+    _default_auto_class: ClassVar[str] = "AutoModel"
 
     load_report: LoadReport | None = None
 
@@ -103,7 +106,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
         attn_implementation: str | Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Return the model of a folder (config.json and weights) with its weights, in evaluation mode.
+        """Return the model of a folder or hub repository (config.json and weights), in evaluation mode.
 
         With `output_loading_info` the result is (model, {"missing_keys", "unexpected_keys", "mismatched_keys",
         "error_msgs"}); the same, and more, is always in `model.load_report`. What the checkpoint lacks is initialised
@@ -120,13 +123,17 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
         ignore_mismatched_sizes: initialise parameters whose shape differs in the checkpoint, instead of raising.
         key_mapping: {regular expression: replacement} for names in the checkpoint.
         attn_implementation: the attention kernel, such as "sdpa" or "eager", or {sub-config: kernel}.
+        revision, cache_dir, token, local_files_only, force_download: how to get the files of a hub repository; see
+            `modelwright.hub.download`.
         model_args and other keywords: attributes of the config override it, parameters of the class's constructor are
             handed to it, keywords of 4.x that do nothing say so once.
 
-        Raises RepoError (no such folder or file), ConfigError, CheckpointError (damaged files),
-        CheckpointMismatchError (another architecture or shape), UnknownArgumentError, NotImplementedError.
+        Raises RepoError (no such folder or file), HubError (no such repository, no access, offline),
+        ConfigError, CheckpointError (damaged files), CheckpointMismatchError (another architecture or shape),
+        UnknownArgumentError, NotImplementedError.
         """
         where = f"{cls.__name__}.from_pretrained"
+        download, kwargs = take_download(where, kwargs)
         options = LoadOptions(
             where=where,
             config=config,
@@ -143,6 +150,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
             output_loading_info=output_loading_info,
             generation_config=generation_config,
             attn_implementation=attn_implementation,
+            download=download,
         )
         model = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
         if not output_loading_info:

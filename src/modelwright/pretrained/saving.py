@@ -72,11 +72,15 @@ def weights_to_save(model: Any, state_dict: Mapping[str, Tensor] | None) -> dict
 
 
 def config_files(model: Any) -> dict[str, str]:
-    """Return the texts of the config files by name: the class and dtype of `model` are noted in config.json."""
+    """Return the texts of the config files, and of code to save, by name.
+
+    The class and dtype of `model` are noted in config.json.
+    """
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = dtype_name(model.dtype)
-    files = {CONFIG_NAME: config.to_json_string()}
+    files: dict[str, str] = config.note_code([type(config), type(model)])
+    files[CONFIG_NAME] = config.to_json_string()
     if model.can_generate() and model.generation_config is not None:
         files[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
     return files

@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Self
 
 from tokenizers import AddedToken
 
-from modelwright.config.json_file import read_json, write_json
+from modelwright.config.json_file import read_json, write_json, write_text
 from modelwright.core.errors import InputError, RepoError, reject_unknown
 from modelwright.core.logging import get_logger
+from modelwright.hub.custom_code import AutoClassMixin, code_to_save
+from modelwright.hub.download import take_download
 from modelwright.hub.names import (
     ADDED_TOKENS_NAME,
     CHAT_TEMPLATE_NAME,
@@ -37,7 +39,7 @@ SHARED_KEYWORDS = (
 )  # fmt: skip
 
 
-class TokenizerFilesMixin(SpecialTokensMixin):
+class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
     """`from_pretrained` and `save_pretrained` of every tokenizer."""
 
     # The constructor's keyword for each vocabulary file, and the file's name.
@@ -54,6 +56,7 @@ class TokenizerFilesMixin(SpecialTokensMixin):
     is_fast: ClassVar[bool] = False
     # What a loaded tokenizer_config.json held that this class has no use for: written back when saved.
     _unused_config: Mapping[str, Any] = MappingProxyType({})
+    _default_auto_class: ClassVar[str] = "AutoTokenizer"
 
     @classmethod
     def _constructor_keywords(cls) -> tuple[str, ...]:
@@ -68,13 +71,16 @@ class TokenizerFilesMixin(SpecialTokensMixin):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *, subfolder: str = "", **kwargs: Any
     ) -> Self:
-        """Read a tokenizer from a folder; `kwargs` override what its files say.
+        """Read a tokenizer from a folder or hub repository; `kwargs` override what its files say.
 
+        The keywords about downloads are those of `PretrainedConfig.from_pretrained`.
         Raises RepoError when the folder or a file is missing, ConfigError for a damaged file, UnknownArgumentError.
         """
+        where = f"{cls.__name__}.from_pretrained"
+        download, kwargs = take_download(where, kwargs)
         known = cls._constructor_keywords()
-        reject_unknown(f"{cls.__name__}.from_pretrained", kwargs, known)
-        repo = open_repo(pretrained_model_name_or_path, subfolder=subfolder)
+        reject_unknown(where, kwargs, known)
+        repo = open_repo(pretrained_model_name_or_path, subfolder=subfolder, download=download)
         stored = cls._read_config(repo)
         unused = {name: value for name, value in stored.items() if name not in known}
         options = {name: value for name, value in stored.items() if name in known}
@@ -92,7 +98,7 @@ class TokenizerFilesMixin(SpecialTokensMixin):
             own = [file for file in cls.vocab_files_names.values() if file != TOKENIZER_NAME]
             expected = " or ".join([TOKENIZER_CONFIG_NAME, *own, *([TOKENIZER_NAME] if cls.is_fast else [])])
             hint = "" if cls.vocab_files_names else f" A new one needs no file: {cls.__name__}()."
-            raise RepoError(f"{repo.name}: expected {expected}, but there is no such file.{hint}")
+            raise RepoError(f"{repo}: expected {expected}, but there is no such file.{hint}")
         stored = read_tokenizer_config(repo)
         if repo.has(SPECIAL_TOKENS_MAP_NAME):
             special = read_json(repo.path(SPECIAL_TOKENS_MAP_NAME))
@@ -108,7 +114,7 @@ class TokenizerFilesMixin(SpecialTokensMixin):
         saved_as = stored.pop("tokenizer_class", None)
         if saved_as is not None and saved_as.removesuffix("Fast") != cls.__name__.removesuffix("Fast"):
             logger.warning_once(
-                f"{repo.name}: {TOKENIZER_CONFIG_NAME} names the class {saved_as}, but {cls.__name__} reads it: ids "
+                f"{repo}: {TOKENIZER_CONFIG_NAME} names the class {saved_as}, but {cls.__name__} reads it: ids "
                 "may not be those that the model was trained with."
             )
         limit = stored.get("model_max_length")
@@ -135,7 +141,7 @@ class TokenizerFilesMixin(SpecialTokensMixin):
         for keyword, file in cls.vocab_files_names.items():
             needed = keyword in parameters and parameters[keyword].default is inspect.Parameter.empty
             if needed and keyword not in paths:
-                raise RepoError(f"{repo.name}: {cls.__name__} needs the vocabulary file {file}, but it is not there.")
+                raise RepoError(f"{repo}: {cls.__name__} needs the vocabulary file {file}, but it is not there.")
         return {keyword: str(repo.path(file)) for keyword, file in paths.items()}
 
     def save_vocabulary(
@@ -169,9 +175,14 @@ class TokenizerFilesMixin(SpecialTokensMixin):
                 TOKENIZER_CONFIG_NAME, SPECIAL_TOKENS_MAP_NAME, ADDED_TOKENS_NAME, CHAT_TEMPLATE_NAME, TOKENIZER_NAME,
             )
         )  # fmt: skip
-        write_json(config_path, self._config_to_save())
+        auto_map, code = code_to_save([type(self)])
+        for name, text in code.items():
+            write_text(folder / name, text)
+        # The classes are a pair, the slow one and the fast one.
+        pairs = {auto: [None, name] if self.is_fast else [name, None] for auto, name in auto_map.items()}
+        write_json(config_path, {**self._config_to_save(), **({"auto_map": pairs} if pairs else {})})
         write_json(special_path, self._special_tokens_to_save())
-        written = [str(config_path), str(special_path)]
+        written = [str(config_path), str(special_path), *(str(folder / name) for name in code)]
         if isinstance(self.chat_template, str):
             template_path.write_text(self.chat_template, encoding="utf-8")
             written.append(str(template_path))
