@@ -51,7 +51,7 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
 
         model_max_length: the most tokens that the model takes. padding_side, truncation_side: "left" or "right".
         Special tokens: `bos_token`, `eos_token`, `unk_token`, `sep_token`, `pad_token`, `cls_token`, `mask_token`,
-        `additional_special_tokens`.
+        `additional_special_tokens`; `extra_special_tokens`: {name: token} of further ones, which become attributes.
         Raises UnknownArgumentError for a keyword that neither this class nor the subclass names.
         """
         reject_unknown(type(self).__name__, kwargs, self._constructor_keywords())
@@ -72,6 +72,7 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
         self.split_special_tokens: bool = bool(kwargs.pop("split_special_tokens", False))
         self.chat_template: str | dict[str, str] | None = kwargs.pop("chat_template", None)
         added = kwargs.pop("added_tokens_decoder", None) or {}
+        self._set_extra_special_tokens(kwargs.pop("extra_special_tokens", None) or {})
         # A subclass's own options, written to tokenizer_config.json.
         self.init_kwargs: dict[str, Any] = kwargs
         self._add_known_tokens(decoder_of(type(self).__name__, added))
@@ -297,7 +298,7 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
         Raises UnknownArgumentError for a key that is no role, InputError for something that is not a token.
         """
         where = f"{type(self).__name__}.add_special_tokens"
-        reject_unknown(where, special_tokens_dict, (*SPECIAL_TOKEN_NAMES, "additional_special_tokens"))
+        reject_unknown(where, special_tokens_dict, self.SPECIAL_TOKENS_ATTRIBUTES)
         for role, value in special_tokens_dict.items():
             if role == "additional_special_tokens" and not replace_additional_special_tokens:
                 known = self.additional_special_tokens

@@ -296,9 +296,12 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
             renamed=renamed,
             **kwargs,
         )
-        roles: dict[str, Any] = {
+        extras = self.extra_special_tokens
+        tokens = {
             role: renamed.get(text, text) for role, text in self.special_tokens_map.items() if isinstance(text, str)
         }
+        roles: dict[str, Any] = {role: text for role, text in tokens.items() if role not in extras}
+        roles["extra_special_tokens"] = {role: text for role, text in tokens.items() if role in extras}
         more = [renamed.get(text, text) for text in self.additional_special_tokens]
         more += [token.content for token in extra if token.content not in more]
         sizes = {name: getattr(self, name) for name in ("model_max_length", "padding_side", "truncation_side")}

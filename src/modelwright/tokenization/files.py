@@ -33,7 +33,7 @@ logger = get_logger(__name__)
 
 
 SHARED_KEYWORDS = (
-    *SPECIAL_TOKEN_NAMES, "additional_special_tokens", "model_max_length", "padding_side", "truncation_side",
+    *SPECIAL_TOKEN_NAMES, "additional_special_tokens", "extra_special_tokens", "model_max_length", "padding_side", "truncation_side",
     "model_input_names", "clean_up_tokenization_spaces", "name_or_path", "added_tokens_decoder", "chat_template",
     "split_special_tokens",
 )  # fmt: skip
@@ -105,6 +105,12 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
             # The config has the text only; the map also has the flags.
             flagged = {role: value for role, value in special.items() if _text_of(value) == _text_of(stored.get(role))}
             stored = special | stored | flagged
+        # What 5.x calls the additional tokens, and the named ones.
+        if isinstance(extra := stored.get("extra_special_tokens"), list):
+            stored["additional_special_tokens"] = [*stored.get("additional_special_tokens", ()), *extra]
+            del stored["extra_special_tokens"]
+        if named := stored.pop("model_specific_special_tokens", None):
+            stored["extra_special_tokens"] = {**stored.get("extra_special_tokens", {}), **named}
         if "added_tokens_decoder" not in stored and (added := cls._added_tokens(repo)):
             stored["added_tokens_decoder"] = added
         if repo.has(CHAT_TEMPLATE_NAME):
@@ -228,6 +234,7 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
             **template,
             **own,
             **self.special_tokens_map,
+            **({"extra_special_tokens": extra} if (extra := self.extra_special_tokens) else {}),
             "model_max_length": self.model_max_length,
             "padding_side": self.padding_side,
             "truncation_side": self.truncation_side,
