@@ -33,9 +33,9 @@ logger = get_logger(__name__)
 
 
 SHARED_KEYWORDS = (
-    *SPECIAL_TOKEN_NAMES, "additional_special_tokens", "extra_special_tokens", "model_max_length", "padding_side", "truncation_side",
-    "model_input_names", "clean_up_tokenization_spaces", "name_or_path", "added_tokens_decoder", "chat_template",
-    "split_special_tokens",
+    *SPECIAL_TOKEN_NAMES, "additional_special_tokens", "extra_special_tokens", "model_max_length", "padding_side",
+    "truncation_side", "model_input_names", "clean_up_tokenization_spaces", "name_or_path", "added_tokens_decoder",
+    "chat_template", "split_special_tokens",
 )  # fmt: skip
 
 
