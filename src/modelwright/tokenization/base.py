@@ -180,8 +180,8 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
         `model_max_length` when None. return_overflowing_tokens: what truncation takes away comes back, with `stride`
         tokens of overlap: as further rows (fast), or in `overflowing_tokens` (slow). is_split_into_words: a text is a
         list of words. return_offsets_mapping: (start, end) characters of each token, fast only. return_tensors: "pt",
-        "tf", "jax", "np", or None for lists; a tensor always is a batch. return_attention_mask, return_token_type_ids: None means
-        as the model takes. return_length: the tokens of each row, padding included.
+        "tf", "jax", "np", or None for lists; a tensor always is a batch. return_attention_mask, return_token_type_ids:
+        None means as the model takes. return_length: the tokens of each row, padding included.
         Raises InputError (wrong type: names the item; lengths that cannot be reached; no pad token) and
         UnknownArgumentError.
         """

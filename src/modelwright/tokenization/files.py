@@ -17,6 +17,7 @@ from modelwright.hub.custom_code import AutoClassMixin, code_to_save
 from modelwright.hub.download import take_download
 from modelwright.hub.names import (
     ADDED_TOKENS_NAME,
+    CHAT_TEMPLATE_FOLDER,
     CHAT_TEMPLATE_NAME,
     SPECIAL_TOKENS_MAP_NAME,
     TOKENIZER_CONFIG_NAME,
@@ -113,8 +114,8 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
             stored["extra_special_tokens"] = {**stored.get("extra_special_tokens", {}), **named}
         if "added_tokens_decoder" not in stored and (added := cls._added_tokens(repo)):
             stored["added_tokens_decoder"] = added
-        if repo.has(CHAT_TEMPLATE_NAME):
-            stored["chat_template"] = repo.path(CHAT_TEMPLATE_NAME).read_text(encoding="utf-8")
+        if templates := _chat_templates(repo):
+            stored["chat_template"] = templates["default"] if templates.keys() == {"default"} else templates
         elif isinstance(stored.get("chat_template"), list):
             stored["chat_template"] = {each["name"]: each["template"] for each in stored["chat_template"]}
         saved_as = stored.pop("tokenizer_class", None)
@@ -247,6 +248,15 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
 @cache
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(function).parameters
+
+
+def _chat_templates(repo: Repo) -> dict[str, str]:
+    """Return the templates that are files of their own, by name: "default" and those of a folder."""
+    files = {"default": CHAT_TEMPLATE_NAME} if repo.has(CHAT_TEMPLATE_NAME) else {}
+    for name in repo.files(CHAT_TEMPLATE_FOLDER):
+        if name.endswith(".jinja"):
+            files[name.removesuffix(".jinja")] = f"{CHAT_TEMPLATE_FOLDER}/{name}"
+    return {name: repo.path(file).read_text(encoding="utf-8") for name, file in files.items()}
 
 
 def _saved_class_name(name: str) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         WEIGHTS_NAME,
     )
     from modelwright.outputs.base import ModelOutput
+    from modelwright.tokenization.json_schema import get_json_schema
     from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
     from modelwright.utils import logging
 
@@ -45,6 +46,7 @@ __all__ = [
     "PaddingStrategy",
     "TensorType",
     "TruncationStrategy",
+    "get_json_schema",
     "is_accelerate_available",
     "is_flax_available",
     "is_keras_available",
