@@ -1,6 +1,7 @@
 """Lists of token ids to arrays; torch, TensorFlow and JAX are imported only when an array of theirs is asked for."""
 
 import sys
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -80,13 +81,9 @@ def to_array(name: str, value: Any, kind: TensorType, *, prepend_batch_axis: boo
     if kind is TensorType.NUMPY:
         return array
     if kind is TensorType.JAX:
-        from jax import numpy as jnp
-
-        return jnp.asarray(array)
+        return import_module(_PACKAGES[kind]).numpy.asarray(array)
     if kind is TensorType.TENSORFLOW:
-        import tensorflow
-
-        return tensorflow.constant(array, dtype=_TENSORFLOW_DTYPES.get(array.dtype.name))
+        return import_module(_PACKAGES[kind]).constant(array, dtype=_TENSORFLOW_DTYPES.get(array.dtype.name))
     import torch
 
     # Python's floats become numpy's float64; torch code expects torch's default.
