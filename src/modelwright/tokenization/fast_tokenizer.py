@@ -80,6 +80,11 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
         vocab: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
         return vocab
 
+    @property
+    def vocab(self) -> dict[str, int]:
+        """What `get_vocab` returns."""
+        return self.get_vocab()
+
     def _add_known_tokens(self, added: Mapping[int, AddedToken]) -> None:
         present = self.added_tokens_decoder
         by_text = {token.content: token for token in present.values()}
