@@ -25,7 +25,11 @@ def test_prepare_for_model(wordpiece_file, ours_class, theirs_class):
         ids, pair_ids = list(range(10, 10 + first)), None if second is None else list(range(30, 30 + second))
         if not (first or second or special):
             continue  # theirs does not pad an empty row
-        options = {"add_special_tokens": special, "return_special_tokens_mask": not theirs.is_fast, "return_length": True}
+        options = {
+            "add_special_tokens": special,
+            "return_special_tokens_mask": not theirs.is_fast,
+            "return_length": True,
+        }
         if limit is not None:
             options |= {"truncation": True, "max_length": limit, "padding": "max_length"}
         if not special:

@@ -26,6 +26,7 @@ from modelwright.tokenization.strategies import (
     PaddingStrategy,
     TensorType,
     TruncationStrategy,
+    check_stride,
     length_rules,
 )
 from modelwright.tokenization.tensors import ids_of_row, parse_tensor_type, to_list
@@ -251,7 +252,7 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, OlderCallsMixin, TokenizerFiles
             replace(fields, offsets=return_offsets_mapping),
             add_special_tokens=add_special_tokens,
             split_special_tokens=self.split_special_tokens if split_special_tokens is None else split_special_tokens,
-            stride=stride,
+            stride=check_stride(type(self).__name__, stride),
             overflow=return_overflowing_tokens,
             split_words=is_split_into_words,
         )
@@ -324,6 +325,7 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, OlderCallsMixin, TokenizerFiles
         padding_side: str | None = None,
         return_attention_mask: bool | None = None,
         return_tensors: str | TensorType | None = None,
+        verbose: bool = True,  # noqa: ARG002 (there is nothing to say)
     ) -> BatchEncoding:
         """Pad what calls of this tokenizer returned: one row, a batch, or a list of rows (as a data loader gives).
 

@@ -70,11 +70,17 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *, subfolder: str = "", **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        subfolder: str = "",
+        from_slow: bool = False,
+        **kwargs: Any,
     ) -> Self:
         """Read a tokenizer from a folder or hub repository; `kwargs` override what its files say.
 
-        The keywords about downloads are those of `PretrainedConfig.from_pretrained`.
+        The keywords about downloads are those of `PretrainedConfig.from_pretrained`. from_slow: make a fast tokenizer
+        from the slow one's vocabulary files, even if there is a tokenizer.json.
         Raises RepoError when the folder or a file is missing, ConfigError for a damaged file, UnknownArgumentError.
         """
         where = f"{cls.__name__}.from_pretrained"
@@ -86,6 +92,8 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
         unused = {name: value for name, value in stored.items() if name not in known}
         options = {name: value for name, value in stored.items() if name in known}
         options |= cls._vocabulary_paths(repo)
+        if from_slow:
+            options.pop("tokenizer_file", None)
         options["name_or_path"] = str(pretrained_model_name_or_path)
         tokenizer = cls(**(options | kwargs))
         tokenizer._unused_config = unused
@@ -162,13 +170,22 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
         return ()
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *, filename_prefix: str | None = None
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        legacy_format: bool | None = None,
+        filename_prefix: str | None = None,
     ) -> tuple[str, ...]:
         """Write the tokenizer's files into the folder `save_directory`, made if absent, and return their paths.
 
+        legacy_format: of a fast tokenizer, True leaves out tokenizer.json, False the vocabulary files of the slow one.
         filename_prefix: put before each file's name, with a dash.
         Raises RepoError when the folder cannot be written, ConfigError for an option that JSON does not have.
         """
+        if legacy_format is not None and not self.is_fast:
+            raise InputError(
+                f"{type(self).__name__}.save_pretrained: legacy_format is a choice of fast tokenizers only."
+            )
         folder = Path(save_directory).expanduser()
         if folder.exists() and not folder.is_dir():
             raise RepoError(f"{folder}: expected a folder to save a tokenizer into, found a file.")
@@ -193,12 +210,13 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
         if isinstance(self.chat_template, str):
             template_path.write_text(self.chat_template, encoding="utf-8")
             written.append(str(template_path))
-        written += self.save_vocabulary(str(folder), filename_prefix)
+        if legacy_format is not False:
+            written += self.save_vocabulary(str(folder), filename_prefix)
         added = {text: index for text, index in self.added_tokens_encoder.items() if index >= self.vocab_size}
-        if added:
+        if added and legacy_format is not False:
             write_json(added_path, added)
             written.append(str(added_path))
-        if self.is_fast:
+        if self.is_fast and legacy_format is not True:
             self._save_backend(backend_path)
             written.append(str(backend_path))
         return tuple(written)

@@ -129,6 +129,13 @@ def length_rules(
     )
 
 
+def check_stride(where: str, stride: int) -> int:
+    """Return `stride`, the tokens that windows share; raises InputError for something that is no such number."""
+    if isinstance(stride, bool) or not isinstance(stride, int) or stride < 0:
+        raise InputError(f"{where}: expected stride to be a whole number of tokens, 0 or more; got {stride!r}.")
+    return stride
+
+
 def _check_positive(where: str, name: str, value: int | None) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise InputError(f"{where}: expected {name} to be a whole number of tokens, 1 or more, or None; got {value!r}.")
