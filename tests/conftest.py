@@ -24,6 +24,7 @@ def _load(path):
 
 _HUB = _load(Path(__file__).parent / "hub" / "loopback_hub.py").LoopbackHub()
 _HOME = tempfile.mkdtemp(prefix="modelwright-tests-hf-")
+atexit.register(_HUB.server_close)
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_MODULES_CACHE"):
     os.environ.pop(_name, None)
@@ -33,7 +34,7 @@ os.environ.update(
     HF_HUB_DISABLE_XET="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
-    NO_PROXY="127.0.0.1",
+    NO_PROXY="127.0.0.1,localhost",
 )
 
 

@@ -24,6 +24,7 @@ from modelwright import nn as nn
 from modelwright import outputs as outputs
 from modelwright import pretrained as pretrained
 from modelwright import pytorch_utils as pytorch_utils
+from modelwright import quantization as quantization
 from modelwright import tf_utils as tf_utils
 from modelwright import tokenization as tokenization
 from modelwright import tokenization_utils as tokenization_utils
@@ -121,11 +122,30 @@ from modelwright.models.auto.configuration_auto import AutoConfig
 from modelwright.models.auto.modeling_auto import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForNextSentencePrediction,
+    AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
 from modelwright.models.auto.tokenization_auto import AutoTokenizer
+from modelwright.models.bert.backbone import BertModel, BertPreTrainedModel
+from modelwright.models.bert.configuration_bert import BertConfig
+from modelwright.models.bert.layers import BertLayer
+from modelwright.models.bert.lm_heads import (
+    BertForMaskedLM,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertLMHeadModel,
+)
+from modelwright.models.bert.task_heads import (
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from modelwright.models.bert.tokenization_bert import BertTokenizer
 from modelwright.models.bert.tokenization_bert_fast import BertTokenizerFast
 from modelwright.models.gpt2.backbone import GPT2Model, GPT2PreTrainedModel
@@ -151,6 +171,19 @@ from modelwright.models.llama.modeling_llama import (
 from modelwright.models.llama.tokenization_llama import LlamaTokenizer
 from modelwright.models.llama.tokenization_llama_fast import LlamaTokenizerFast
 from modelwright.models.prophetnet.tokenization_prophetnet import ProphetNetTokenizer
+from modelwright.models.qdqbert.configuration_qdqbert import QDQBertConfig
+from modelwright.models.qdqbert.modeling_qdqbert import (
+    QDQBertForMaskedLM,
+    QDQBertForMultipleChoice,
+    QDQBertForNextSentencePrediction,
+    QDQBertForQuestionAnswering,
+    QDQBertForSequenceClassification,
+    QDQBertForTokenClassification,
+    QDQBertLayer,
+    QDQBertLMHeadModel,
+    QDQBertModel,
+    QDQBertPreTrainedModel,
+)
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.modeling_reformer import (
     ReformerModel,
@@ -229,6 +262,10 @@ __all__ = [
     "AutoConfig",
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForMultipleChoice",
+    "AutoModelForNextSentencePrediction",
+    "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
@@ -241,6 +278,18 @@ __all__ = [
     "BaseModelOutputWithPooling",
     "BaseModelOutputWithPoolingAndCrossAttentions",
     "BatchEncoding",
+    "BertConfig",
+    "BertForMaskedLM",
+    "BertForMultipleChoice",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertLMHeadModel",
+    "BertLayer",
+    "BertModel",
+    "BertPreTrainedModel",
     "BertTokenizer",
     "BertTokenizerFast",
     "ByteTokenizer",
@@ -315,6 +364,17 @@ __all__ = [
     "PreTrainedTokenizerFast",
     "PretrainedConfig",
     "ProphetNetTokenizer",
+    "QDQBertConfig",
+    "QDQBertForMaskedLM",
+    "QDQBertForMultipleChoice",
+    "QDQBertForNextSentencePrediction",
+    "QDQBertForQuestionAnswering",
+    "QDQBertForSequenceClassification",
+    "QDQBertForTokenClassification",
+    "QDQBertLMHeadModel",
+    "QDQBertLayer",
+    "QDQBertModel",
+    "QDQBertPreTrainedModel",
     "QuestionAnsweringModelOutput",
     "ReformerConfig",
     "ReformerModel",

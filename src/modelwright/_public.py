@@ -54,6 +54,32 @@ _FILE_NAMES = (
     "WEIGHTS_NAME",
 )
 _STRATEGIES = ("PaddingStrategy", "TensorType", "TruncationStrategy")
+_QDQBERT = (
+    "QDQBertForMaskedLM",
+    "QDQBertForMultipleChoice",
+    "QDQBertForNextSentencePrediction",
+    "QDQBertForQuestionAnswering",
+    "QDQBertForSequenceClassification",
+    "QDQBertForTokenClassification",
+    "QDQBertLMHeadModel",
+    "QDQBertLayer",
+    "QDQBertModel",
+    "QDQBertPreTrainedModel",
+)
+_QUANT_LAYERS = ("QuantConv1D", "QuantConv1d", "QuantConv2d", "QuantLinear")
+_DESCRIPTORS = (
+    "QUANT_DESC_8BIT_CONV1D_WEIGHT_PER_CHANNEL",
+    "QUANT_DESC_8BIT_CONV2D_WEIGHT_PER_CHANNEL",
+    "QUANT_DESC_8BIT_CONV3D_WEIGHT_PER_CHANNEL",
+    "QUANT_DESC_8BIT_CONVTRANSPOSE1D_WEIGHT_PER_CHANNEL",
+    "QUANT_DESC_8BIT_CONVTRANSPOSE2D_WEIGHT_PER_CHANNEL",
+    "QUANT_DESC_8BIT_CONVTRANSPOSE3D_WEIGHT_PER_CHANNEL",
+    "QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW",
+    "QUANT_DESC_8BIT_PER_TENSOR",
+    "QUANT_DESC_UNSIGNED_8BIT_PER_TENSOR",
+    "QuantDescriptor",
+    "ScaledQuantDescriptor",
+)
 _LOGITS_PROCESSORS = (
     "LogitsProcessor",
     "LogitsProcessorList",
@@ -75,10 +101,51 @@ _STREAMERS = ("TextIteratorStreamer", "TextStreamer")
 _AUTO_MODELS = (
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForMultipleChoice",
+    "AutoModelForNextSentencePrediction",
+    "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
 )
+_BERT: dict[str, tuple[str, ...]] = {
+    "modelwright.models.bert.backbone": ("BertModel", "BertPreTrainedModel"),
+    "modelwright.models.bert.configuration_bert": ("BertConfig",),
+    "modelwright.models.bert.layers": ("BertLayer",),
+    "modelwright.models.bert.lm_heads": (
+        "BertForMaskedLM",
+        "BertForNextSentencePrediction",
+        "BertForPreTraining",
+        "BertLMHeadModel",
+    ),
+    "modelwright.models.bert.task_heads": (
+        "BertForMultipleChoice",
+        "BertForQuestionAnswering",
+        "BertForSequenceClassification",
+        "BertForTokenClassification",
+    ),
+}
+# What model files that derive from BERT import beside its models.
+_BERT_PARTS: dict[str, tuple[str, ...]] = {
+    "modelwright.models.bert.backbone": ("BertEncoder", "BertPooler"),
+    "modelwright.models.bert.embeddings": ("BertEmbeddings",),
+    "modelwright.models.bert.layers": (
+        "BertAttention",
+        "BertIntermediate",
+        "BertOutput",
+        "BertSelfAttention",
+        "BertSelfOutput",
+    ),
+    "modelwright.models.bert.lm_heads": (
+        "BertForPreTrainingOutput",
+        "BertLMPredictionHead",
+        "BertOnlyMLMHead",
+        "BertOnlyNSPHead",
+        "BertPreTrainingHeads",
+        "BertPredictionHeadTransform",
+    ),
+}
 _GPT2 = (
     "GPT2DoubleHeadsModel",
     "GPT2ForQuestionAnswering",
@@ -174,6 +241,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.auto.configuration_auto": ("AutoConfig",),
     "modelwright.models.auto.modeling_auto": _AUTO_MODELS,
     "modelwright.models.auto.tokenization_auto": ("AutoTokenizer",),
+    **_BERT,
     "modelwright.models.gpt2.backbone": _GPT2_BASE,
     "modelwright.models.gpt2.configuration_gpt2": ("GPT2Config",),
     "modelwright.models.gpt2.modeling_gpt2": _GPT2,
@@ -186,6 +254,8 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.llama.tokenization_llama": ("LlamaTokenizer",),
     "modelwright.models.llama.tokenization_llama_fast": ("LlamaTokenizerFast",),
     "modelwright.models.prophetnet.tokenization_prophetnet": ("ProphetNetTokenizer",),
+    "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
+    "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
     "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
     "modelwright.models.reformer.modeling_reformer": _REFORMER,
     "modelwright.models.reformer.tokenization_reformer": ("ReformerTokenizer",),
@@ -312,6 +382,10 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.auto.modeling_auto": _AUTO_MODELS,
         "modelwright.models.auto.tokenization_auto": ("AutoTokenizer",),
     },
+    "modelwright.models.bert": _BERT,
+    "modelwright.models.bert.modeling_bert": {
+        home: (*_BERT.get(home, ()), *_BERT_PARTS.get(home, ())) for home in {**_BERT, **_BERT_PARTS}
+    },
     "modelwright.models.gpt2": {
         "modelwright.models.gpt2.backbone": _GPT2_BASE,
         "modelwright.models.gpt2.configuration_gpt2": ("GPT2Config",),
@@ -321,6 +395,10 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.llama.configuration_llama": ("LlamaConfig",),
         "modelwright.models.llama.modeling_llama": _LLAMA,
     },
+    "modelwright.models.qdqbert": {
+        "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
+        "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
+    },
     "modelwright.models.reformer": {
         "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
         "modelwright.models.reformer.modeling_reformer": _REFORMER,
@@ -329,6 +407,46 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.nn.chunking": ("apply_chunking_to_forward",),
         "modelwright.nn.conv1d": ("Conv1D",),
         "modelwright.nn.pruning": _PRUNING,
+    },
+    "modelwright.quantization": {
+        "modelwright.quantization.descriptor": ("QuantDescriptor",),
+        "modelwright.quantization.fake_quant": ("fake_tensor_quant", "tensor_quant"),
+        "modelwright.quantization.layers": _QUANT_LAYERS,
+        "modelwright.quantization.quantizer": ("TensorQuantizer",),
+        "modelwright.quantization.recipe": ("Recipe",),
+        "modelwright.quantization.swapping": ("swap",),
+        "modelwright.quantization.switches": (
+            "calibrating",
+            "load_ranges",
+            "quantization_disabled",
+            "quantizers_of",
+            "switches_restored",
+        ),
+        "modelwright.quantization.weight_calibration": ("calibrate_weights",),
+    },
+    "modelwright.quantization.calib": {
+        "modelwright.quantization.calibrators": ("HistogramCalibrator", "MaxCalibrator"),
+        "modelwright.quantization.weight_calibration": ("calibrate_weights",),
+    },
+    "modelwright.quantization.nn": {
+        "modelwright.quantization.layers": (*_QUANT_LAYERS, "Conv1d", "Conv2d", "Linear"),
+        "modelwright.quantization.learned_range": ("Clip",),
+        "modelwright.quantization.quantizer": ("TensorQuantizer",),
+    },
+    "modelwright.quantization.nn.modules.tensor_quantizer": {
+        "modelwright.quantization.quantizer": ("TensorQuantizer",),
+    },
+    "modelwright.quantization.quant_modules": {
+        "modelwright.quantization.torch_nn_patch": ("deactivate", "initialize"),
+    },
+    "modelwright.quantization.tensor_quant": {
+        "modelwright.quantization.descriptor": _DESCRIPTORS,
+        "modelwright.quantization.fake_quant": (
+            "fake_affine_tensor_quant",
+            "fake_tensor_quant",
+            "legacy_fake_tensor_quant",
+            "tensor_quant",
+        ),
     },
     "modelwright.tf_utils": {"modelwright.keras_layers.tensors": ("shape_list",)},
     "modelwright.tokenization_utils": {
@@ -352,6 +470,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.utils": {
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
+        "modelwright.hub.publish": ("PushToHubMixin",),
         "modelwright.outputs.base": ("ModelOutput",),
         "modelwright.tokenization.json_schema": ("get_json_schema",),
         "modelwright.tokenization.strategies": _STRATEGIES,

@@ -59,6 +59,8 @@ class LoopbackHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler, bind_and_activate=False)
         self.server_bind()
         self.address = f"http://127.0.0.1:{self.server_port}"
+        # Large files come from another host, which gets no token.
+        self.files_address = f"http://localhost:{self.server_port}"
         self.forget()
 
     def forget(self):
@@ -187,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
             oid = hashlib.sha256(data).hexdigest()
             self.server.objects[oid] = data
             return self.answer(
-                302, b"", Location=f"{self.server.address}/cdn/{oid}", X_Repo_Commit=sha,
+                302, b"", Location=f"{self.server.files_address}/cdn/{oid}", X_Repo_Commit=sha,
                 X_Linked_ETag=f'"{oid}"', X_Linked_Size=str(len(data)),
             )  # fmt: skip
         etag = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
@@ -290,7 +292,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 NAME = r"([\w.-]+(?:/[\w.-]+)?)"
-RESOLVE = rf"/{NAME}/resolve/([^/]+|refs/pr/\d+)/(.+)"
+RESOLVE = rf"/{NAME}/resolve/(refs/pr/\d+|[^/]+)/(.+)"
 ROUTES = (
     ("GET", rf"/api/models/{NAME}", Handler.model_info),
     ("GET", rf"/api/models/{NAME}/revision/(.+)", Handler.model_info),

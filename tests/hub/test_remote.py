@@ -1,6 +1,7 @@
 """Repositories of the hub, read by the real client from a hub on the loopback."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -155,8 +156,26 @@ def test_without_the_hub_the_cache_is_used_and_said(hub, open_at, said):
     )
     with pytest.raises(HubOfflineError, match=r"org/other .*local_files_only=True forbids to ask .* does not hold it"):
         open_at("org/other", local_files_only=True)
-    with pytest.raises(HubError, match=r"org/toy .* refused: 503"):
+    with pytest.raises(HubError, match=r"org/toy .* refused: .*503"):
         open_at("org/toy", force_download=True)
+
+
+def test_a_hub_that_goes_away_in_the_middle(hub, open_at, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between the client's attempts
+    hub.add("org/toy", FILES)
+    fresh, forced = open_at("org/toy"), open_at("org/toy", force_download=True)
+    hub.down = True
+    for repo in (fresh, forced):
+        with pytest.raises(HubError, match=r"org/toy \(revision 'main'\): config.json: http.*503"):
+            repo.path("config.json")
+
+
+def test_a_hub_that_is_not_there(tmp_path):
+    code = "from modelwright import AutoConfig; AutoConfig.from_pretrained('org/nobody')"
+    env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert "HubOfflineError: org/nobody (revision 'main'): http://127.0.0.1:9 cannot be reached (Conne" in done.stderr
+    assert "does not hold it. Check the connection, or give the path of a folder." in done.stderr
 
 
 def test_a_name_or_a_path(hub, open_at, tmp_path, monkeypatch):
@@ -190,6 +209,8 @@ def test_keywords(said, tmp_path):
         take_download("X", {"proxies": {"https": "p"}})
     with pytest.raises(InputError, match="expected token or use_auth_token"):
         take_download("X", {"token": "a", "use_auth_token": "a"})
+    with pytest.raises(InputError, match="expected local_files_only or force_download, got both"):
+        take_download("X", {"local_files_only": True, "force_download": True})
     for name, value, expected in (
         ("revision", 3, "str"),
         ("force_download", "yes", "bool"),
@@ -203,7 +224,7 @@ def test_keywords(said, tmp_path):
 def test_a_folder_says_which_keywords_it_has_no_use_for(said, tmp_path):
     for _ in range(2):
         open_repo(tmp_path, download=Download(token="hf_secret", local_files_only=True, commit_hash="abc"))
-    assert said() == [f"{tmp_path}: token has no effect: it is about downloads, and this is a local folder."]
+    assert said() == [f"{tmp_path}: token has no effect: it is about downloads, and this is local."]
 
 
 OFFLINE = """

@@ -3,6 +3,7 @@
 Legend: B batch, H query heads, G key/value heads, R = H / G, T query tokens, S key tokens, D head size.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -90,3 +91,31 @@ def scale_heads(output: Tensor, head_mask: Tensor | None) -> Tensor:
             f"{output.shape[1]} heads, got {list(head_mask.shape)}"
         )
     return output * head_mask.to(output.dtype)
+
+
+def own_heads(where: str, head_mask_1H11: Tensor, num_heads: int, pruned_heads: Collection[int]) -> Tensor:
+    """Return the mask of the `num_heads` heads that are left, given it for these or for the unpruned layer's."""
+    found, before = head_mask_1H11.shape[1], num_heads + len(pruned_heads)
+    if found == num_heads:
+        return head_mask_1H11
+    if found != before:
+        raise InputError(
+            f"head_mask: expected {num_heads} heads for {where}, or {before} counted with the pruned ones, got {found}"
+        )
+    left = [head for head in range(before) if head not in pruned_heads]
+    return head_mask_1H11[:, left]
+
+
+def biased(mask: Any, bias_BHTS: Tensor) -> Tensor:
+    """Return the mask that blocks what `mask` (booleans, numbers, a BlockMask, None) does, and adds the bias."""
+    if mask is None:
+        return bias_BHTS
+    if not isinstance(mask, Tensor):
+        from torch.nn.attention.flex_attention import create_mask
+
+        T, S = bias_BHTS.shape[2:]
+        mask = create_mask(mask.mask_mod, mask.shape[0], 1, T, S, device=str(bias_BHTS.device))
+    if mask.dtype == torch.bool:
+        return bias_BHTS.masked_fill(~mask, torch.finfo(bias_BHTS.dtype).min)
+    total: Tensor = bias_BHTS + mask
+    return total

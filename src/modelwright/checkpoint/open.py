@@ -121,8 +121,11 @@ def _check_mixture(repo: Repo, variant: str | None, single: str, index: str) -> 
     """Raise CheckpointError unless a save of ours explains why a single file and an index are both there.
 
     In the middle of such a save both belong to a generation of the manifest, and the single file is what counts (also
-    for every other library). Otherwise one of the two is stale, and nobody can know which.
+    for every other library). Nor do they contradict each other if the index lists that file only. Otherwise one of the
+    two is stale, and nobody can know which.
     """
+    if read_index(repo.path(index)).files == [single]:
+        return
     manifest = read_manifest(repo.path(MANIFEST_NAME)) if repo.has(MANIFEST_NAME) else Manifest()
     known = set()
     for generation in manifest.generations(variant):
@@ -132,10 +135,11 @@ def _check_mixture(repo: Repo, variant: str | None, single: str, index: str) -> 
     if {single, index} <= known:
         return
     hint = f" The manifest of the last save knows {' and '.join(sorted(known))} only." if known else ""
+    place = "" if repo.commit_hash is None else " in a local copy of the repository"
     raise CheckpointError(
         f"{repo}: both {single} and {index} are there, and they are different checkpoints: somebody saved sharded "
         f"over single or the reverse and the old files stayed.{hint} Delete the one that is out of date ({single}, or "
-        f"{index} with its shards) and load again."
+        f"{index} with its shards){place} and load again."
     )
 
 

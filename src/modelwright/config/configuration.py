@@ -17,6 +17,7 @@ from modelwright.hub.custom_code import AutoClassMixin, code_to_save, qualify
 from modelwright.hub.download import take_download
 from modelwright.hub.names import CONFIG_NAME
 from modelwright.hub.open import open_repo
+from modelwright.hub.publish import PushToHubMixin, publish, take_push
 from modelwright.hub.repo import Repo
 
 logger = get_logger(__name__)
@@ -26,7 +27,7 @@ _UNSAVED = ("_name_or_path", "_commit_hash", "_attn_implementation", "_auto_clas
 _SPECIAL_KEYWORDS = ("torch_dtype", "num_labels", "id2label", "label2id", "name_or_path", "attn_implementation")
 
 
-class PretrainedConfig(AutoClassMixin):
+class PretrainedConfig(AutoClassMixin, PushToHubMixin):
     """Base of all configurations: attributes with defaults, an alias table, JSON in and out.
 
     A keyword that no class in the family knows becomes an attribute and is saved. The keywords shared by all models
@@ -193,12 +194,16 @@ class PretrainedConfig(AutoClassMixin):
         """Write `to_json_string(use_diff)` to a file, in one step; raise RepoError if that is impossible."""
         write_text(json_file_path, self.to_json_string(use_diff))
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
         """Write config.json into the folder `save_directory`, which is made if it is missing.
 
         The code of a class that was registered for an auto class (`register_for_auto_class`) is written beside it.
-        Raises RepoError if the folder cannot be made or the file cannot be written.
+        push_to_hub: upload it as one commit; the other keywords are those of `push_to_hub`.
+        Raises RepoError if the folder cannot be made or the file cannot be written, HubError if the upload is refused.
         """
+        push = take_push(self, save_directory, push_to_hub, kwargs)
         folder = Path(save_directory).expanduser()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -206,13 +211,16 @@ class PretrainedConfig(AutoClassMixin):
             raise RepoError(f"{folder}: expected a folder to save the config in, found a file") from None
         except OSError as error:
             raise RepoError(f"{folder}: the folder cannot be made: {error.strerror or error}") from error
-        config, files = self, {}
+        config: PretrainedConfig = self
+        files: dict[str, str] = {}
         if self._auto_class is not None:
             config = copy.deepcopy(self)
             files = config.note_code([type(self)])
         for name, text in files.items():
             write_text(folder / name, text)
         config.to_json_file(folder / CONFIG_NAME)
+        if push is not None:
+            publish(folder, (CONFIG_NAME, *files), push)
 
     def note_code(self, classes: Iterable[type[AutoClassMixin]]) -> dict[str, str]:
         """Name in `auto_map` those of the `classes` that are registered, and return their files as {name: text}."""
@@ -289,6 +297,7 @@ class PretrainedConfig(AutoClassMixin):
         download, rest = take_download(f"{cls.__name__}.from_pretrained", kwargs)
         path = Path(pretrained_model_name_or_path).expanduser()
         if path.is_file():
+            download.say_unused(str(path))
             return read_json(path), rest
         return read_config(open_repo(pretrained_model_name_or_path, subfolder=subfolder, download=download)), rest
 

@@ -14,6 +14,7 @@ from modelwright.generation.validation import check_settings
 from modelwright.hub.download import take_download
 from modelwright.hub.names import GENERATION_CONFIG_NAME
 from modelwright.hub.open import open_repo
+from modelwright.hub.publish import PushToHubMixin, publish, take_push
 
 # True of this object or of the program that wrote it, not of how to decode.
 _UNSAVED = ("_commit_hash", "transformers_version", "modelwright_version")
@@ -25,7 +26,7 @@ class _HasToDict(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
 
 
-class GenerationConfig:
+class GenerationConfig(PushToHubMixin):
     """The settings of `generate`, by the names of transformers 4.57.
 
     Lengths are in tokens; `max_length` and `min_length` count the prompt, `max_new_tokens` and `min_new_tokens` do not.
@@ -119,18 +120,28 @@ class GenerationConfig:
         write_text(json_file_path, self.to_json_string(use_diff))
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *, config_file_name: str = GENERATION_CONFIG_NAME
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        config_file_name: str = GENERATION_CONFIG_NAME,
+        push_to_hub: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Write generation_config.json into the folder `save_directory`, made if absent.
 
-        Raises ConfigError for settings that cannot work, RepoError when the file cannot be written.
+        push_to_hub: upload it as one commit; the other keywords are those of `push_to_hub`.
+        Raises ConfigError for settings that cannot work, RepoError when the file cannot be written, HubError if the
+        upload is refused.
         """
+        push = take_push(self, save_directory, push_to_hub, kwargs)
         self.validate()
         folder = Path(save_directory).expanduser()
         if folder.exists() and not folder.is_dir():
             raise RepoError(f"{folder}: expected a folder to save the generation config in, found a file.")
         folder.mkdir(parents=True, exist_ok=True)
         self.to_json_file(folder / config_file_name)
+        if push is not None:
+            publish(folder, [config_file_name], push)
 
     # In
 

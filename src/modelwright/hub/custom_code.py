@@ -51,17 +51,19 @@ def code_to_save(classes: Iterable[type[AutoClassMixin]]) -> tuple[dict[str, str
     for cls in classes:
         if cls._auto_class is None:
             continue
-        if cls.__module__ == "__main__":
+        if cls.__module__ == "__main__" or cls.__qualname__ != cls.__name__:
+            place = "__main__" if cls.__module__ == "__main__" else "a function or class"
             logger.warning(
-                "%s is defined in __main__, so its code is not saved; move it into a file of its own and import it.",
+                "%s is defined in %s, so its code is not saved; move it to a file of its own and import it.",
                 cls.__name__,
+                place,
             )
             continue
         path = Path(inspect.getfile(cls))
         for name, text in _texts(path).items():
             if files.setdefault(name, text) != text:
                 raise InputError(f"{path}: two different files named {name} belong to this checkpoint; rename one.")
-        auto_map[cls._auto_class] = f"{path.stem}.{cls.__qualname__}"
+        auto_map[cls._auto_class] = f"{path.stem}.{cls.__name__}"
     return auto_map, files
 
 

@@ -61,10 +61,10 @@ class Download:
         commit_hash = given.pop("commit_hash", None)
         return given if commit_hash is None else {**given, "_commit_hash": commit_hash}
 
-    def say_unused(self, folder: str) -> None:
-        """Say once for each keyword that it means nothing for a folder on this machine, never its value."""
+    def say_unused(self, path: str) -> None:
+        """Say once for each keyword that it means nothing for a path on this machine, never its value."""
         for name in sorted(self._given().keys() - {"commit_hash", "local_files_only"}):
-            logger.warning_once(f"{folder}: {name} has no effect: it is about downloads, and this is a local folder.")
+            logger.warning_once(f"{path}: {name} has no effect: it is about downloads, and this is local.")
 
     def _given(self) -> dict[str, Any]:
         """Return what differs from the defaults."""
@@ -97,4 +97,6 @@ def take_download(where: str, keywords: Mapping[str, Any]) -> tuple[Download, di
         given["token"] = given.pop("use_auth_token")
     if "_commit_hash" in given:
         given["commit_hash"] = given.pop("_commit_hash")
+    if given.get("local_files_only") and given.get("force_download"):
+        raise InputError(f"{where}: expected local_files_only or force_download, got both; they contradict each other")
     return Download(**given), rest

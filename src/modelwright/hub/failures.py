@@ -5,7 +5,7 @@ from pathlib import Path
 from modelwright.core.errors import GatedRepoError, HubError, HubOfflineError, RepoNotFoundError
 from modelwright.hub.download import Download
 
-_LOG_IN = "log in with `hf auth login`, or pass token="
+LOG_IN = "log in with `hf auth login`, or pass token="
 
 
 def client_errors() -> tuple[type[Exception], ...]:
@@ -14,9 +14,10 @@ def client_errors() -> tuple[type[Exception], ...]:
     Its errors derive from those of its HTTP library, another one since its version 1; that base also covers a
     connection that fails.
     """
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
-    return (OSError, EntryNotFoundError, HFValidationError, *HfHubHTTPError.__bases__)
+    # ValueError: a name that is none, and whatever happens with force_download.
+    return (OSError, ValueError, EntryNotFoundError, *HfHubHTTPError.__bases__)
 
 
 def explain(error: Exception, name: str, download: Download, filename: str | None = None) -> HubError:
@@ -26,22 +27,25 @@ def explain(error: Exception, name: str, download: Download, filename: str | Non
     hub, what = constants.ENDPOINT, f"{name} (revision {download.revision!r})"
     if filename is not None:
         what += f": {filename}"
+    # "Not in the cache" and "force_download failed" are said of every failure; what failed is their cause.
+    if isinstance(error, errors.LocalEntryNotFoundError) or type(error) is ValueError:
+        error = error.__cause__ if isinstance(error.__cause__, Exception) else error
     cause = " ".join(str(error).split())
     if isinstance(error, errors.GatedRepoError):
         return GatedRepoError(
-            f"{what}: the repository is gated. Ask its owner for access at {hub}/{name}, then {_LOG_IN}."
+            f"{what}: the repository is gated. Ask its owner for access at {hub}/{name}, then {LOG_IN}."
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return RepoNotFoundError(
             f"{name!r} is no folder on this machine (working folder: {Path.cwd()}), and {hub} has no model repository "
-            f"of this name, or does not show it to you. Check the name; if it is private, {_LOG_IN}."
+            f"of this name, or does not show it to you. Check the name; if it is private, {LOG_IN}."
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return RepoNotFoundError(
             f"{name}: the repository has no branch, tag or commit {download.revision!r}; see {hub}/{name}/tree/main."
         )
     if isinstance(error, errors.LocalTokenNotFoundError):
-        return HubError(f"{what}: token=True asks for the token of this machine, and there is none: {_LOG_IN}.")
+        return HubError(f"{what}: token=True asks for the token of this machine, and there is none: {LOG_IN}.")
     if isinstance(error, errors.HFValidationError):
         return RepoNotFoundError(
             f"{name!r} is no folder on this machine (working folder: {Path.cwd()}) and no name of a hub repository "
@@ -54,11 +58,9 @@ def explain(error: Exception, name: str, download: Download, filename: str | Non
             f"{download.cache_dir or constants.HF_HUB_CACHE} does not hold it. Load it once without {switch}, or give "
             "the path of a folder."
         )
-    if isinstance(error, errors.HfHubHTTPError | errors.EntryNotFoundError) and not isinstance(
-        error, errors.LocalEntryNotFoundError
-    ):
+    if isinstance(error, errors.HfHubHTTPError | errors.EntryNotFoundError):
         return HubError(f"{what}: {hub} refused: {cause}")
-    if isinstance(error, errors.LocalEntryNotFoundError | ConnectionError) or not _is_of_this_machine(error):
+    if isinstance(error, ConnectionError | TimeoutError) or not _is_of_this_machine(error):
         return HubOfflineError(
             f"{what}: {hub} cannot be reached ({type(error).__name__}: {cause}), and the cache "
             f"{download.cache_dir or constants.HF_HUB_CACHE} does not hold it. Check the connection, or give the path "

@@ -57,13 +57,12 @@ def token_classification_loss(logits_BTN: Tensor, labels_BT: Tensor) -> Tensor:
 def span_loss(start_BT: Tensor, end_BT: Tensor, start_positions: Tensor, end_positions: Tensor) -> Tensor:
     """Mean of the cross-entropies of the first and the last token of the answer.
 
-    Positions are [B] or [B, 1]; those outside the sequence do not count.
+    Positions are [B] or [B, 1], or one number for one row; those behind the end do not count.
     """
     length = start_BT.shape[1]
     losses = []
     for logits, positions in ((start_BT, start_positions), (end_BT, end_positions)):
-        wanted = positions.to(logits.device)
-        wanted = wanted.squeeze(-1) if wanted.dim() > 1 else wanted
+        wanted = positions.to(logits.device).reshape(-1)
         # As upstream: a position behind the end is one of no token, a negative one is the first token.
         losses.append(F.cross_entropy(logits.float(), wanted.clamp(0, length), ignore_index=length))
     return (losses[0] + losses[1]) / 2

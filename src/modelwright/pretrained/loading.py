@@ -33,6 +33,7 @@ from modelwright.pretrained.attention_choice import apply_to_config
 from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.legacy_keywords import LEGACY
 from modelwright.pretrained.load_options import LoadOptions, PathLike
+from modelwright.pretrained.quantized import make_optional_buffers
 
 logger = get_logger(__name__)
 
@@ -55,6 +56,7 @@ def load_pretrained(
         dtype = dtypes.resolve(wanted, config, checkpoint.infos)
         config.dtype = dtype_name(dtype)
         model = construct(model_class, config, *model_args, device="meta", dtype=dtype, **arguments)
+        make_optional_buffers(model, checkpoint.infos)
         plan = _plan(model, checkpoint, options)
         model.load_report = load_into(model, checkpoint, plan, device, strict=options.strict)
         model.load_report.code_sha256 = hash_of_class(model_class)

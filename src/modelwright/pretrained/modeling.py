@@ -22,16 +22,26 @@ from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.hub.custom_code import AutoClassMixin
 from modelwright.hub.download import take_download
-from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, saving, tying
+from modelwright.hub.publish import PushToHubMixin
+from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, quantized, saving, tying
 from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.legacy_keywords import settle
 from modelwright.pretrained.load_options import LoadOptions, PathLike
 from modelwright.pretrained.loading import load_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
+from modelwright.pretrained.unpadding import UnpaddingMixin
 
 
-class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, GenerationMixin, AutoClassMixin):
+class PreTrainedModel(
+    nn.Module,
+    ModuleUtilsMixin,
+    GradientCheckpointingMixin,
+    UnpaddingMixin,
+    GenerationMixin,
+    AutoClassMixin,
+    PushToHubMixin,
+):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
     A subclass sets `config_class` and `base_model_prefix`, builds its layers in `__init__(self, config, *,
@@ -59,6 +69,7 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
     _default_auto_class: ClassVar[str] = "AutoModel"
 
     load_report: LoadReport | None = None
+    model_tags: list[str] | None = None
 
     def __init__(self, config: Any, *inputs: Any, **kwargs: Any) -> None:
         """Keep the config; raise InputError if it is none, UnknownArgumentError for what nobody took."""
@@ -198,11 +209,12 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Prune the heads that the config names, initialise the modules that have not been and tie the weights.
+        """Prune and quantize as the config says, initialise the modules that have not been and tie the weights.
 
         On meta nothing is initialised.
         """
         pruning.prune_as_configured(self)
+        quantized.quantize_as_configured(self)
         if not any(parameter.is_meta for parameter in self.parameters()):
             initialization.initialize(self)
         self.tie_weights()
@@ -260,9 +272,11 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
             that is larger gets a file of its own.
         safe_serialization: safetensors files, or with False .bin files.
         variant: goes into the file names, as in model.fp16.safetensors.
+        push_to_hub: upload what was saved as one commit; repo_id (by default the folder's name), token, private,
+            revision, create_pr, commit_message, commit_description and tags are as for `push_to_hub`.
 
-        Raises InputError and UnknownArgumentError for arguments, RepoError or CheckpointError if the folder cannot be
-        written, NotImplementedError for push_to_hub.
+        Raises InputError (also while `to_bettertransformer()` holds) and UnknownArgumentError for arguments, RepoError
+        or CheckpointError if the folder cannot be written, HubError if the upload is refused.
         """
         saving.save_pretrained(
             self,
@@ -278,6 +292,14 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
             save_peft_format=save_peft_format,
             **kwargs,
         )
+
+    def add_model_tags(self, tags: str | Iterable[str]) -> None:
+        """Add tags (one, or several) to those that go into the model card when the model is pushed to the hub."""
+        new = [tags] if isinstance(tags, str) else list(tags)
+        self.model_tags = list(dict.fromkeys([*(self.model_tags or ()), *new]))
+
+    def _obsolete_files(self, **save_keywords: Any) -> Callable[[str], bool]:
+        return saving.obsolete_files(save_keywords.get("variant"))
 
     # --- parts ------------------------------------------------------------------------------------------------------
 

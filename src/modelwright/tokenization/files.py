@@ -24,6 +24,7 @@ from modelwright.hub.names import (
     TOKENIZER_NAME,
 )
 from modelwright.hub.open import open_repo
+from modelwright.hub.publish import PushToHubMixin, publish, take_push
 from modelwright.hub.repo import Repo
 from modelwright.tokenization.added_tokens import token_to_json
 from modelwright.tokenization.config_file import read_tokenizer_config
@@ -40,7 +41,7 @@ SHARED_KEYWORDS = (
 )  # fmt: skip
 
 
-class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
+class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin, PushToHubMixin):
     """`from_pretrained` and `save_pretrained` of every tokenizer."""
 
     # The constructor's keyword for each vocabulary file, and the file's name.
@@ -175,17 +176,22 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
         *,
         legacy_format: bool | None = None,
         filename_prefix: str | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
     ) -> tuple[str, ...]:
         """Write the tokenizer's files into the folder `save_directory`, made if absent, and return their paths.
 
         legacy_format: of a fast tokenizer, True leaves out tokenizer.json, False the vocabulary files of the slow one.
         filename_prefix: put before each file's name, with a dash.
-        Raises RepoError when the folder cannot be written, ConfigError for an option that JSON does not have.
+        push_to_hub: upload them as one commit; the other keywords are those of `push_to_hub`.
+        Raises RepoError when the folder cannot be written, ConfigError for an option that JSON does not have, HubError
+        if the upload is refused.
         """
         if legacy_format is not None and not self.is_fast:
             raise InputError(
                 f"{type(self).__name__}.save_pretrained: legacy_format is a choice of fast tokenizers only."
             )
+        push = take_push(self, save_directory, push_to_hub, kwargs)
         folder = Path(save_directory).expanduser()
         if folder.exists() and not folder.is_dir():
             raise RepoError(f"{folder}: expected a folder to save a tokenizer into, found a file.")
@@ -219,6 +225,8 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin):
         if self.is_fast and legacy_format is not True:
             self._save_backend(backend_path)
             written.append(str(backend_path))
+        if push is not None:
+            publish(folder, (Path(path).name for path in written), push)
         return tuple(written)
 
     @property

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         WEIGHTS_INDEX_NAME,
         WEIGHTS_NAME,
     )
+    from modelwright.hub.publish import PushToHubMixin
     from modelwright.outputs.base import ModelOutput
     from modelwright.tokenization.json_schema import get_json_schema
     from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
@@ -44,6 +45,7 @@ __all__ = [
     "WEIGHTS_NAME",
     "ModelOutput",
     "PaddingStrategy",
+    "PushToHubMixin",
     "TensorType",
     "TruncationStrategy",
     "get_json_schema",

@@ -127,3 +127,27 @@ class AutoModelForQuestionAnswering(_AutoModelBase):
     """The model that scores the first and the last token of an answer, of any family that has one."""
 
     table = AutoTable("AutoModelForQuestionAnswering", MODELS["AutoModelForQuestionAnswering"])
+
+
+class AutoModelForMaskedLM(_AutoModelBase):
+    """The model that scores the vocabulary at each place, of any family that has one."""
+
+    table = AutoTable("AutoModelForMaskedLM", MODELS["AutoModelForMaskedLM"])
+
+
+class AutoModelForMultipleChoice(_AutoModelBase):
+    """The model that chooses among several continuations, of any family that has one."""
+
+    table = AutoTable("AutoModelForMultipleChoice", MODELS["AutoModelForMultipleChoice"])
+
+
+class AutoModelForNextSentencePrediction(_AutoModelBase):
+    """The model that tells whether one sentence follows another, of any family that has one."""
+
+    table = AutoTable("AutoModelForNextSentencePrediction", MODELS["AutoModelForNextSentencePrediction"])
+
+
+class AutoModelForPreTraining(_AutoModelBase):
+    """The model with the heads that its family is pretrained with."""
+
+    table = AutoTable("AutoModelForPreTraining", MODELS["AutoModelForPreTraining"])

@@ -17,7 +17,7 @@ from typing import Any
 from modelwright.config.json_file import write_bytes
 from modelwright.core.errors import ConfigError, InputError, MissingPackageError, RepoError, nearest
 from modelwright.core.logging import get_logger
-from modelwright.hub.custom_code import CODE_PACKAGE, closure, code_hash, refuse_upstream
+from modelwright.hub.custom_code import CODE_PACKAGE, AutoClassMixin, closure, code_hash, hash_of_class, refuse_upstream
 from modelwright.hub.download import Download
 from modelwright.hub.open import open_repo
 
@@ -79,9 +79,16 @@ def find_custom_class(
             f"{nearest(owner, auto_map)}"
         )
     found = _load(origin, reference, auto_map)
-    if hasattr(found, "register_for_auto_class"):
-        found.register_for_auto_class(owner)  # a copy that is saved elsewhere takes its code along
+    # A copy that is saved elsewhere takes its code along, and so does its config.
+    _register(found, owner)
+    if "AutoConfig" in auto_map:
+        _register(getattr(found, "config_class", None), "AutoConfig")
     return found
+
+
+def _register(cls: Any, auto_class: str) -> None:
+    if isinstance(cls, type) and issubclass(cls, AutoClassMixin) and hash_of_class(cls) is not None:
+        cls.register_for_auto_class(auto_class)
 
 
 def _choose(reference: Any, use_fast: bool) -> str | None:

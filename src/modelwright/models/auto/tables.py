@@ -8,20 +8,58 @@ from modelwright import _public
 from modelwright.core.errors import ConfigError, InputError, nearest
 from modelwright.core.registry import Registry
 
-CONFIGS = {"gpt2": "GPT2Config", "llama": "LlamaConfig", "reformer": "ReformerConfig"}
+CONFIGS = {
+    "bert": "BertConfig",
+    "gpt2": "GPT2Config",
+    "llama": "LlamaConfig",
+    "qdqbert": "QDQBertConfig",
+    "reformer": "ReformerConfig",
+}
 MODELS = {
-    "AutoModel": {"gpt2": "GPT2Model", "llama": "LlamaModel", "reformer": "ReformerModel"},
+    "AutoModel": {
+        "bert": "BertModel",
+        "qdqbert": "QDQBertModel",
+        "gpt2": "GPT2Model",
+        "llama": "LlamaModel",
+        "reformer": "ReformerModel",
+    },
     "AutoModelForCausalLM": {
+        "bert": "BertLMHeadModel",
+        "qdqbert": "QDQBertLMHeadModel",
         "gpt2": "GPT2LMHeadModel",
         "llama": "LlamaForCausalLM",
         "reformer": "ReformerModelWithLMHead",
     },
-    "AutoModelForQuestionAnswering": {"gpt2": "GPT2ForQuestionAnswering", "llama": "LlamaForQuestionAnswering"},
+    "AutoModelForMaskedLM": {"bert": "BertForMaskedLM", "qdqbert": "QDQBertForMaskedLM"},
+    "AutoModelForMultipleChoice": {"bert": "BertForMultipleChoice", "qdqbert": "QDQBertForMultipleChoice"},
+    "AutoModelForNextSentencePrediction": {
+        "bert": "BertForNextSentencePrediction",
+        "qdqbert": "QDQBertForNextSentencePrediction",
+    },
+    "AutoModelForPreTraining": {
+        "bert": "BertForPreTraining",
+        "gpt2": "GPT2LMHeadModel",
+        "llama": "LlamaForCausalLM",
+        "reformer": "ReformerModelWithLMHead",
+    },
+    "AutoModelForQuestionAnswering": {
+        "bert": "BertForQuestionAnswering",
+        "qdqbert": "QDQBertForQuestionAnswering",
+        "gpt2": "GPT2ForQuestionAnswering",
+        "llama": "LlamaForQuestionAnswering",
+    },
     "AutoModelForSequenceClassification": {
+        "bert": "BertForSequenceClassification",
+        "qdqbert": "QDQBertForSequenceClassification",
         "gpt2": "GPT2ForSequenceClassification",
         "llama": "LlamaForSequenceClassification",
     },
-    "AutoModelForTokenClassification": {"gpt2": "GPT2ForTokenClassification", "llama": "LlamaForTokenClassification"},
+    "AutoModelForTokenClassification": {
+        "bert": "BertForTokenClassification",
+        "qdqbert": "QDQBertForTokenClassification",
+        "gpt2": "GPT2ForTokenClassification",
+        "llama": "LlamaForTokenClassification",
+    },
 }
 TOKENIZERS = {
     "bert": "BertTokenizer",

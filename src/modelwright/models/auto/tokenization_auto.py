@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from modelwright import _public
-from modelwright.config.configuration import PretrainedConfig
+from modelwright.config.configuration import PretrainedConfig, read_config
 from modelwright.config.json_file import read_json
 from modelwright.core.errors import ConfigError, InputError
 from modelwright.core.logging import get_logger
@@ -65,10 +65,11 @@ class AutoTokenizer:
         says = read_tokenizer_config(repo)
         name = says.get("tokenizer_class") or getattr(config, "tokenizer_class", None)
         ours = None if name is None else _class_by_name(name, use_fast)
-        ours = ours or _fast_without_a_class(repo, name, use_fast, place, says, config)
+        code = _says_code(repo, says, name)
+        ours = ours or _fast_without_a_class(repo, name, use_fast, place, code, config)
         origin = Origin(pretrained_model_name_or_path, subfolder, download)
         found = find_custom_class(
-            "AutoTokenizer", origin, says, trust_remote_code, known=ours is not None, use_fast=use_fast
+            "AutoTokenizer", origin, code, trust_remote_code, known=ours is not None, use_fast=use_fast
         )
         found = found or ours
         if name is not None and found is None:
@@ -108,6 +109,15 @@ class AutoTokenizer:
             TABLE.add(config_class.model_type, slow_tokenizer_class, exist_ok)
         if fast_tokenizer_class is not None:
             FAST_TABLE.add(config_class.model_type, fast_tokenizer_class, exist_ok)
+
+
+def _says_code(repo: Repo, says: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """Return the content of the file that names the tokenizer's own code: config.json, if its own config names none."""
+    if says.get("auto_map") or name is not None or not repo.has(CONFIG_NAME):
+        return says
+    values = read_config(repo)
+    auto_map = values.get("auto_map")
+    return values if isinstance(auto_map, dict) and "AutoTokenizer" in auto_map else says
 
 
 def _class_by_name(name: str, use_fast: bool) -> Any:
