@@ -42,8 +42,8 @@ def backend_of_json(text: str) -> Tokenizer:
 def _wordpiece_backend(content: dict[str, Any]) -> Tokenizer:
     """Build a WordPiece tokenizer from its parts, in the order in which the library does.
 
-    The library reads a vocabulary through a tree of generic JSON values; Python's parser and a dictionary take two
-    thirds of the time. The other models gain nothing, because their vocabulary or merges are lists.
+    The library reads a vocabulary through a tree of generic JSON values, which costs more than Python's parser and a
+    dictionary. The other models gain nothing, because their vocabulary or merges are lists.
     Raises an error of any class for content that is not as the library writes it.
     """
     model, added = content["model"], content["added_tokens"]
