@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from modelwright.hub.publish import PushToHubMixin
     from modelwright.outputs.base import ModelOutput
+    from modelwright.tokenization.json_schema import get_json_schema
     from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
     from modelwright.utils import logging
 
@@ -47,6 +48,7 @@ __all__ = [
     "PushToHubMixin",
     "TensorType",
     "TruncationStrategy",
+    "get_json_schema",
     "is_accelerate_available",
     "is_flax_available",
     "is_keras_available",
