@@ -226,6 +226,7 @@ _MASKS = (
     "create_causal_mask",
     "create_chunked_causal_mask",
     "create_masks_for_generate",
+    "create_recurrent_attention_mask",
     "create_sliding_window_causal_mask",
 )
 _CACHES = ("Cache", "DynamicCache", "EncoderDecoderCache", "StaticCache")

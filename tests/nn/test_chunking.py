@@ -41,3 +41,23 @@ def test_errors():
         apply_chunking_to_forward(lambda a, b: a, 2, 1, x, x[:, :4])
     with pytest.raises(InputError, match="multiple of the chunk size 4, got 6; change the chunk size or pad"):
         apply_chunking_to_forward(lambda a: a, 4, 1, x)
+
+
+def test_the_documents_example():
+    class Decoder(torch.nn.Module):
+        chunk_size_lm_head, seq_len_dim = 4, 1
+
+        def __init__(self):
+            super().__init__()
+            self.decoder = torch.nn.Linear(6, 9)
+
+        def forward_chunk(self, hidden_states):
+            return self.decoder(hidden_states)
+
+        def forward(self, hidden_states):
+            return apply_chunking_to_forward(
+                self.forward_chunk, self.chunk_size_lm_head, self.seq_len_dim, hidden_states
+            )
+
+    model, hidden = Decoder(), torch.randn(2, 12, 6)
+    torch.testing.assert_close(model(hidden), model.decoder(hidden))

@@ -3,6 +3,7 @@
 Each takes input_ids [batch, tokens so far] and scores [batch, vocabulary] (float32 logits) and returns new scores.
 """
 
+import functools
 import inspect
 from typing import Any
 
@@ -31,17 +32,19 @@ class LogitsProcessorList(list[Any]):
         kwargs: handed to the processors that take more than the two arguments; InputError if one needs a missing one.
         """
         for processor in self:
-            parameters = list(inspect.signature(processor.__call__).parameters.values())[2:]
-            needed = {
-                each.name
-                for each in parameters
-                if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
-            }
+            takes, needed = _further_arguments(processor.__class__)
             if missing := sorted(needed - kwargs.keys()):
                 raise InputError(f"{type(processor).__name__} needs the arguments {', '.join(missing)}; pass them.")
-            takes = {each.name for each in parameters}
             scores = processor(input_ids, scores, **{name: kwargs[name] for name in kwargs if name in takes})
         return scores
+
+
+@functools.cache
+def _further_arguments(kind: type) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names of the arguments that processors of this class take beside the two, and of those they need."""
+    parameters = list(inspect.signature(kind.__call__).parameters.values())[3:]
+    plain = (each for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD)
+    return frozenset(each.name for each in parameters), frozenset(each.name for each in plain)
 
 
 class RepetitionPenaltyLogitsProcessor(LogitsProcessor):
