@@ -149,6 +149,7 @@ from modelwright.models.auto.modeling_auto import (
     AutoModelForNextSentencePrediction,
     AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
@@ -214,6 +215,11 @@ from modelwright.models.reformer.modeling_reformer import (
 )
 from modelwright.models.reformer.tokenization_reformer import ReformerTokenizer
 from modelwright.models.reformer.tokenization_reformer_fast import ReformerTokenizerFast
+from modelwright.models.t5.backbone import T5EncoderModel, T5Model
+from modelwright.models.t5.configuration_t5 import T5Config
+from modelwright.models.t5.heads import T5ForQuestionAnswering, T5ForSequenceClassification, T5ForTokenClassification
+from modelwright.models.t5.modeling_t5 import T5ForConditionalGeneration
+from modelwright.models.t5.stack import T5PreTrainedModel
 from modelwright.models.t5.tokenization_t5 import T5Tokenizer
 from modelwright.models.t5.tokenization_t5_fast import T5TokenizerFast
 from modelwright.nn.activations import ACT2FN
@@ -289,6 +295,7 @@ __all__ = [
     "AutoModelForNextSentencePrediction",
     "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
+    "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
     "AutoTokenizer",
@@ -436,6 +443,14 @@ __all__ = [
     "StoppingCriteriaList",
     "SuppressTokensAtBeginLogitsProcessor",
     "SuppressTokensLogitsProcessor",
+    "T5Config",
+    "T5EncoderModel",
+    "T5ForConditionalGeneration",
+    "T5ForQuestionAnswering",
+    "T5ForSequenceClassification",
+    "T5ForTokenClassification",
+    "T5Model",
+    "T5PreTrainedModel",
     "T5Tokenizer",
     "T5TokenizerFast",
     "TFCausalLanguageModelingLoss",

@@ -53,6 +53,13 @@ _FILE_NAMES = (
     "WEIGHTS_INDEX_NAME",
     "WEIGHTS_NAME",
 )
+_DOCSTRINGS = (
+    "add_code_sample_docstrings",
+    "add_end_docstrings",
+    "add_start_docstrings",
+    "add_start_docstrings_to_model_forward",
+    "replace_return_docstrings",
+)
 _STRATEGIES = ("PaddingStrategy", "TensorType", "TruncationStrategy")
 _QDQBERT = (
     "QDQBertForMaskedLM",
@@ -140,6 +147,7 @@ _AUTO_MODELS = (
     "AutoModelForNextSentencePrediction",
     "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
+    "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
 )
@@ -196,6 +204,17 @@ _LLAMA = (
     "LlamaModel",
     "LlamaPreTrainedModel",
 )
+_T5 = {
+    "modelwright.models.t5.backbone": ("T5EncoderModel", "T5Model"),
+    "modelwright.models.t5.configuration_t5": ("T5Config",),
+    "modelwright.models.t5.heads": (
+        "T5ForQuestionAnswering",
+        "T5ForSequenceClassification",
+        "T5ForTokenClassification",
+    ),
+    "modelwright.models.t5.modeling_t5": ("T5ForConditionalGeneration",),
+    "modelwright.models.t5.stack": ("T5PreTrainedModel",),
+}
 _PRUNING = ("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_layer", "prune_linear_layer")
 _POOLING = ("PoolerAnswerClass", "PoolerEndLogits", "PoolerStartLogits")
 _SQUAD = ("SQuADHead", "SquadHeadOutput")
@@ -298,6 +317,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.reformer.modeling_reformer": _REFORMER,
     "modelwright.models.reformer.tokenization_reformer": ("ReformerTokenizer",),
     "modelwright.models.reformer.tokenization_reformer_fast": ("ReformerTokenizerFast",),
+    **_T5,
     "modelwright.models.t5.tokenization_t5": ("T5Tokenizer",),
     "modelwright.models.t5.tokenization_t5_fast": ("T5TokenizerFast",),
     "modelwright.nn.activations": ("ACT2FN",),
@@ -334,6 +354,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.activations_tf": {"modelwright.keras_layers.activations": ("get_tf_activation",)},
     "modelwright.configuration_utils": {"modelwright.config.configuration": ("PreTrainedConfig", "PretrainedConfig")},
     "modelwright.file_utils": {
+        "modelwright.core.docstrings": _DOCSTRINGS,
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
         "modelwright.outputs.base": ("ModelOutput",),
@@ -449,6 +470,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
         "modelwright.models.reformer.modeling_reformer": _REFORMER,
     },
+    "modelwright.models.t5": _T5,
     "modelwright.pytorch_utils": {
         "modelwright.nn.chunking": ("apply_chunking_to_forward",),
         "modelwright.nn.conv1d": ("Conv1D",),
@@ -514,6 +536,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.tokenization.strategies": _STRATEGIES,
     },
     "modelwright.utils": {
+        "modelwright.core.docstrings": _DOCSTRINGS,
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
         "modelwright.hub.publish": ("PushToHubMixin",),

@@ -3,10 +3,11 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from modelwright.models.llama.configuration_llama import LlamaConfig
 from modelwright.models.llama.modeling_llama import LlamaForCausalLM
-from modelwright.nn.decode_layout import RowLinear, apply_each, lay_out_for_decoding
+from modelwright.nn.decode_layout import RowLinear, apply_each, apply_to_few_rows, lay_out_for_decoding
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 
@@ -157,3 +158,33 @@ def test_what_has_nothing_to_gain_stays():
     before = pair.two.weight.data_ptr()
     lay_out_for_decoding(pair)
     assert pair.two.weight.data_ptr() == before
+
+
+def test_few_rows_are_multiplied_by_the_weight_from_the_left():
+    layer, hidden = nn.Linear(512, 7, bias=False), torch.randn(9, 1, 512)
+    expected = layer(hidden).detach()
+    products = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.mm.default:
+                products.append(tuple(args[0].shape))
+            return function(*args, **(kwargs or {}))
+
+    def check(rows):
+        products.clear()
+        found = apply_to_few_rows(layer, hidden[:rows])
+        assert found.is_contiguous()
+        torch.testing.assert_close(found, expected[:rows])
+        return products == [(7, 512)]
+
+    with torch.no_grad(), Products():
+        # One row, and more numbers than stay beside a core, go the usual way.
+        assert [rows for rows in (1, 2, 8, 9) if check(rows)] == [2, 8]
+        handle = layer.register_forward_hook(lambda _module, _inputs, output: output * 2)
+        torch.testing.assert_close(apply_to_few_rows(layer, hidden[:4]), 2 * expected[:4])
+        handle.remove()
+        lay_out_for_decoding(layer)
+        assert not check(4)
+    lay_out_for_decoding(layer, enable=False)
+    assert apply_to_few_rows(layer, hidden[:4]).requires_grad

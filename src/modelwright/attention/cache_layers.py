@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from modelwright.attention.growing import Growing
-from modelwright.attention.predicates import is_tracing
 from modelwright.core.errors import InputError
+from modelwright.nn.tracing import is_tracing
 
 
 class CacheLayer:

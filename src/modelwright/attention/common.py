@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modelwright.core.errors import InputError
+from modelwright.nn.tracing import is_jit_traced
 
 
 def repeat_kv(hidden_states: Tensor, n_rep: int) -> Tensor:
@@ -22,7 +23,9 @@ def repeat_kv(hidden_states: Tensor, n_rep: int) -> Tensor:
 
 def head_groups(query: Tensor, key: Tensor, value: Tensor) -> int:
     """Return R, the number of query heads that share a key head; raise InputError where the shapes do not fit."""
-    H, G = query.shape[1], key.shape[1]
+    H, G = _head_count(query), _head_count(key)
+    if is_jit_traced():
+        return H // G
     if G == 0 or H % G or key.shape[:3] != value.shape[:3] or query.shape[-1] != key.shape[-1]:
         raise InputError(
             "attention: expected query [batch, heads, tokens, size], key and value [batch, key heads, key tokens, "
@@ -31,8 +34,15 @@ def head_groups(query: Tensor, key: Tensor, value: Tensor) -> int:
     return H // G
 
 
+def _head_count(x_BHTD: Tensor) -> int:
+    # Sizes of a call that torch.jit traces are tensors, which must not steer; the length of a list is a number.
+    return len(x_BHTD.unbind(1)) if is_jit_traced() else x_BHTD.shape[1]
+
+
 def check_mask(mask: Tensor, query: Tensor, key: Tensor) -> None:
-    """Raise InputError unless `mask` broadcasts to [B, H, T, S]."""
+    """Raise InputError unless `mask` broadcasts to [B, H, T, S]; a traced call is not checked."""
+    if is_jit_traced():
+        return
     wanted = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
     fits = mask.dim() == 4 and all(have in (1, want) for have, want in zip(mask.shape, wanted, strict=True))
     if not fits:

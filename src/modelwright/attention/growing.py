@@ -6,7 +6,7 @@ Legend: B batch, G key/value heads, S tokens held, T new tokens, D head size.
 import torch
 from torch import Tensor
 
-from modelwright.attention.predicates import is_tracing
+from modelwright.nn.tracing import is_tracing
 
 # Spare room of a new buffer, in tokens: at least so many, or this part of what it holds.
 _SPARE, _SPARE_PART = 64, 4

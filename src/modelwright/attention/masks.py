@@ -21,12 +21,12 @@ from modelwright.attention.predicates import (
     causal_mask_function,
     chunked_overlay,
     find_packed_sequence_indices,
-    is_tracing,
     or_masks,
     packed_sequence_mask_function,
     sliding_window_overlay,
 )
 from modelwright.core.errors import ConfigError, InputError, reject_unknown
+from modelwright.nn.tracing import is_jit_traced, is_tracing
 
 _OPTIONS = (
     "input_embeds",
@@ -262,7 +262,7 @@ def _bidirectional(
     if window is not None:
         predicate = bidirectional_window_overlay(window)
     predicate, custom = _with_functions(predicate, options)
-    if kv_offset + kv_length > tokens:
+    if past is not None and kv_offset + kv_length > tokens:
         # The end of a static cache, where nothing is written yet.
         predicate, custom = and_masks(predicate, lambda b, h, q, kv: kv < tokens), True  # noqa: ARG005
     mask = mask_function_for(implementation)(
@@ -334,7 +334,7 @@ def _layer_of_kind(past: Any, sliding: bool) -> int:
 
 
 def _check_padding(where: str, mask: Any, batch: int, tokens: int, most: int, past: Any) -> None:
-    if mask is None:
+    if mask is None or is_jit_traced():
         return
     most = max(tokens, most)
     if mask.dim() != 2 or mask.shape[0] != batch or not tokens <= mask.shape[1] <= most:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelwright.attention.predicates import is_tracing
+from modelwright.nn.tracing import is_tracing
 
 
 class Unpaddable:

@@ -18,6 +18,7 @@ from modelwright.attention.common import (
 )
 from modelwright.attention.eager import eager_attention_forward
 from modelwright.core.logging import get_logger
+from modelwright.nn.tracing import is_jit_traced
 
 logger = get_logger(__name__)
 
@@ -73,7 +74,8 @@ def sdpa_attention_forward(
         # With a mask, not every fused kernel takes grouped heads.
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     dtype = query.dtype
-    if T == 1 and not folded and dtype.itemsize == 2 and query.device.type == "cpu" and not torch.is_grad_enabled():
+    half_on_cpu = dtype.itemsize == 2 and query.device.type == "cpu" and not torch.is_grad_enabled()
+    if half_on_cpu and not folded and not is_jit_traced() and T == 1:
         # For a lone query row the CPU's half-precision kernel takes 1.3 to 10 times as long as copies in fp32 do.
         query, key, value = query.float(), key.float(), value.float()
         if attention_mask is not None and attention_mask.dtype != torch.bool:
@@ -86,7 +88,7 @@ def sdpa_attention_forward(
         dropout_p=probability,
         is_causal=causal,
         scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
+        enable_gqa=groups > 1 and not folded and attention_mask is None,
     )
     if folded:
         output = output.reshape(B, H, 1, value.shape[-1])

@@ -134,7 +134,10 @@ def checked_ids(name: str, ids: Any, vocabulary: int | None) -> Tensor:
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or (vocabulary is not None and high >= vocabulary):
         size = "0 or more" if vocabulary is None else f"from 0 to {vocabulary - 1}"
-        raise InputError(f"generate: expected ids {size} (the model's vocab_size), got {low if low < 0 else high}.")
+        raise InputError(
+            f"generate: expected ids {size} (the model's vocab_size), got {low if low < 0 else high}. "
+            "If the tokenizer has more tokens than the model, call model.resize_token_embeddings(len(tokenizer)) once."
+        )
     return ids.long()
 
 

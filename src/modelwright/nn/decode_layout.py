@@ -44,7 +44,37 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
         if block is not None:
             result = _times_row(hidden, block, torch.cat(biases) if biases else None)
             return tuple(result.split_with_sizes([weight.shape[0] for weight in weights], dim=-1))
-    return tuple(layer(hidden) for layer in layers)
+    return tuple(
+        apply_to_few_rows(layer, hidden) if isinstance(layer, nn.Linear) else layer(hidden) for layer in layers
+    )
+
+
+# The numbers of a few rows that fit into a core's fastest cache beside what is read of the weight: 16 kB.
+_FEW = 4096
+
+
+def apply_to_few_rows(layer: nn.Linear, hidden: Tensor) -> Tensor:
+    """Return `layer(hidden)`, (..., inputs) -> (..., outputs), fast for a few rows (beams, a small batch).
+
+    In fp32 on the CPU, and without gradients, it is W x^T, which reads the weight once, where torch's x W^T copies it
+    into another order first: half of the time for 4 rows of 512, if the weight is not in a cache. More than 4,096
+    numbers in all rows, one row, weights that lie by inputs and layers with hooks go the usual way.
+    """
+    weight = layer.weight
+    if (
+        hidden.shape[-1] < hidden.numel() <= _FEW
+        and not torch.is_grad_enabled()
+        and weight.dtype == hidden.dtype == torch.float32
+        and weight.device.type == "cpu"
+        and weight.is_contiguous()
+        and getattr(layer, "bias", None) is None
+        and _is_plain(layer)
+        and not torch.compiler.is_compiling()
+    ):
+        result = weight.mm(hidden.reshape(-1, hidden.shape[-1]).t()).t().contiguous()
+        return result.view(*hidden.shape[:-1], -1)
+    usual: Tensor = layer(hidden)
+    return usual
 
 
 def lay_out_for_decoding(model: nn.Module, enable: bool = True) -> int:

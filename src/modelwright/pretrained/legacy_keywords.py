@@ -15,9 +15,10 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class NoEffect:
-    """A keyword that is accepted, whatever its value, and why it does nothing."""
+    """A keyword that is accepted, whatever its value, and why it does nothing; what it `asks` for is so anyway."""
 
     reason: str
+    asks: bool = True
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ LEGACY: dict[str, NoEffect | Refused] = {
     "low_cpu_mem_usage": NoEffect("loading always uses as little memory as the model's class allows"),
     "_fast_init": NoEffect("what the checkpoint holds is never initialised first, if the class can be built without"),
     "offload_state_dict": NoEffect("the weights are read one by one, never all at once beside the model"),
-    "trust_remote_code": NoEffect("a model class runs no code of the checkpoint"),
+    "trust_remote_code": NoEffect("a model class runs no code of the checkpoint", asks=False),
     "max_memory": Refused(_STEP_6, (None,)),
     "offload_folder": Refused(_STEP_6, (None,)),
     "offload_buffers": Refused(_STEP_6),
@@ -47,8 +48,6 @@ LEGACY: dict[str, NoEffect | Refused] = {
     "load_in_8bit": Refused(_QUANTIZED),
     "load_in_4bit": Refused(_QUANTIZED),
     "quantization_config": Refused(_QUANTIZED, (None,)),
-    "adapter_kwargs": Refused("adapters (PEFT) are not built yet", (None, {})),
-    "adapter_name": Refused("adapters (PEFT) are not built yet", (None, "default")),
     "use_flash_attention_2": Refused("choose the kernel by attn_implementation='flash_attention_2'"),
     "use_kernels": Refused("kernels of the hub are not supported"),
     "tp_plan": Refused(_TENSOR_PARALLEL, (None,)),
@@ -68,7 +67,7 @@ def settle(where: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in keywords.items():
         rule = LEGACY.get(name)
         if isinstance(rule, NoEffect):
-            if value is not None:
+            if value is not None and value is not rule.asks:
                 logger.warning_once(f"{where}: {name}={value!r} changes nothing: {rule.reason}.")
         elif isinstance(rule, Refused):
             if not any(value is harmless or value == harmless for harmless in rule.harmless):

@@ -16,7 +16,7 @@ from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
 from modelwright.hub.names import CONFIG_NAME, GENERATION_CONFIG_NAME, MANIFEST_NAME
 from modelwright.hub.publish import publish, take_push
-from modelwright.pretrained import tying
+from modelwright.pretrained import adapters, tying
 from modelwright.pretrained.load_options import PathLike
 from modelwright.pretrained.unpadding import check_can_be_saved
 
@@ -41,7 +41,7 @@ def save_pretrained(
     """Write `model` into a folder; documented at `PreTrainedModel.save_pretrained`."""
     where = f"{type(model).__name__}.save_pretrained"
     push = take_push(model, save_directory, push_to_hub, {**kwargs, "token": token})
-    if not save_peft_format:
+    if not save_peft_format and not model._hf_peft_config_loaded:
         logger.warning_once(f"{where}: save_peft_format has no effect: the model has no adapter.")
     check_can_be_saved(where, model)
     if not is_main_process:
@@ -51,6 +51,19 @@ def save_pretrained(
         raise InputError(f"{where}: expected a folder to save in, got the file {folder}")
     if safe_serialization and save_function is not torch.save:
         logger.warning_once(f"{where}: save_function is unused, it writes .bin files; safe_serialization is True.")
+    if model._hf_peft_config_loaded:
+        files = adapters.save(
+            model,
+            folder,
+            state_dict=state_dict,
+            safe=safe_serialization,
+            save_function=save_function,
+            variant=variant,
+            prefixed=save_peft_format,
+        )
+        if push is not None:
+            publish(folder, files, push, obsolete=obsolete_files(model, variant))
+        return
     report = save_checkpoint(
         weights_to_save(model, state_dict),
         folder,
@@ -62,11 +75,13 @@ def save_pretrained(
         total_parameters=model.num_parameters(),
     )
     if push is not None:
-        publish(folder, (*report.files, MANIFEST_NAME), push, obsolete=obsolete_files(variant))
+        publish(folder, (*report.files, MANIFEST_NAME), push, obsolete=obsolete_files(model, variant))
 
 
-def obsolete_files(variant: str | None) -> Callable[[str], bool]:
-    """Return which files of a hub repository a save of this variant replaces, whatever their names."""
+def obsolete_files(model: Any, variant: str | None) -> Callable[[str], bool]:
+    """Return which files of a hub repository a save of `model` in this variant replaces, whatever their names."""
+    if model._hf_peft_config_loaded:
+        return lambda name: name in adapters.weights_names(variant)
     return lambda name: belongs_to_variant(name, variant)
 
 

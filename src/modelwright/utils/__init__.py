@@ -7,6 +7,13 @@ from modelwright._public import DOORS
 from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
+    from modelwright.core.docstrings import (
+        add_code_sample_docstrings,
+        add_end_docstrings,
+        add_start_docstrings,
+        add_start_docstrings_to_model_forward,
+        replace_return_docstrings,
+    )
     from modelwright.core.optional import (
         is_accelerate_available,
         is_flax_available,
@@ -48,6 +55,10 @@ __all__ = [
     "PushToHubMixin",
     "TensorType",
     "TruncationStrategy",
+    "add_code_sample_docstrings",
+    "add_end_docstrings",
+    "add_start_docstrings",
+    "add_start_docstrings_to_model_forward",
     "get_json_schema",
     "is_accelerate_available",
     "is_flax_available",
@@ -63,6 +74,7 @@ __all__ = [
     "is_tokenizers_available",
     "is_torch_available",
     "logging",
+    "replace_return_docstrings",
 ]
 
 __getattr__, __dir__ = serve(__name__, DOORS[__name__])

@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import ConfigError, InputError
 from modelwright.hub.download import take_download
+from modelwright.hub.open import open_repo
 from modelwright.models.auto.remote_code import Origin, find_custom_class
 from modelwright.models.auto.tables import MODELS, AutoTable
+from modelwright.pretrained.adapters import base_of
 
 
 class _AutoModelBase:
@@ -38,16 +40,23 @@ class _AutoModelBase:
         download, kwargs = take_download(f"{cls.__name__}.from_pretrained", kwargs)
         source = pretrained_model_name_or_path if config is None or isinstance(config, PretrainedConfig) else config
         subfolder = kwargs.get("subfolder", "") if source is pretrained_model_name_or_path else ""
+        reads = download
         if isinstance(config, PretrainedConfig):
             values, where = _of_config(config), type(config).__name__
         else:
             if source is None:
                 raise InputError(f"{cls.__name__}.from_pretrained: expected a folder or a config, got neither")
-            values, _ = PretrainedConfig.get_config_dict(source, subfolder=subfolder, **download.keywords())
-            where = str(source)
             if config is None:
-                download = replace(download, commit_hash=values.get("_commit_hash"))
-        origin = Origin("" if source is None else source, subfolder, download)
+                repo = open_repo(source, subfolder=subfolder, download=download)
+                reads = download = replace(download, commit_hash=repo.commit_hash)
+                base = base_of(repo)
+                if base is not None:
+                    # The folder of an adapter: class and code are those of the model that it belongs to.
+                    source, subfolder = base[0], ""
+                    reads = replace(download, revision=base[1], commit_hash=None)
+            values, _ = PretrainedConfig.get_config_dict(source, subfolder=subfolder, **reads.keywords())
+            where = str(source)
+        origin = Origin("" if source is None else source, subfolder, reads)
         model_class = cls._find(values, where, origin, trust_remote_code)
         return model_class.from_pretrained(
             pretrained_model_name_or_path, *model_args, config=config, **download.keywords(), **kwargs
@@ -109,6 +118,12 @@ class AutoModelForCausalLM(_AutoModelBase):
     """The language model that predicts the next token, of any family that has one."""
 
     table = AutoTable("AutoModelForCausalLM", MODELS["AutoModelForCausalLM"])
+
+
+class AutoModelForSeq2SeqLM(_AutoModelBase):
+    """The language model that writes one text given another, of any family that has one."""
+
+    table = AutoTable("AutoModelForSeq2SeqLM", MODELS["AutoModelForSeq2SeqLM"])
 
 
 class AutoModelForSequenceClassification(_AutoModelBase):

@@ -14,14 +14,16 @@ CONFIGS = {
     "llama": "LlamaConfig",
     "qdqbert": "QDQBertConfig",
     "reformer": "ReformerConfig",
+    "t5": "T5Config",
 }
 MODELS = {
     "AutoModel": {
         "bert": "BertModel",
-        "qdqbert": "QDQBertModel",
         "gpt2": "GPT2Model",
         "llama": "LlamaModel",
+        "qdqbert": "QDQBertModel",
         "reformer": "ReformerModel",
+        "t5": "T5Model",
     },
     "AutoModelForCausalLM": {
         "bert": "BertLMHeadModel",
@@ -41,24 +43,29 @@ MODELS = {
         "gpt2": "GPT2LMHeadModel",
         "llama": "LlamaForCausalLM",
         "reformer": "ReformerModelWithLMHead",
+        "t5": "T5ForConditionalGeneration",
     },
     "AutoModelForQuestionAnswering": {
         "bert": "BertForQuestionAnswering",
         "qdqbert": "QDQBertForQuestionAnswering",
         "gpt2": "GPT2ForQuestionAnswering",
         "llama": "LlamaForQuestionAnswering",
+        "t5": "T5ForQuestionAnswering",
     },
+    "AutoModelForSeq2SeqLM": {"t5": "T5ForConditionalGeneration"},
     "AutoModelForSequenceClassification": {
         "bert": "BertForSequenceClassification",
         "qdqbert": "QDQBertForSequenceClassification",
         "gpt2": "GPT2ForSequenceClassification",
         "llama": "LlamaForSequenceClassification",
+        "t5": "T5ForSequenceClassification",
     },
     "AutoModelForTokenClassification": {
         "bert": "BertForTokenClassification",
         "qdqbert": "QDQBertForTokenClassification",
         "gpt2": "GPT2ForTokenClassification",
         "llama": "LlamaForTokenClassification",
+        "t5": "T5ForTokenClassification",
     },
 }
 TOKENIZERS = {

@@ -143,7 +143,6 @@ class BertModel(BertPreTrainedModel):
         self.pooler = BertPooler(config, **factory) if add_pooling_layer else None
         self.is_decoder = config.is_decoder
         self.crosses = config.add_cross_attention
-        self.has_relative_positions = config.position_embedding_type != "absolute"
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -198,6 +197,8 @@ class BertModel(BertPreTrainedModel):
                 "add_cross_attention=True"
             )
         check_one_input(self, input_ids, inputs_embeds)
+        if input_ids is not None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         if switches.recomputes:
             past_key_values = None
         past_key_values = cache_of_call(past_key_values, switches.use_cache, encoder_hidden_states is not None)
@@ -279,10 +280,7 @@ class BertModel(BertPreTrainedModel):
         }
         if not self.is_decoder:
             return create_bidirectional_mask(**sizes)
-        # A bias of the scores is a mask, and a kernel with a mask does not look at is_causal.
-        return create_causal_mask(
-            **sizes, cache_position=cache_position, allow_is_causal_skip=not self.has_relative_positions
-        )
+        return create_causal_mask(**sizes, cache_position=cache_position)
 
 
 class BertWithHead(BertPreTrainedModel):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from modelwright.core.errors import InputError
 from modelwright.models.bert.configuration_bert import BertConfig
+from modelwright.nn.tracing import is_jit_traced
 
 
 class BertEmbeddings(nn.Module):
@@ -54,7 +55,7 @@ class BertEmbeddings(nn.Module):
         length = words.shape[1]
         if position_ids is None:
             last = past_key_values_length + length
-            if last > self.position_ids.shape[1]:
+            if not is_jit_traced() and last > self.position_ids.shape[1]:
                 raise InputError(
                     f"BERT: expected at most {self.position_ids.shape[1]} tokens (max_position_embeddings), got "
                     f"{length} after {past_key_values_length} in the cache"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from modelwright.attention.caches import encoder_states
-from modelwright.attention.common import biased, own_heads
+from modelwright.attention.common import biased, implied_mask, own_heads
 from modelwright.attention.eager import Transforms, eager_attention_forward
 from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS, implementation_of
 from modelwright.attention.packing import Packing
@@ -24,12 +24,10 @@ from modelwright.models.bert.configuration_bert import BertConfig
 from modelwright.models.bert.relative_positions import relative_bias
 from modelwright.nn.activations import get_activation
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
-from modelwright.nn.chunking import apply_chunking_to_forward
+from modelwright.nn.chunking import apply_chunking_to_forward, apply_in_blocks
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
 _MATMUL_SLOTS = tuple(f"matmul_{operand}_input_quantizer" for operand in "qkva")
-# Tokens of a packed batch that go through the feed-forward at once, so that what is between its halves stays in caches.
-_BLOCK = 1024
 _ADD_SLOTS = ("add_local_input_quantizer", "add_residual_input_quantizer")
 
 
@@ -108,7 +106,11 @@ class BertSelfAttention(nn.Module):
         if isinstance(attention_mask, Packing):
             attended = attention_mask.attend(kernel, self, query, key, value, **options)
         else:
+            causal = self.is_decoder and not crosses
             if self.position_embedding_type != "absolute" and not crosses:
+                if attention_mask is None:
+                    # A kernel with a mask, such as a bias, does not look at is_causal.
+                    attention_mask = implied_mask(self, query, key, causal, None)
                 attention_mask = biased(attention_mask, self._relative_bias(query, key, first) * options["scaling"])
             attended, weights = kernel(
                 self,
@@ -116,7 +118,7 @@ class BertSelfAttention(nn.Module):
                 key,
                 value,
                 attention_mask,
-                is_causal=self.is_decoder and not crosses,
+                is_causal=causal,
                 output_attentions=bool(output_attentions),
                 **options,
             )
@@ -298,13 +300,11 @@ class BertLayer(GradientCheckpointingLayer):
                 output_attentions=output_attentions,
             )
             weights.append(cross_weights)
-        if isinstance(attention_mask, Packing):
-            blocks = torch.split(hidden_states, self.chunk_size_feed_forward or _BLOCK, dim=1)
-            hidden_states = torch.cat([self.feed_forward_chunk(block) for block in blocks], dim=1)
+        size = self.chunk_size_feed_forward
+        if size and not isinstance(attention_mask, Packing):
+            hidden_states = apply_chunking_to_forward(self.feed_forward_chunk, size, self.seq_len_dim, hidden_states)
         else:
-            hidden_states = apply_chunking_to_forward(
-                self.feed_forward_chunk, self.chunk_size_feed_forward, self.seq_len_dim, hidden_states
-            )
+            hidden_states = apply_in_blocks(self.feed_forward_chunk, hidden_states, size)
         return (hidden_states, *weights)
 
     def feed_forward_chunk(self, attention_output: Tensor) -> Tensor:

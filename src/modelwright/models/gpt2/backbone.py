@@ -112,6 +112,8 @@ class GPT2Model(GPT2PreTrainedModel):
                 "add_cross_attention=True"
             )
         words = embedded(self, input_ids, inputs_embeds)
+        if input_ids is not None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         # Choices (B, C, T) are rows like others.
         hidden, attention_mask = words.flatten(0, -3), _rows(attention_mask)
         if switches.recomputes:
