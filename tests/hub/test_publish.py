@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -74,6 +75,13 @@ def test_what_was_pushed_is_loaded_back(hub, model, cached):
         "GET /cdn/*",
         "GET /org/toy/resolve/*/generation_config.json",
     ]
+
+
+def test_many_threads_may_load_at_once(hub, model, cached):
+    model.push_to_hub("org/toy", token=TOKEN, max_shard_size=4000)
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(lambda _: AutoModelForCausalLM.from_pretrained("org/toy", **cached), range(8)))
+    assert all(same(model, each) for each in loaded)
 
 
 def test_only_the_files_of_the_wanted_format_are_downloaded(hub, model, cached, tmp_path):

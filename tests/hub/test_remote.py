@@ -114,7 +114,7 @@ def test_what_is_missing_is_named_with_the_way_out(hub, open_at):
         open_at("a--b/c..d")
 
 
-def test_private_and_gated_repositories(hub, open_at):
+def test_private_and_gated_repositories(hub, open_at, said):
     hub.add("org/mine", FILES, private=True, readers=("hf_reader",))
     with pytest.raises(RepoNotFoundError, match="if it is private, log in with `hf auth login`, or pass token="):
         open_at("org/mine")
@@ -122,6 +122,9 @@ def test_private_and_gated_repositories(hub, open_at):
         open_at("org/mine", token="hf_other")
     assert "hf_other" not in str(caught.value)
     assert open_at("org/mine", token="hf_reader").path("config.json").is_file()
+    assert open_at("org/mine").path("config.json").is_file(), "what this machine has is used"
+    assert said()[0].startswith("org/mine: commit ")
+    assert "from the cache, is used. 'org/mine' is no folder" in said()[0]
     hub.add("org/gated", FILES, gated=True, readers=("hf_reader",))
     repo = open_at("org/gated")
     with pytest.raises(
@@ -174,7 +177,11 @@ def test_a_hub_that_is_not_there(tmp_path):
     code = "from modelwright import AutoConfig; AutoConfig.from_pretrained('org/nobody')"
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
-    assert "HubOfflineError: org/nobody (revision 'main'): http://127.0.0.1:9 cannot be reached (Conne" in done.stderr
+    assert (
+        "HubOfflineError: org/nobody (revision 'main'): it is no folder on this machine, http://127.0.0.1:9 can"
+        in done.stderr
+    )
+    assert "cannot be reached (ConnectionRefusedError: [Errno 111] Connection refused)" in done.stderr
     assert "does not hold it. Check the connection, or give the path of a folder." in done.stderr
 
 

@@ -32,12 +32,15 @@ class AutoClassMixin:
         """Make saving copy this class's file, and the files that it imports relatively, and name it for `auto_class`.
 
         `auto_class` is the name of an auto class or the class; None is the plainest one, such as "AutoModel". Loading
-        needs trust_remote_code=True. Raises InputError for a name that is no auto class.
+        needs trust_remote_code=True. Raises InputError for a name that is no auto class, and for a file that cannot be
+        saved because it imports from outside its folder.
         """
         name = cls._default_auto_class if auto_class is None else auto_class
         name = name if isinstance(name, str) else name.__name__
         known = [each for each in _public.names() if each.startswith("Auto")]
         check_choice(f"{cls.__name__}.register_for_auto_class: auto_class", name, known)
+        if _homeless(cls) is None:
+            _texts(Path(inspect.getfile(cls)))  # what is wrong with them is said now, not after a training
         cls._auto_class = name
 
 
@@ -51,8 +54,7 @@ def code_to_save(classes: Iterable[type[AutoClassMixin]]) -> tuple[dict[str, str
     for cls in classes:
         if cls._auto_class is None:
             continue
-        if cls.__module__ == "__main__" or cls.__qualname__ != cls.__name__:
-            place = "__main__" if cls.__module__ == "__main__" else "a function or class"
+        if (place := _homeless(cls)) is not None:
             logger.warning(
                 "%s is defined in %s, so its code is not saved; move it to a file of its own and import it.",
                 cls.__name__,
@@ -65,6 +67,13 @@ def code_to_save(classes: Iterable[type[AutoClassMixin]]) -> tuple[dict[str, str
                 raise InputError(f"{path}: two different files named {name} belong to this checkpoint; rename one.")
         auto_map[cls._auto_class] = f"{path.stem}.{cls.__name__}"
     return auto_map, files
+
+
+def _homeless(cls: type) -> str | None:
+    """Return where a class is defined that no file could give back, None for an ordinary one."""
+    if cls.__module__ == "__main__":
+        return "__main__"
+    return None if cls.__qualname__ == cls.__name__ else "a function or class"
 
 
 def _texts(path: Path) -> dict[str, str]:

@@ -61,12 +61,20 @@ def explain(error: Exception, name: str, download: Download, filename: str | Non
     if isinstance(error, errors.HfHubHTTPError | errors.EntryNotFoundError):
         return HubError(f"{what}: {hub} refused: {cause}")
     if isinstance(error, ConnectionError | TimeoutError) or not _is_of_this_machine(error):
+        no_folder = "it is no folder on this machine, " if filename is None else ""
         return HubOfflineError(
-            f"{what}: {hub} cannot be reached ({type(error).__name__}: {cause}), and the cache "
+            f"{what}: {no_folder}{hub} cannot be reached ({_root(error)}), and the cache "
             f"{download.cache_dir or constants.HF_HUB_CACHE} does not hold it. Check the connection, or give the path "
             "of a folder."
         )
     return HubError(f"{what}: it cannot be downloaded: {cause}")
+
+
+def _root(error: BaseException) -> str:
+    """Return what went wrong first: "ConnectionRefusedError: [Errno 111] Connection refused"."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _is_of_this_machine(error: Exception) -> bool:

@@ -292,6 +292,15 @@ def test_registering(saved, package, tmp_path, said):
         InputError, match=r"WideModel.register_for_auto_class: auto_class: expected one of AutoConfig, .*Modl"
     ):
         modeling.WideModel.register_for_auto_class("AutoModl")
+    up = tmp_path / "author" / "wide" / "up.py"
+    up.write_text(
+        "from modelwright import GPT2Config\nfrom .deep.x import y\n\nclass UpConfig(GPT2Config):\n    pass\n"
+    )
+    (up.parent / "deep").mkdir()
+    (up.parent / "deep" / "x.py").write_text("y = 1\n")
+    with pytest.raises(InputError, match=r"up.py, line 2: expected relative imports from files of the same folder"):
+        package("wide.up").UpConfig.register_for_auto_class()
+    assert package("wide.up").UpConfig._auto_class is None
     modeling.WideForCausalLM.register_for_auto_class("AutoModelForCausalLM")
     modeling.WideForCausalLM(modeling.WideConfig()).save_pretrained(tmp_path / "head")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "head", trust_remote_code=True)
