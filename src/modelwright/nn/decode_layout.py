@@ -67,7 +67,7 @@ def apply_to_few_rows(layer: nn.Linear, hidden: Tensor) -> Tensor:
         and weight.dtype == hidden.dtype == torch.float32
         and weight.device.type == "cpu"
         and weight.is_contiguous()
-        and layer.bias is None
+        and getattr(layer, "bias", None) is None
         and _is_plain(layer)
         and not torch.compiler.is_compiling()
     ):
