@@ -1,4 +1,4 @@
-"""What all ProphetNet models share: initialisation, pruning by number, the position tables, the configs of the parts."""
+"""What all ProphetNet models share: initialisation, pruning by number, the position tables, the parts' configs."""
 
 import copy
 from collections.abc import Mapping

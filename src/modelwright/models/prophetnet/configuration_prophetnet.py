@@ -106,7 +106,8 @@ class ProphetNetConfig(PretrainedConfig):
             heads = getattr(self, name)
             if heads < 1 or self.hidden_size % heads:
                 raise ConfigError(
-                    f"ProphetNetConfig: expected hidden_size ({self.hidden_size}) to be a multiple of {name}, got {heads}"
+                    f"ProphetNetConfig: expected hidden_size ({self.hidden_size}) to be a multiple of {name}, got "
+                    f"{heads}"
                 )
         if self.ngram < 1:
             raise ConfigError(f"ProphetNetConfig.ngram: expected at least one stream, got {self.ngram}")
@@ -130,7 +131,7 @@ class ProphetNetConfig(PretrainedConfig):
     @num_hidden_layers.setter
     def num_hidden_layers(self, value: int) -> None:
         raise NotImplementedError(
-            f"ProphetNetConfig.num_hidden_layers={value}: set num_encoder_layers and num_decoder_layers, which it may mean"
+            f"ProphetNetConfig.num_hidden_layers={value}: set num_encoder_layers or num_decoder_layers"
         )
 
 

@@ -126,8 +126,8 @@ class ProphetNetDecoder(ProphetNetPreTrainedModel):
         hidden = embedded(self, input_ids, inputs_embeds)
         if encoder_hidden_states is not None and not self.config.add_cross_attention:
             raise InputError(
-                "ProphetNetDecoder: got encoder_hidden_states, but this decoder was made without attention to an encoder; "
-                "set config.add_cross_attention=True when it is made or loaded"
+                "ProphetNetDecoder: got encoder_hidden_states, but this decoder was made without attention to an "
+                "encoder; set config.add_cross_attention=True when it is made or loaded"
             )
         if switches.recomputes:
             past_key_values = None

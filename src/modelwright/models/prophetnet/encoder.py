@@ -99,8 +99,8 @@ class ProphetNetEncoder(ProphetNetPreTrainedModel, Unpaddable):
         T, table = hidden.shape[1], self.position_embeddings
         if T + table.first > table.num_embeddings + 1:
             logger.warning_once(
-                f"ProphetNetEncoder: {T} tokens, but the table of positions holds {table.num_embeddings}: all behind it "
-                "get the last position. model.resize_position_embeddings(n) stretches the table."
+                f"ProphetNetEncoder: {T} tokens, but the table of positions holds {table.num_embeddings}: all behind "
+                "it get the last position. model.resize_position_embeddings(n) stretches the table."
             )
         counted = attention_mask if self.config.padding_aware_positions else None
         hidden = hidden + table(table.position_ids(T, 0, counted, hidden.device))

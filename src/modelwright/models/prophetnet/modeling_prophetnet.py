@@ -92,8 +92,8 @@ class _WithHead(ProphetNetPreTrainedModel):
         B, _, E = streams_BQE.shape
         if tuple(labels_BT.shape) != (B, tokens):
             raise InputError(
-                f"{type(self).__name__}: expected labels of the same shape as the decoder's inputs, ({B}, {tokens}), got "
-                f"{tuple(labels_BT.shape)}; without decoder_input_ids the inputs are made of the labels"
+                f"{type(self).__name__}: expected labels of the same shape as the decoder's inputs, ({B}, {tokens}), "
+                f"got {tuple(labels_BT.shape)}; without decoder_input_ids the inputs are made of the labels"
             )
         streams_BGTE = streams_BQE.reshape(B, -1, tokens, E)
         if self.disable_ngram_loss:

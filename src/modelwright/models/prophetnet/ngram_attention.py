@@ -1,7 +1,7 @@
 """ProphetNet's self-attention of the main stream and of the streams that predict.
 
-Legend: B batch, T tokens, K streams in the hidden states (the main one first), G streams that ask, H heads, D head size,
-N buckets, S main keys, E hidden size.
+Legend: B batch, T tokens, K streams in the hidden states (the main one first), G streams that ask, H heads, D head
+size, N buckets, S main keys, E hidden size.
 """
 
 from collections.abc import Iterable
@@ -137,6 +137,6 @@ class ProphetNetNgramSelfAttention(nn.Module):
 
 
 def _split(weights_BHGTU: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the main stream's probabilities (B, H, T, S) and the others' (B, G, H, T, S + T), own keys on a diagonal."""
+    """Return the probabilities of the main stream (B, H, T, S) and, own keys on a diagonal, (B, G, H, T, S + T)."""
     main, predict = weights_BHGTU[:, :, 0], weights_BHGTU[:, :, 1:].transpose(1, 2)
     return main[..., 1:], torch.cat([predict[..., 1:], torch.diag_embed(predict[..., 0])], dim=-1)

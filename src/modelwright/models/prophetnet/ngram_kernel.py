@@ -4,8 +4,8 @@ Every stream attends to the main stream's keys, a predict stream also to its own
 scores are those of the main keys and one more, not those of twice as many keys.
 
 Legend: B batch, G streams that ask, H heads, T query tokens, S main keys, D head size, N buckets, W = T + 2,
-R rows of a product (some of B, times H), U = T + 1 keys of a query, its own first. K streams have keys: the main one and
-those that predict, so K = G, or G + 1 where the main stream does not ask.
+R rows of a product (some of B, times H), U = T + 1 keys of a query, its own first. K streams have keys: the main one
+and those that predict, so K = G, or G + 1 where the main stream does not ask.
 """
 
 from collections.abc import Iterator

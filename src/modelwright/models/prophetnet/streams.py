@@ -1,8 +1,9 @@
 """Who sees whom in ProphetNet's decoder: the main stream, and the streams that predict (Qi et al. 2020, section 3).
 
-The main stream reads the text, each token those up to itself. Predict stream g stands beside each token and predicts the
-token behind it, without the last g that the main stream has read there: at t it sees the main tokens up to t - g, always
-the first one, and itself. Distances from a predict stream count one more, as it stands where the next token will.
+The main stream reads the text, each token those up to itself. Predict stream g stands beside each token and predicts
+the token behind it, without the last g that the main stream has read there: at t it sees the main tokens up to t - g,
+always the first one, and itself. Distances from a predict stream count one more, as it stands where the next token
+will.
 
     column      main 0 1 2 3   own          T = 4, query t = 2
     main             x x x .    .
@@ -28,9 +29,9 @@ from modelwright.nn.tracing import is_tracing
 class Streams:
     """The streams of one call of the decoder, which all its layers share.
 
-    `predict` of the model's predict streams are computed. `past` tokens lie in the cache. `mask` (B, S), over past and new
-    tokens, is 1 where the main stream's tokens are real; None: all are. `sees_all` lets predict streams see the main
-    tokens up to their own place in a call with a past, whatever their number. `from_first_real`: the token that is
+    `predict` of the model's predict streams are computed. `past` tokens lie in the cache. `mask` (B, S), over past and
+    new tokens, is 1 where the main stream's tokens are real; None: all are. `sees_all` lets predict streams see the
+    main tokens up to their own place in a call with a past, whatever their number. `from_first_real`: the token that is
     always seen is each row's first real one, not that of the first column.
     """
 
@@ -152,7 +153,7 @@ class Diagonals:
 
 
 def checked_mask(where: str, mask: Tensor | None, batch: int, total: int) -> Tensor | None:
-    """Return a mask of ones and zeros (batch, total), or None if it hides nothing; raise InputError for other shapes."""
+    """Return a mask of ones and zeros (batch, total), or None if it hides nothing; InputError for other shapes."""
     if mask is None:
         return None
     if mask.dim() != 2 or mask.shape[0] != batch or mask.shape[1] != total:
