@@ -49,7 +49,7 @@ def linear_cross_entropy(
         counted = (targets_R != ignore_index).nonzero().squeeze(1)
         if len(counted) < len(targets_R):
             hidden_RE, targets_R = hidden_RE[counted], targets_R[counted]
-        loss: Tensor = _LinearCrossEntropy.apply(hidden_RE, weight_VE, targets_R, label_smoothing)
+        loss: Tensor = _LinearCrossEntropy.apply(hidden_RE, weight_VE, targets_R, label_smoothing)  # type: ignore[no-untyped-call]
     return loss
 
 

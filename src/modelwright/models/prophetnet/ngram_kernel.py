@@ -42,7 +42,7 @@ def attend_whole(q_BGHTD: Tensor, r_BGHTN: Tensor, k_BKHTD: Tensor, v_BKHTD: Ten
     Scores and probabilities are fp32, or wider, whatever the inputs are. The backward computes them again.
     Source: Qi et al. 2020, section 3.2; recomputation: Dao et al. 2022.
     """
-    result: Tensor = _AttendWhole.apply(q_BGHTD, r_BGHTN, k_BKHTD, v_BKHTD, call)
+    result: Tensor = _AttendWhole.apply(q_BGHTD, r_BGHTN, k_BKHTD, v_BKHTD, call)  # type: ignore[no-untyped-call]
     return result
 
 

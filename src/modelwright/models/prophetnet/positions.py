@@ -37,7 +37,7 @@ class ProphetNetPositionalEmbeddings(nn.Embedding):
         # Padding gets the row before the first, which is that of the pad id.
         return (self.first - 1 + counted_BT * real_BT).clamp(min=0)
 
-    def forward(self, position_ids: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, position_ids: Tensor) -> Tensor:
         """(1 or B, T) -> (1 or B, T, E); positions behind the table get its last row."""
         return super().forward(position_ids.clamp(max=self.num_embeddings - 1))
 
