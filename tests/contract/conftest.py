@@ -79,6 +79,23 @@ T5 = {
 }
 T5_GATED = {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 1}
 
+PROPHETNET = {
+    "vocab_size": 11,
+    "hidden_size": 8,
+    "encoder_ffn_dim": 12,
+    "decoder_ffn_dim": 10,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "num_encoder_attention_heads": 2,
+    "num_decoder_attention_heads": 2,
+    "max_position_embeddings": 16,
+    "num_buckets": 8,
+    "relative_max_distance": 12,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+}
+
 ROWS = [
     Row("ReformerModel", REFORMER),
     Row("ReformerModelWithLMHead", REFORMER),
@@ -119,6 +136,14 @@ ROWS = [
     Row("T5ForSequenceClassification", {**T5, "num_labels": 3}),
     Row("T5ForTokenClassification", {**T5_GATED, "num_labels": 3}),
     Row("T5ForQuestionAnswering", T5),
+    Row("ProphetNetModel", PROPHETNET),
+    Row("ProphetNetEncoder", PROPHETNET),
+    Row("ProphetNetDecoder", {**PROPHETNET, "is_encoder_decoder": False, "is_decoder": True}),
+    Row("ProphetNetForConditionalGeneration", PROPHETNET),
+    Row("ProphetNetForConditionalGeneration", {**PROPHETNET, "pruned_heads": {0: [1], 2: [0], 5: [1]}}),
+    Row("ProphetNetForConditionalGeneration", {**PROPHETNET, "tie_word_embeddings": False, "ngram": 1}),
+    Row("ProphetNetForCausalLM", PROPHETNET),
+    Row("ProphetNetForCausalLM", {**PROPHETNET, "add_cross_attention": False, "pruned_heads": {1: [0]}}),
     Row("LegacyModel"),
     Row("LegacyForMaskedLM"),
 ]
