@@ -73,7 +73,7 @@ class TestReversibleStack:
         assert not torch.equal(gradients(model, ids(), seed=5)[0], gradients(model, ids(), seed=6)[0])
 
     @pytest.mark.parametrize("recompute", [True, False])
-    def test_saved_bytes_grow_by_attentions_output_at_most(self, recompute):
+    def test_saved_bytes_grow_by_lsh_attentions_output_at_most(self, recompute):
         forward_only = []
         for layers in (1, 4):
             model = build(attn_layers=["local", "lsh"] * layers, recompute_attention=recompute).train()
@@ -88,7 +88,7 @@ class TestReversibleStack:
                 model(ids(), labels=ids())
             forward_only.append(sum(saved))
         outputs, round_weights = 2 * 2 * 64 * 16 * 4, 2 * 2 * 2 * 64 * 4
-        growth = 0 if recompute else 3 * (outputs + round_weights)
+        growth = 0 if recompute else 3 * (outputs // 2 + round_weights)
         assert forward_only[1] - forward_only[0] == growth
         assert forward_only[0] > 0
 

@@ -51,6 +51,9 @@ class LocalSelfAttention(nn.Module):
     Shapes: (B, L, E) -> (B, L, H*D). Sequences no longer than a chunk are attended in full.
     """
 
+    # Cheap to compute again, and the backward of the attention itself does without it.
+    keeps_output = False
+
     def __init__(
         self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> None:
@@ -85,9 +88,9 @@ class LocalSelfAttention(nn.Module):
         call: ForwardCall,
         layer: LayerCall,
     ) -> tuple[Tensor, ...]:
-        """Return the gradients of what `project` returned; `attended` is what `attend` returned."""
+        """Turn what `project` returned into its gradients, in place; `attended` is not needed."""
         shape = self._windows(grad.shape[1], call, layer)
-        return local_attention_backward(grad, *projected, call.key_mask, self.num_heads, shape)
+        return local_attention_backward(grad, *projected, call.key_mask, self.num_heads, shape, in_place=True)
 
     def forward(self, x_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return the output and, if the call asks for them, the probabilities."""

@@ -81,6 +81,9 @@ class LSHSelfAttention(nn.Module):
     Shapes: (B, L, E) -> (B, L, H*D). Sequences no longer than a chunk are attended in full, without hashing.
     """
 
+    # As many attentions as there are hash rounds stand behind it, and their backward needs it.
+    keeps_output = True
+
     def __init__(
         self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> None:
@@ -119,10 +122,10 @@ class LSHSelfAttention(nn.Module):
         call: ForwardCall,
         layer: LayerCall,
     ) -> tuple[Tensor, ...]:
-        """Return the gradients of what `project` returned; `attended` is what `attend` returned."""
+        """Turn what `project` returned into its gradients, in place; `attended` is what `attend` returned."""
         assert layer.order is not None
         shape = self._windows(grad.shape[1], call, layer)
-        return lsh_attention_backward(grad, *projected, layer.order, call.key_mask, *attended, shape)
+        return lsh_attention_backward(grad, *projected, layer.order, call.key_mask, *attended, shape, in_place=True)
 
     def forward(self, x_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return the output and, if the call asks for them, the probabilities."""

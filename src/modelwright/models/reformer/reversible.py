@@ -7,8 +7,8 @@
                 '---- y2 ------------- y2
 
 F is attention, G the feed-forward network. Source: Gomez et al. 2017; Kitaev et al. 2020, section 3.
-Both streams are kept in fp32 whatever the blocks compute in: subtracting must give back what was added. Attention's own
-output, one tensor a layer, is kept by default: it costs half a stream and saves the backward the attention.
+Both streams are kept in fp32 whatever the blocks compute in: subtracting must give back what was added. LSH
+attention's own output, one tensor a layer, is kept by default: it saves the backward the attention of every hash round.
 """
 
 from collections.abc import Sequence
@@ -92,7 +92,8 @@ class _AttentionBranch:
     """F of one layer as it ran: projections and output in slices, attention over the whole sequence between them."""
 
     def __init__(self, module: ReformerAttention, layer: LayerCall, *, keep: bool) -> None:
-        self.module, self.layer, self.keep = module, layer, keep
+        self.module, self.layer = module, layer
+        self.keep = keep and module.self_attention.keeps_output
         self.names = [name for name, _ in module.named_parameters()]
         self.project = Replay(module, "project")
         self.finish = Replay(module, "finish")
@@ -133,6 +134,8 @@ class _AttentionBranch:
             grad[:, part] = parameters.backward([update], [_like(grad_moved[:, part], update)], leaf)
             moved[:, part].sub_(update.detach())
             del leaf, update
+        if not self.module.self_attention.keeps_output:
+            attended = ()
         grads = self.module.self_attention.attend_backward(grad, whole, attended, call, self.layer)
         del whole, attended, grad
         for _, part in token_slices(read):
@@ -143,8 +146,6 @@ class _AttentionBranch:
 def _fill(whole: tuple[Tensor, ...], slices: Sequence[Tensor], part: slice, length: int) -> tuple[Tensor, ...]:
     """Write slices into tensors of full length, which the first call makes."""
     if not whole:
-        if slices[0].shape[1] == length:
-            return tuple(slices)
         whole = tuple(x.new_empty((x.shape[0], length, *x.shape[2:])) for x in slices)
     for into, x in zip(whole, slices, strict=True):
         into[:, part] = x

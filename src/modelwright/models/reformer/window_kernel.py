@@ -13,8 +13,8 @@ from torch import Tensor
 
 from modelwright.nn.dropout import seeded_keep
 
-# Tokens of one block: its scores (128 KB a chunk of 64 with a window of 128, in fp32) stay in a core's cache.
-BLOCK_TOKENS = 1024
+# Tokens of one block: its scores (32 KB a chunk of 64 with a window of 128, in fp32) stay in a core's cache.
+BLOCK_TOKENS = 2048
 
 
 def block_ranges(length: int, chunk_length: int, rows: int = 1) -> Iterator[tuple[int, int]]:
@@ -41,16 +41,6 @@ def ring_slice(x: Tensor, start: int, stop: int, dim: int = 1) -> Tensor:
     return torch.cat(parts, dim=dim)
 
 
-def ring_add(total_RLD: Tensor, start: int, part_RTD: Tensor) -> None:
-    """Add `part` to the places from `start` on of a ring along dimension 1, in place: the gradient of `ring_slice`."""
-    length, place = total_RLD.shape[1], start
-    while place < start + part_RTD.shape[1]:
-        inside = place % length
-        step = min(start + part_RTD.shape[1] - place, length - inside)
-        total_RLD.narrow(1, inside, step).add_(part_RTD.narrow(1, place - start, step))
-        place += step
-
-
 def windows(x_RT: Tensor, chunk_length: int, window: int) -> Tensor:
     """Return the windows (R*N, W, ...) that start every `chunk_length` places of dimension 1; a view if R is 1."""
     unfolded = x_RT.unfold(1, window, chunk_length)  # (R, N, ..., W)
@@ -59,17 +49,23 @@ def windows(x_RT: Tensor, chunk_length: int, window: int) -> Tensor:
     return unfolded.flatten(0, 1)
 
 
-def fold_windows(grad_NWD: Tensor, rows: int, chunk_length: int) -> Tensor:
-    """Add up overlapping windows (R*N, W, D) where they came from, (R, T, D): the gradient of `windows`."""
-    chunks, window, size = grad_NWD.shape[0] // rows, grad_NWD.shape[1], grad_NWD.shape[2]
-    per_window = window // chunk_length
-    if per_window == 1:
-        return grad_NWD.reshape(rows, chunks * chunk_length, size)
-    total = grad_NWD.new_zeros(rows, chunks + per_window - 1, chunk_length, size)
-    parts = grad_NWD.view(rows, chunks, per_window, chunk_length, size)
-    for index in range(per_window):
-        total[:, index : index + chunks].add_(parts[:, :, index])
-    return total.flatten(1, 2)
+def add_windows(total_RLD: Tensor, start: int, grad_NWD: Tensor, chunk_length: int) -> None:
+    """Add windows (R*N, W, D), the first of which starts at place `start` of a ring along dimension 1, in place.
+
+    This is the gradient of `windows(ring_slice(...))`. All windows' first chunks are added at once, then their second
+    ones, and so on.
+    """
+    rows, length, size = total_RLD.shape
+    parts = grad_NWD.view(rows, -1, grad_NWD.shape[1] // chunk_length, chunk_length, size)
+    for index in range(parts.shape[2]):
+        part_RTD = parts[:, :, index].reshape(rows, -1, chunk_length, size)
+        place, taken = start + index * chunk_length, 0
+        while taken < part_RTD.shape[1]:
+            inside = (place + taken * chunk_length) % length
+            count = min(part_RTD.shape[1] - taken, (length - inside) // chunk_length)
+            into = total_RLD[:, inside : inside + count * chunk_length].unflatten(1, (count, chunk_length))
+            into.add_(part_RTD[:, taken : taken + count])
+            taken += count
 
 
 def attend_block(
