@@ -24,24 +24,30 @@ class _Method(nn.Module):
 class Parameters:
     """The parameters of one branch as a forward found them: leaves of their own, with the gradients that they gather.
 
-    Leaves of their own, because hooks on the real ones must see the gradient once, when it arrives there.
+    Leaves of their own, because hooks on the real ones must see the gradient once, when it arrives there. `totals` has
+    a tensor to gather into for every parameter that wants a gradient.
     """
 
-    def __init__(self, names: Sequence[str], values: Sequence[Tensor], needed: Sequence[bool]) -> None:
-        self.leaves = [value.detach().requires_grad_(need) for value, need in zip(values, needed, strict=True)]
+    def __init__(self, names: Sequence[str], values: Sequence[Tensor], totals: Sequence[Tensor | None]) -> None:
+        self.totals = totals
+        self.leaves = [x.detach().requires_grad_(total is not None) for x, total in zip(values, totals, strict=True)]
         self.by_name = {f"module.{name}": leaf for name, leaf in zip(names, self.leaves, strict=True)}
-        self.wanted = [index for index, need in enumerate(needed) if need]
-        self.grads: list[Tensor | None] = [None] * len(self.leaves)
+        self.reached: set[int] = set()
 
     def backward(self, outputs: Sequence[Any], grads: Sequence[Tensor], source: Tensor) -> Tensor:
         """Add up the parameters' gradients, and return that of `source`."""
-        leaves = [self.leaves[index] for index in self.wanted]
+        wanted = [(index, total) for index, total in enumerate(self.totals) if total is not None]
+        leaves = [self.leaves[index] for index, _ in wanted]
         step, *found = torch.autograd.grad(outputs, [source, *leaves], grads, allow_unused=True)
-        for index, grad in zip(self.wanted, found, strict=True):
-            total = self.grads[index]
+        for (index, total), grad in zip(wanted, found, strict=True):
             if grad is not None:
-                self.grads[index] = grad if total is None else total + grad
+                (total.add_ if index in self.reached else total.copy_)(grad)
+                self.reached.add(index)
         return torch.zeros_like(source) if step is None else step
+
+    def found(self) -> list[Tensor | None]:
+        """Return the gradients, None for parameters that were not reached."""
+        return [total if index in self.reached else None for index, total in enumerate(self.totals)]
 
 
 class Replay:

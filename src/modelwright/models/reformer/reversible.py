@@ -57,6 +57,27 @@ def reversible_stack(
     return y1, y2
 
 
+class _Scratch:
+    """Tensors of full length that one branch after another uses: made once, so that the heap is not cut to pieces."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[tuple[Any, ...], Tensor] = {}
+
+    def take(self, slot: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Return the tensor of that slot, shape and `like`'s dtype, with any content."""
+        key = (slot, shape, like.dtype)
+        if key not in self.tensors:
+            self.tensors[key] = like.new_empty(shape)
+        return self.tensors[key]
+
+    def fill(self, slices: Sequence[Tensor], part: slice, length: int) -> tuple[Tensor, ...]:
+        """Write slices into tensors of full length, one slot each, and return those."""
+        whole = tuple(self.take(slot, (x.shape[0], length, x.shape[2]), x) for slot, x in enumerate(slices))
+        for into, x in zip(whole, slices, strict=True):
+            into[:, part] = x
+        return whole
+
+
 class _FeedForwardBranch:
     """G of one layer as it ran."""
 
@@ -65,7 +86,7 @@ class _FeedForwardBranch:
         self.names = [name for name, _ in module.named_parameters()]
         self.feed = Replay(module, "feed")
 
-    def forward(self, read: Tensor, moved: Tensor, call: ForwardCall) -> tuple[Tensor, ...]:
+    def forward(self, read: Tensor, moved: Tensor, call: ForwardCall, scratch: _Scratch) -> tuple[Tensor, ...]:
         """Add the update to `moved`, in place; return what the backward needs besides the streams."""
         for index, part in token_slices(read, self.module.chunk_size):
             moved[:, part].add_(self.feed.first(index, read[:, part], call, self.layer, index))
@@ -80,6 +101,7 @@ class _FeedForwardBranch:
         call: ForwardCall,
         parameters: Parameters,
         kept: tuple[Tensor, ...],
+        scratch: _Scratch,
     ) -> None:
         """Take the update back from `moved` and add to `grad_read`, in place; gather the parameters' gradients."""
         for index, part in token_slices(read, self.module.chunk_size):
@@ -98,13 +120,12 @@ class _AttentionBranch:
         self.project = Replay(module, "project")
         self.finish = Replay(module, "finish")
 
-    def forward(self, read: Tensor, moved: Tensor, call: ForwardCall) -> tuple[Tensor, ...]:
+    def forward(self, read: Tensor, moved: Tensor, call: ForwardCall, scratch: _Scratch) -> tuple[Tensor, ...]:
         """Add the update to `moved`, in place; return what the backward needs besides the streams."""
         whole: tuple[Tensor, ...] = ()
         for index, part in token_slices(read):
-            whole = _fill(whole, self.project.first(index, read[:, part]), part, read.shape[1])
+            whole = scratch.fill(self.project.first(index, read[:, part]), part, read.shape[1])
         attended = self.module.self_attention.attend(whole, call, self.layer)
-        del whole
         for index, part in token_slices(read):
             moved[:, part].add_(self.finish.first(index, attended[0][:, part], call, self.layer, index))
         return attended if self.keep else ()
@@ -118,17 +139,18 @@ class _AttentionBranch:
         call: ForwardCall,
         parameters: Parameters,
         kept: tuple[Tensor, ...],
+        scratch: _Scratch,
     ) -> None:
         """Take the update back from `moved` and add to `grad_read`, in place; gather the parameters' gradients."""
         graphs, whole = [], ()
         for index, part in token_slices(read):
             leaf, projected = self.project.again(index, read[:, part], parameters)
-            whole = _fill(whole, [x.detach() for x in projected], part, read.shape[1])
+            whole = scratch.fill([x.detach() for x in projected], part, read.shape[1])
             # The graph without its results, which `whole` has.
             graphs.append((leaf, [get_gradient_edge(x) for x in projected]))
             del projected
         attended = kept or self.module.self_attention.attend(whole, call, self.layer)
-        grad = torch.empty_like(attended[0])
+        grad = scratch.take(-1, attended[0].shape, attended[0])
         for index, part in token_slices(read):
             leaf, update = self.finish.again(index, attended[0][:, part], parameters, call, self.layer, index)
             grad[:, part] = parameters.backward([update], [_like(grad_moved[:, part], update)], leaf)
@@ -137,19 +159,9 @@ class _AttentionBranch:
         if not self.module.self_attention.keeps_output:
             attended = ()
         grads = self.module.self_attention.attend_backward(grad, whole, attended, call, self.layer)
-        del whole, attended, grad
         for _, part in token_slices(read):
             leaf, edges = graphs.pop(0)
             grad_read[:, part].add_(parameters.backward(edges, [x[:, part] for x in grads], leaf))
-
-
-def _fill(whole: tuple[Tensor, ...], slices: Sequence[Tensor], part: slice, length: int) -> tuple[Tensor, ...]:
-    """Write slices into tensors of full length, which the first call makes."""
-    if not whole:
-        whole = tuple(x.new_empty((x.shape[0], length, *x.shape[2:])) for x in slices)
-    for into, x in zip(whole, slices, strict=True):
-        into[:, part] = x
-    return whole
 
 
 def _like(grad: Tensor, update: Tensor) -> Tensor:
@@ -165,10 +177,11 @@ class _ReversibleStack(torch.autograd.Function):
         moved, read = x.clone(), x.clone()
         kept: list[Tensor] = []
         ctx.counts = []
+        scratch = _Scratch()
         with ctx.autocast():
             for branch in branches:
                 # Each branch reads one stream and moves the other; the next one does it the other way round.
-                extra = branch.forward(read, moved, call)
+                extra = branch.forward(read, moved, call, scratch)
                 moved, read = read, moved
                 kept.extend(extra)
                 ctx.counts.append(len(extra))
@@ -184,16 +197,17 @@ class _ReversibleStack(torch.autograd.Function):
         parameters, kept = saved[: len(needed)], saved[len(needed) :]
         # Copies: the results are the caller's, and so may be the gradients.
         read, moved, grad_read, grad_moved = (x.clone() for x in (read, moved, grad_read, grad_moved))
-        grads: list[Tensor | None] = []
+        grads = [torch.empty_like(x) if need else None for x, need in zip(parameters, needed, strict=True)]
+        scratch = _Scratch()
         end = len(parameters)
         for branch, count in zip(reversed(ctx.branches), reversed(ctx.counts), strict=True):
             start = end - len(branch.names)
-            own = Parameters(branch.names, parameters[start:end], needed[start:end])
+            own = Parameters(branch.names, parameters[start:end], grads[start:end])
             extra = tuple(kept[len(kept) - count :])
             del kept[len(kept) - count :]
             with ctx.autocast():
-                branch.backward(read, moved, grad_read, grad_moved, ctx.call, own, extra)
+                branch.backward(read, moved, grad_read, grad_moved, ctx.call, own, extra, scratch)
             # Back to before this branch, where the two streams had each other's part.
             read, moved, grad_read, grad_moved = moved, read, grad_moved, grad_read
-            grads, end = [*own.grads, *grads], start
+            grads[start:end], end = own.found(), start
         return None, None, grad_read.add_(grad_moved), *grads
