@@ -11,7 +11,10 @@ Both streams are kept in fp32 whatever the blocks compute in: subtracting must g
 attention's own output, one tensor a layer, is kept by default: it saves the backward the attention of every hash round.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,20 +44,24 @@ def reversible_stack(
     *,
     recompute_attention: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Run `blocks` on two streams that both start as `x`, storing the result and attention's outputs; return both.
+    """Run `blocks` on two streams that both start as `x`, storing the result and LSH attention's outputs; return both.
 
-    `recompute_attention` leaves those outputs out: less memory for about a tenth more time. Gradients of `x` and of the
-    parameters are ordinary autograd results: they work with `torch.autograd.grad`, `torch.func.functional_call`, tensor
-    hooks, frozen parts, and several forwards before one backward. Modules put into a layer may draw from torch's own
-    stream; they draw the same again. Second derivatives are not supported.
+    `recompute_attention` leaves those outputs out: less memory, more time. Gradients of `x` and of the parameters are
+    ordinary autograd results: they work with `torch.autograd.grad`, `torch.func.functional_call`, tensor hooks, frozen
+    parts, and several forwards before one backward. Modules put into a layer may draw from torch's own stream; they
+    draw the same again. Second derivatives are not supported.
     """
-    branches: list[_AttentionBranch | _FeedForwardBranch] = []
+    branches: list[_Branch] = []
     for block, layer in zip(blocks, layers, strict=True):
         branches.append(_AttentionBranch(block.attention, layer, keep=not recompute_attention))
         branches.append(_FeedForwardBranch(block.feed_forward, layer))
-    parameters = [parameter for branch in branches for parameter in branch.module.parameters()]
-    y1, y2 = _ReversibleStack.apply(branches, call, x, *parameters)  # type: ignore[no-untyped-call]
-    return y1, y2
+    tape = _Tape(call, SameAutocast(x.device.type), read=x.detach().clone(), moved=x.detach().clone())
+    read, moved = x, x
+    for index, branch in enumerate(branches):
+        last = index == len(branches) - 1
+        # Each branch reads one stream and moves the other; the next one does it the other way round.
+        moved, read = _RunBranch.apply(tape, branch, last, read, moved, *branch.module.parameters())  # type: ignore[no-untyped-call]
+    return moved, read
 
 
 class _Scratch:
@@ -106,7 +113,7 @@ class _FeedForwardBranch:
         """Take the update back from `moved` and add to `grad_read`, in place; gather the parameters' gradients."""
         for index, part in token_slices(read, self.module.chunk_size):
             leaf, update = self.feed.again(index, read[:, part], parameters, call, self.layer, index)
-            grad_read[:, part].add_(parameters.backward([update], [_like(grad_moved[:, part], update)], leaf))
+            grad_read[:, part].add_(parameters.backward([update], [grad_moved[:, part].to(update.dtype)], leaf))
             moved[:, part].sub_(update.detach())
 
 
@@ -153,7 +160,7 @@ class _AttentionBranch:
         grad = scratch.take(-1, attended[0].shape, attended[0])
         for index, part in token_slices(read):
             leaf, update = self.finish.again(index, attended[0][:, part], parameters, call, self.layer, index)
-            grad[:, part] = parameters.backward([update], [_like(grad_moved[:, part], update)], leaf)
+            grad[:, part] = parameters.backward([update], [grad_moved[:, part].to(update.dtype)], leaf)
             moved[:, part].sub_(update.detach())
             del leaf, update
         if not self.module.self_attention.keeps_output:
@@ -164,50 +171,73 @@ class _AttentionBranch:
             grad_read[:, part].add_(parameters.backward(edges, [x[:, part] for x in grads], leaf))
 
 
-def _like(grad: Tensor, update: Tensor) -> Tensor:
-    return grad.to(update.dtype)
+_Branch = _AttentionBranch | _FeedForwardBranch
 
 
-class _ReversibleStack(torch.autograd.Function):
+@dataclass
+class _Tape:
+    """What the branches of one call hand to each other past autograd: the streams, changed in place, and scratch.
+
+    Autograd sees empty stand-ins for the streams between branches; only the last branch's results are real.
+    """
+
+    call: ForwardCall
+    autocast: SameAutocast
+    read: Tensor | None
+    moved: Tensor | None
+    scratch: _Scratch = field(default_factory=_Scratch)
+
+    def streams(self) -> tuple[Tensor, Tensor]:
+        """Return the stream that is read and the one that is moved."""
+        assert self.read is not None and self.moved is not None
+        return self.read, self.moved
+
+    def drop(self) -> None:
+        """Forget the streams and the scratch."""
+        self.read = self.moved = None
+        self.scratch = _Scratch()
+
+
+class _RunBranch(torch.autograd.Function):
+    """One branch as a node of the graph: gradients of the streams pass from node to node and are changed in place."""
+
     @staticmethod
     def forward(
-        ctx: Any, branches: Sequence[Any], call: ForwardCall, x: Tensor, *parameters: Tensor
+        ctx: Any, tape: _Tape, branch: _Branch, last: bool, seen_read: Tensor, seen_moved: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        ctx.branches, ctx.call, ctx.autocast = branches, call, SameAutocast(x.device.type)
-        moved, read = x.clone(), x.clone()
-        kept: list[Tensor] = []
-        ctx.counts = []
-        scratch = _Scratch()
-        with ctx.autocast():
-            for branch in branches:
-                # Each branch reads one stream and moves the other; the next one does it the other way round.
-                extra = branch.forward(read, moved, call, scratch)
-                moved, read = read, moved
-                kept.extend(extra)
-                ctx.counts.append(len(extra))
+        ctx.tape, ctx.branch, ctx.last = tape, branch, last
+        read, moved = tape.streams()
+        with tape.autocast():
+            kept = branch.forward(read, moved, tape.call, tape.scratch)
+        if last:
+            tape.drop()
+            results = read, moved
+        else:
+            tape.read, tape.moved = moved, read
+            stand_in = read.new_empty(()).expand(read.shape)
+            results = stand_in, stand_in.view_as(stand_in)
         # Saving the parameters costs nothing and lets autograd refuse a backward after they were changed in place.
-        ctx.save_for_backward(moved, read, *parameters, *kept)
-        return moved, read
+        ctx.save_for_backward(*parameters, *kept, *(results if last else ()))
+        ctx.num_parameters = len(parameters)
+        return results
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_read: Tensor, grad_moved: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad[3:]
-        read, moved, *saved = ctx.saved_tensors
-        parameters, kept = saved[: len(needed)], saved[len(needed) :]
-        # Copies: the results are the caller's, and so may be the gradients.
-        read, moved, grad_read, grad_moved = (x.clone() for x in (read, moved, grad_read, grad_moved))
-        grads = [torch.empty_like(x) if need else None for x, need in zip(parameters, needed, strict=True)]
-        scratch = _Scratch()
-        end = len(parameters)
-        for branch, count in zip(reversed(ctx.branches), reversed(ctx.counts), strict=True):
-            start = end - len(branch.names)
-            own = Parameters(branch.names, parameters[start:end], grads[start:end])
-            extra = tuple(kept[len(kept) - count :])
-            del kept[len(kept) - count :]
-            with ctx.autocast():
-                branch.backward(read, moved, grad_read, grad_moved, ctx.call, own, extra, scratch)
-            # Back to before this branch, where the two streams had each other's part.
-            read, moved, grad_read, grad_moved = moved, read, grad_moved, grad_read
-            grads[start:end], end = own.found(), start
-        return None, None, grad_read.add_(grad_moved), *grads
+        tape, saved = ctx.tape, ctx.saved_tensors
+        parameters, kept = saved[: ctx.num_parameters], saved[ctx.num_parameters :]
+        if ctx.last:
+            # Copies: the results are the caller's, and so may be their gradients.
+            tape.read, tape.moved = (x.clone() for x in kept[-2:])
+            kept, grad_read, grad_moved = kept[:-2], grad_read.clone(), grad_moved.clone()
+        read, moved = tape.streams()
+        needed = ctx.needs_input_grad[5:]
+        totals = [torch.empty_like(x) if need else None for x, need in zip(parameters, needed, strict=True)]
+        own = Parameters(ctx.branch.names, parameters, totals)
+        with tape.autocast():
+            ctx.branch.backward(read, moved, grad_read, grad_moved, tape.call, own, kept, tape.scratch)
+        # Back to before this branch, where the two streams had each other's part.
+        tape.read, tape.moved = moved, read
+        if not any(ctx.needs_input_grad[3:5]):
+            tape.drop()
+        return None, None, None, grad_read, grad_moved, *own.found()
