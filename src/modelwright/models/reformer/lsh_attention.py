@@ -158,7 +158,5 @@ class LSHSelfAttention(nn.Module):
                 assert call.num_buckets is not None
                 seed = layer.site_seed(call, "hash") if self.hash_seed is None else self.hash_seed
                 factors = bucket_factors(call.num_buckets)
-                layer.order = hash_order(
-                    qk_BLE.detach(), call.key_mask, self.num_heads, call.num_hashes, factors, seed
-                )
+                layer.order = hash_order(qk_BLE.detach(), call.key_mask, self.num_heads, call.num_hashes, factors, seed)
         return layer.order

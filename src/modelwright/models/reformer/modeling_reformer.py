@@ -74,8 +74,8 @@ class ReformerPreTrainedModel(PreTrainedModel):
 class ReformerModel(ReformerPreTrainedModel):
     """The Reformer without a head: ids or embeddings to (B, L, 2E).
 
-    In training the sequence must be a multiple of the least common multiple of the chunk lengths in use; in evaluation
-    longer sequences than a chunk are padded to one, masked and trimmed. Raises InputError for inputs that do not fit.
+    Sequences longer than a chunk are padded to a multiple of the least common multiple of the chunk lengths in use,
+    masked and trimmed, in training too. Raises InputError for inputs that do not fit.
     Source: Kitaev et al. 2020.
     """
 
@@ -173,11 +173,6 @@ class ReformerModel(ReformerPreTrainedModel):
         missing = -length % self.chunk_multiple
         if not missing or length <= min(self.chunk_lengths):
             return 0
-        if self.training:
-            raise InputError(
-                f"Reformer: expected a training sequence whose length is a multiple of {self.chunk_multiple} (the "
-                f"least common multiple of its chunk lengths), got {length}; pad it with {missing} masked tokens"
-            )
         return missing
 
     def _pad(
@@ -359,6 +354,8 @@ def _key_mask(attention_mask: Tensor | None, batch: int, length: int) -> Tensor 
             f"Reformer: expected an attention_mask of shape ({batch}, {length}), got {tuple(attention_mask.shape)}"
         )
     mask = attention_mask != 0  # A copy: the caller may reuse the tensor before the backward.
+    if torch.compiler.is_compiling():
+        return mask  # Whether it rules anything out is not known while a graph is traced.
     return None if bool(mask.all()) else mask
 
 
