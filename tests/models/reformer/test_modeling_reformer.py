@@ -525,3 +525,28 @@ class TestErrors:
             build(hidden_size="abc")
         with pytest.raises(InputError, match="num_hashes: expected a positive number of hash rounds, got 0"):
             build()(ids(), num_hashes=0)
+
+
+class TestAttentionMode:
+    def test_exact_is_lsh_with_a_chunk_of_the_whole_sequence(self):
+        exact = build(**QUIET, attention_mode="exact").train()
+        whole = build(**QUIET, lsh_attn_chunk_length=64).train()
+        assert exact.config.num_hashes == 2
+        (loss, ours), (expected_loss, expected) = gradients(exact, ids()), gradients(whole, ids())
+        assert torch.allclose(loss, expected_loss)
+        assert_same_gradients(expected, ours, tolerance=1e-4)
+        hashed, _ = gradients(build(**QUIET).train(), ids())
+        assert not torch.allclose(hashed, loss)
+
+    def test_auto_hashes_where_it_is_cheaper_and_lsh_is_the_default(self):
+        settings = {**QUIET, "attn_layers": ["lsh"], "num_hashes": 1, "num_buckets": None}
+        model = build(**settings, attention_mode="auto").train()
+        model(ids(2, 32), labels=ids(2, 32))
+        assert model.config.num_buckets is None
+        model(ids(), labels=ids())
+        assert model.config.num_buckets == 16
+        assert ReformerConfig().attention_mode == "lsh"
+
+    def test_unknown_mode(self):
+        with pytest.raises(ConfigError, match=r"attention_mode: expected 'lsh' or 'exact' or 'auto', got 'full'"):
+            build(attention_mode="full")

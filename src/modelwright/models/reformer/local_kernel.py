@@ -63,7 +63,7 @@ def _blocks(
     rows, length, size = q_RLD.shape
     chunk, window = shape.chunk_length, shape.window
     inner_1QW: Tensor | None = None
-    for start, stop in block_ranges(length, chunk, rows):
+    for start, stop in block_ranges(length, chunk, window, rows):
         low, high = shape.span(start, stop)
         if low < 0 or high > length or key_mask_BL is not None:
             mask_RL = None if key_mask_BL is None else key_mask_BL[at[0]]

@@ -146,7 +146,7 @@ class _Round:
         groups, length = self.order_GL.shape
         chunk, window = self.shape.chunk_length, self.shape.window
         q_GLD = self.qk_GTD[:, self.own]
-        for start, stop in block_ranges(length, chunk, groups):
+        for start, stop in block_ranges(length, chunk, window, groups):
             covered = slice(start, stop + window - chunk)
             seen_GT = self.seen_GT[:, covered]
             mask_CW = None

@@ -16,6 +16,7 @@ from modelwright.models.reformer.call import ForwardCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.encoder import ReformerEncoder
 from modelwright.models.reformer.hashing import choose_num_buckets
+from modelwright.models.reformer.lsh_attention import needs_hashing
 from modelwright.nn.chunking import apply_chunking_to_forward
 from modelwright.nn.losses import causal_lm_loss
 from modelwright.outputs.base import ModelOutput
@@ -91,6 +92,10 @@ class ReformerModel(ReformerPreTrainedModel):
         self.chunk_lengths = config.chunk_lengths()
         self.chunk_multiple = config.least_common_chunk_length()
         self.lsh_chunk_length = config.lsh_attn_chunk_length if "lsh" in config.attn_layers else None
+        self.lsh_window = config.lsh_attn_chunk_length * (
+            config.lsh_num_chunks_before + 1 + config.lsh_num_chunks_after
+        )
+        self.attention_mode = config.attention_mode
         self.draws_rotations = config.hash_seed is None
         self.post_init()
 
@@ -146,7 +151,13 @@ class ReformerModel(ReformerPreTrainedModel):
                 padding, input_ids, inputs_embeds, position_ids, key_mask
             )
         embedded = self.embeddings(input_ids, position_ids, inputs_embeds)
-        hashing = self.lsh_chunk_length is not None and embedded.shape[1] > self.lsh_chunk_length
+        hashing = self.lsh_chunk_length is not None and needs_hashing(
+            embedded.shape[1],
+            num_hashes,
+            mode=self.attention_mode,
+            chunk_length=self.lsh_chunk_length,
+            window=self.lsh_window,
+        )
         draws = any(layer.training for layer in self.encoder.layers) or (hashing and self.draws_rotations)
         call = ForwardCall(
             key_mask=key_mask,
