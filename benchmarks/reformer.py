@@ -93,14 +93,15 @@ def gemm_rate(dtype: str) -> float:
 
 def count_hashings(side: str) -> list[int]:
     """Return a list that grows whenever an attention hashes."""
+    home: Any
     if side == OURS:
-        from modelwright.models.reformer import hashing as home
+        from modelwright.models.reformer import hashing
 
-        name = "hash_vectors"
+        home, name = hashing, "hash_vectors"
     else:
-        from transformers.models.reformer.modeling_reformer import LSHSelfAttention as home
+        from transformers.models.reformer.modeling_reformer import LSHSelfAttention
 
-        name = "_hash_vectors"
+        home, name = LSHSelfAttention, "_hash_vectors"
     calls: list[int] = []
     original = getattr(home, name)
 

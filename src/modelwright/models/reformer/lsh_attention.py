@@ -137,7 +137,8 @@ class LSHSelfAttention(nn.Module):
         """Turn what `project` returned into its gradients, in place; `attended` is what `attend` returned."""
         assert layer.order is not None
         shape = self._windows(grad.shape[1], call, layer)
-        return lsh_attention_backward(grad, *projected, layer.order, call.key_mask, *attended, shape, in_place=True)
+        (qk, v), (out, weights) = projected, attended
+        return lsh_attention_backward(grad, qk, v, layer.order, call.key_mask, out, weights, shape, in_place=True)
 
     def forward(self, x_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return the output and, if the call asks for them, the probabilities."""

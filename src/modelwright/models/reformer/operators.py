@@ -59,7 +59,7 @@ def local_attention_op(
 
 
 @local_attention_op.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, *_settings: Any) -> Tensor:
+def _(_q: Tensor, _k: Tensor, v: Tensor, *_settings: Any) -> Tensor:
     return torch.empty_like(v, memory_format=torch.contiguous_format)
 
 

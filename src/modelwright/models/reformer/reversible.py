@@ -164,7 +164,8 @@ class _AttentionBranch:
     ) -> None:
         """Take the update back from the moved stream and add to `grad_read`, in place; gather parameter gradients."""
         read, moved = tape.streams()
-        graphs, whole = [], ()
+        graphs: list[tuple[Tensor, list[Any]]] = []
+        whole: tuple[Tensor, ...] = ()
         for index, part in token_slices(read):
             leaf, projected = self.project.again(index, read[:, part], parameters)
             whole = tape.scratch.fill([x.detach() for x in projected], part, read.shape[1])

@@ -63,8 +63,8 @@ def add_windows(total_RLD: Tensor, start: int, grad_NWD: Tensor, chunk_length: i
         while taken < part_RTD.shape[1]:
             inside = (place + taken * chunk_length) % length
             count = min(part_RTD.shape[1] - taken, (length - inside) // chunk_length)
-            into = total_RLD[:, inside : inside + count * chunk_length].unflatten(1, (count, chunk_length))
-            into.add_(part_RTD[:, taken : taken + count])
+            into_RTD = total_RLD[:, inside : inside + count * chunk_length]
+            into_RTD.view(rows, count, chunk_length, size).add_(part_RTD[:, taken : taken + count])
             taken += count
 
 
