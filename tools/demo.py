@@ -65,7 +65,7 @@ def demo(
     if not report.ok:
         raise SystemExit(1)
     console.rule("3. Reload and continue a text", align="left")
-    model, tokenizer = load(folder)
+    model, tokenizer = load(str(folder))
     sampling = {"temperature": 0.7, "top_k": 0, "top_p": 0.95}
     continue_prompt(model, tokenizer, PROMPT, max_new_tokens=300, sampling=sampling, seed=seed, stream=True)
     console.rule("again, or with your own text", align="left")

@@ -24,6 +24,7 @@ from modelwright import nn as nn
 from modelwright import outputs as outputs
 from modelwright import pretrained as pretrained
 from modelwright import pytorch_utils as pytorch_utils
+from modelwright import quantization as quantization
 from modelwright import tf_utils as tf_utils
 from modelwright import tokenization as tokenization
 from modelwright import tokenization_utils as tokenization_utils
@@ -44,10 +45,14 @@ from modelwright.core.errors import (
     CheckpointError,
     CheckpointMismatchError,
     ConfigError,
+    GatedRepoError,
+    HubError,
+    HubOfflineError,
     InputError,
     MissingPackageError,
     ModelwrightError,
     RepoError,
+    RepoNotFoundError,
     UnknownArgumentError,
 )
 from modelwright.core.optional import (
@@ -66,7 +71,22 @@ from modelwright.core.optional import (
     is_torch_available,
 )
 from modelwright.generation.configuration import GenerationConfig
+from modelwright.generation.logits_bias import (
+    NoBadWordsLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+from modelwright.generation.logits_ends import (
+    ExponentialDecayLengthPenalty,
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
+)
 from modelwright.generation.logits_process import (
+    HammingDiversityLogitsProcessor,
+    InfNanRemoveLogitsProcessor,
+    LogitNormalization,
     LogitsProcessor,
     LogitsProcessorList,
     MinLengthLogitsProcessor,
@@ -74,11 +94,18 @@ from modelwright.generation.logits_process import (
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
 )
+from modelwright.generation.logits_source import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+)
 from modelwright.generation.logits_warpers import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
     MinPLogitsWarper,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.generation.stopping_criteria import (
@@ -117,11 +144,31 @@ from modelwright.models.auto.configuration_auto import AutoConfig
 from modelwright.models.auto.modeling_auto import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForNextSentencePrediction,
+    AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
 from modelwright.models.auto.tokenization_auto import AutoTokenizer
+from modelwright.models.bert.backbone import BertModel, BertPreTrainedModel
+from modelwright.models.bert.configuration_bert import BertConfig
+from modelwright.models.bert.layers import BertLayer
+from modelwright.models.bert.lm_heads import (
+    BertForMaskedLM,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertLMHeadModel,
+)
+from modelwright.models.bert.task_heads import (
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from modelwright.models.bert.tokenization_bert import BertTokenizer
 from modelwright.models.bert.tokenization_bert_fast import BertTokenizerFast
 from modelwright.models.gpt2.backbone import GPT2Model, GPT2PreTrainedModel
@@ -147,6 +194,19 @@ from modelwright.models.llama.modeling_llama import (
 from modelwright.models.llama.tokenization_llama import LlamaTokenizer
 from modelwright.models.llama.tokenization_llama_fast import LlamaTokenizerFast
 from modelwright.models.prophetnet.tokenization_prophetnet import ProphetNetTokenizer
+from modelwright.models.qdqbert.configuration_qdqbert import QDQBertConfig
+from modelwright.models.qdqbert.modeling_qdqbert import (
+    QDQBertForMaskedLM,
+    QDQBertForMultipleChoice,
+    QDQBertForNextSentencePrediction,
+    QDQBertForQuestionAnswering,
+    QDQBertForSequenceClassification,
+    QDQBertForTokenClassification,
+    QDQBertLayer,
+    QDQBertLMHeadModel,
+    QDQBertModel,
+    QDQBertPreTrainedModel,
+)
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.modeling_reformer import (
     ReformerModel,
@@ -155,6 +215,11 @@ from modelwright.models.reformer.modeling_reformer import (
 )
 from modelwright.models.reformer.tokenization_reformer import ReformerTokenizer
 from modelwright.models.reformer.tokenization_reformer_fast import ReformerTokenizerFast
+from modelwright.models.t5.backbone import T5EncoderModel, T5Model
+from modelwright.models.t5.configuration_t5 import T5Config
+from modelwright.models.t5.heads import T5ForQuestionAnswering, T5ForSequenceClassification, T5ForTokenClassification
+from modelwright.models.t5.modeling_t5 import T5ForConditionalGeneration
+from modelwright.models.t5.stack import T5PreTrainedModel
 from modelwright.models.t5.tokenization_t5 import T5Tokenizer
 from modelwright.models.t5.tokenization_t5_fast import T5TokenizerFast
 from modelwright.nn.activations import ACT2FN
@@ -191,6 +256,7 @@ from modelwright.outputs.model_outputs import (
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
 from modelwright.pretrained.squad_head import SQuADHead, SquadHeadOutput
+from modelwright.tokenization.added_token import AddedToken
 from modelwright.tokenization.alignment import CharSpan, TokenSpan
 from modelwright.tokenization.base import PreTrainedTokenizerBase
 from modelwright.tokenization.batch_encoding import BatchEncoding
@@ -218,12 +284,18 @@ __all__ = [
     "SAFE_WEIGHTS_NAME",
     "WEIGHTS_INDEX_NAME",
     "WEIGHTS_NAME",
+    "AddedToken",
     "AttentionInterface",
     "AttentionMaskInterface",
     "AutoConfig",
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForMultipleChoice",
+    "AutoModelForNextSentencePrediction",
+    "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
+    "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
     "AutoTokenizer",
@@ -235,6 +307,18 @@ __all__ = [
     "BaseModelOutputWithPooling",
     "BaseModelOutputWithPoolingAndCrossAttentions",
     "BatchEncoding",
+    "BertConfig",
+    "BertForMaskedLM",
+    "BertForMultipleChoice",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertLMHeadModel",
+    "BertLayer",
+    "BertModel",
+    "BertPreTrainedModel",
     "BertTokenizer",
     "BertTokenizerFast",
     "ByteTokenizer",
@@ -254,7 +338,14 @@ __all__ = [
     "DataCollatorWithPadding",
     "DynamicCache",
     "EncoderDecoderCache",
+    "EncoderNoRepeatNGramLogitsProcessor",
+    "EncoderRepetitionPenaltyLogitsProcessor",
     "EosTokenCriteria",
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "ExponentialDecayLengthPenalty",
+    "ForcedBOSTokenLogitsProcessor",
+    "ForcedEOSTokenLogitsProcessor",
     "GPT2Config",
     "GPT2DoubleHeadsModel",
     "GPT2ForQuestionAnswering",
@@ -265,9 +356,14 @@ __all__ = [
     "GPT2PreTrainedModel",
     "GPT2Tokenizer",
     "GPT2TokenizerFast",
+    "GatedRepoError",
     "GenerationConfig",
     "GenerationMixin",
     "GradientCheckpointingLayer",
+    "HammingDiversityLogitsProcessor",
+    "HubError",
+    "HubOfflineError",
+    "InfNanRemoveLogitsProcessor",
     "InputError",
     "LlamaConfig",
     "LlamaForCausalLM",
@@ -280,6 +376,7 @@ __all__ = [
     "LlamaTokenizerFast",
     "LoadPlan",
     "LoadReport",
+    "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MaskedLMOutput",
@@ -294,6 +391,7 @@ __all__ = [
     "ModuleUtilsMixin",
     "MultipleChoiceModelOutput",
     "NextSentencePredictorOutput",
+    "NoBadWordsLogitsProcessor",
     "NoRepeatNGramLogitsProcessor",
     "PaddingStrategy",
     "PoolerAnswerClass",
@@ -304,8 +402,20 @@ __all__ = [
     "PreTrainedTokenizer",
     "PreTrainedTokenizerBase",
     "PreTrainedTokenizerFast",
+    "PrefixConstrainedLogitsProcessor",
     "PretrainedConfig",
     "ProphetNetTokenizer",
+    "QDQBertConfig",
+    "QDQBertForMaskedLM",
+    "QDQBertForMultipleChoice",
+    "QDQBertForNextSentencePrediction",
+    "QDQBertForQuestionAnswering",
+    "QDQBertForSequenceClassification",
+    "QDQBertForTokenClassification",
+    "QDQBertLMHeadModel",
+    "QDQBertLayer",
+    "QDQBertModel",
+    "QDQBertPreTrainedModel",
     "QuestionAnsweringModelOutput",
     "ReformerConfig",
     "ReformerModel",
@@ -315,11 +425,13 @@ __all__ = [
     "ReformerTokenizerFast",
     "RepetitionPenaltyLogitsProcessor",
     "RepoError",
+    "RepoNotFoundError",
     "SQuADHead",
     "Seq2SeqLMOutput",
     "Seq2SeqModelOutput",
     "Seq2SeqQuestionAnsweringModelOutput",
     "Seq2SeqSequenceClassifierOutput",
+    "SequenceBiasLogitsProcessor",
     "SequenceClassifierOutput",
     "SequenceClassifierOutputWithPast",
     "SequenceSummary",
@@ -329,6 +441,16 @@ __all__ = [
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
+    "T5Config",
+    "T5EncoderModel",
+    "T5ForConditionalGeneration",
+    "T5ForQuestionAnswering",
+    "T5ForSequenceClassification",
+    "T5ForTokenClassification",
+    "T5Model",
+    "T5PreTrainedModel",
     "T5Tokenizer",
     "T5TokenizerFast",
     "TFCausalLanguageModelingLoss",
@@ -350,6 +472,7 @@ __all__ = [
     "TopKLogitsWarper",
     "TopPLogitsWarper",
     "TruncationStrategy",
+    "TypicalLogitsWarper",
     "UnknownArgumentError",
     "__version__",
     "apply_chunking_to_forward",

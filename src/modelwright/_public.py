@@ -53,8 +53,44 @@ _FILE_NAMES = (
     "WEIGHTS_INDEX_NAME",
     "WEIGHTS_NAME",
 )
+_DOCSTRINGS = (
+    "add_code_sample_docstrings",
+    "add_end_docstrings",
+    "add_start_docstrings",
+    "add_start_docstrings_to_model_forward",
+    "replace_return_docstrings",
+)
 _STRATEGIES = ("PaddingStrategy", "TensorType", "TruncationStrategy")
+_QDQBERT = (
+    "QDQBertForMaskedLM",
+    "QDQBertForMultipleChoice",
+    "QDQBertForNextSentencePrediction",
+    "QDQBertForQuestionAnswering",
+    "QDQBertForSequenceClassification",
+    "QDQBertForTokenClassification",
+    "QDQBertLMHeadModel",
+    "QDQBertLayer",
+    "QDQBertModel",
+    "QDQBertPreTrainedModel",
+)
+_QUANT_LAYERS = ("QuantConv1D", "QuantConv1d", "QuantConv2d", "QuantLinear")
+_DESCRIPTORS = (
+    "QUANT_DESC_8BIT_CONV1D_WEIGHT_PER_CHANNEL",
+    "QUANT_DESC_8BIT_CONV2D_WEIGHT_PER_CHANNEL",
+    "QUANT_DESC_8BIT_CONV3D_WEIGHT_PER_CHANNEL",
+    "QUANT_DESC_8BIT_CONVTRANSPOSE1D_WEIGHT_PER_CHANNEL",
+    "QUANT_DESC_8BIT_CONVTRANSPOSE2D_WEIGHT_PER_CHANNEL",
+    "QUANT_DESC_8BIT_CONVTRANSPOSE3D_WEIGHT_PER_CHANNEL",
+    "QUANT_DESC_8BIT_LINEAR_WEIGHT_PER_ROW",
+    "QUANT_DESC_8BIT_PER_TENSOR",
+    "QUANT_DESC_UNSIGNED_8BIT_PER_TENSOR",
+    "QuantDescriptor",
+    "ScaledQuantDescriptor",
+)
 _LOGITS_PROCESSORS = (
+    "HammingDiversityLogitsProcessor",
+    "InfNanRemoveLogitsProcessor",
+    "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MinLengthLogitsProcessor",
@@ -62,7 +98,24 @@ _LOGITS_PROCESSORS = (
     "NoRepeatNGramLogitsProcessor",
     "RepetitionPenaltyLogitsProcessor",
 )
-_LOGITS_WARPERS = ("MinPLogitsWarper", "TemperatureLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper")
+_LOGITS_BIAS = (
+    "NoBadWordsLogitsProcessor",
+    "PrefixConstrainedLogitsProcessor",
+    "SequenceBiasLogitsProcessor",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
+)
+_LOGITS_ENDS = ("ExponentialDecayLengthPenalty", "ForcedBOSTokenLogitsProcessor", "ForcedEOSTokenLogitsProcessor")
+_LOGITS_SOURCE = ("EncoderNoRepeatNGramLogitsProcessor", "EncoderRepetitionPenaltyLogitsProcessor")
+_LOGITS_WARPERS = (
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "MinPLogitsWarper",
+    "TemperatureLogitsWarper",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+    "TypicalLogitsWarper",
+)
 _STOPPING_CRITERIA = (
     "EosTokenCriteria",
     "MaxLengthCriteria",
@@ -71,14 +124,70 @@ _STOPPING_CRITERIA = (
     "StoppingCriteria",
     "StoppingCriteriaList",
 )
+_GENERATE_OUTPUTS = (
+    "BeamSampleDecoderOnlyOutput",
+    "BeamSampleEncoderDecoderOutput",
+    "BeamSearchDecoderOnlyOutput",
+    "BeamSearchEncoderDecoderOutput",
+    "GenerateBeamDecoderOnlyOutput",
+    "GenerateBeamEncoderDecoderOutput",
+    "GenerateDecoderOnlyOutput",
+    "GenerateEncoderDecoderOutput",
+    "GreedySearchDecoderOnlyOutput",
+    "GreedySearchEncoderDecoderOutput",
+    "SampleDecoderOnlyOutput",
+    "SampleEncoderDecoderOutput",
+)
 _STREAMERS = ("TextIteratorStreamer", "TextStreamer")
 _AUTO_MODELS = (
     "AutoModel",
     "AutoModelForCausalLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForMultipleChoice",
+    "AutoModelForNextSentencePrediction",
+    "AutoModelForPreTraining",
     "AutoModelForQuestionAnswering",
+    "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
 )
+_BERT: dict[str, tuple[str, ...]] = {
+    "modelwright.models.bert.backbone": ("BertModel", "BertPreTrainedModel"),
+    "modelwright.models.bert.configuration_bert": ("BertConfig",),
+    "modelwright.models.bert.layers": ("BertLayer",),
+    "modelwright.models.bert.lm_heads": (
+        "BertForMaskedLM",
+        "BertForNextSentencePrediction",
+        "BertForPreTraining",
+        "BertLMHeadModel",
+    ),
+    "modelwright.models.bert.task_heads": (
+        "BertForMultipleChoice",
+        "BertForQuestionAnswering",
+        "BertForSequenceClassification",
+        "BertForTokenClassification",
+    ),
+}
+# What model files that derive from BERT import beside its models.
+_BERT_PARTS: dict[str, tuple[str, ...]] = {
+    "modelwright.models.bert.backbone": ("BertEncoder", "BertPooler"),
+    "modelwright.models.bert.embeddings": ("BertEmbeddings",),
+    "modelwright.models.bert.layers": (
+        "BertAttention",
+        "BertIntermediate",
+        "BertOutput",
+        "BertSelfAttention",
+        "BertSelfOutput",
+    ),
+    "modelwright.models.bert.lm_heads": (
+        "BertForPreTrainingOutput",
+        "BertLMPredictionHead",
+        "BertOnlyMLMHead",
+        "BertOnlyNSPHead",
+        "BertPreTrainingHeads",
+        "BertPredictionHeadTransform",
+    ),
+}
 _GPT2 = (
     "GPT2DoubleHeadsModel",
     "GPT2ForQuestionAnswering",
@@ -95,6 +204,17 @@ _LLAMA = (
     "LlamaModel",
     "LlamaPreTrainedModel",
 )
+_T5 = {
+    "modelwright.models.t5.backbone": ("T5EncoderModel", "T5Model"),
+    "modelwright.models.t5.configuration_t5": ("T5Config",),
+    "modelwright.models.t5.heads": (
+        "T5ForQuestionAnswering",
+        "T5ForSequenceClassification",
+        "T5ForTokenClassification",
+    ),
+    "modelwright.models.t5.modeling_t5": ("T5ForConditionalGeneration",),
+    "modelwright.models.t5.stack": ("T5PreTrainedModel",),
+}
 _PRUNING = ("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_layer", "prune_linear_layer")
 _POOLING = ("PoolerAnswerClass", "PoolerEndLogits", "PoolerStartLogits")
 _SQUAD = ("SQuADHead", "SquadHeadOutput")
@@ -125,6 +245,7 @@ _MASKS = (
     "create_causal_mask",
     "create_chunked_causal_mask",
     "create_masks_for_generate",
+    "create_recurrent_attention_mask",
     "create_sliding_window_causal_mask",
 )
 _CACHES = ("Cache", "DynamicCache", "EncoderDecoderCache", "StaticCache")
@@ -152,15 +273,22 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "CheckpointError",
         "CheckpointMismatchError",
         "ConfigError",
+        "GatedRepoError",
+        "HubError",
+        "HubOfflineError",
         "InputError",
         "MissingPackageError",
         "ModelwrightError",
         "RepoError",
+        "RepoNotFoundError",
         "UnknownArgumentError",
     ),
     "modelwright.core.optional": _AVAILABLE,
     "modelwright.generation.configuration": ("GenerationConfig",),
+    "modelwright.generation.logits_bias": _LOGITS_BIAS,
+    "modelwright.generation.logits_ends": _LOGITS_ENDS,
     "modelwright.generation.logits_process": _LOGITS_PROCESSORS,
+    "modelwright.generation.logits_source": _LOGITS_SOURCE,
     "modelwright.generation.logits_warpers": _LOGITS_WARPERS,
     "modelwright.generation.mixin": ("GenerationMixin",),
     "modelwright.generation.stopping_criteria": _STOPPING_CRITERIA,
@@ -170,6 +298,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.auto.configuration_auto": ("AutoConfig",),
     "modelwright.models.auto.modeling_auto": _AUTO_MODELS,
     "modelwright.models.auto.tokenization_auto": ("AutoTokenizer",),
+    **_BERT,
     "modelwright.models.gpt2.backbone": _GPT2_BASE,
     "modelwright.models.gpt2.configuration_gpt2": ("GPT2Config",),
     "modelwright.models.gpt2.modeling_gpt2": _GPT2,
@@ -182,10 +311,13 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.llama.tokenization_llama": ("LlamaTokenizer",),
     "modelwright.models.llama.tokenization_llama_fast": ("LlamaTokenizerFast",),
     "modelwright.models.prophetnet.tokenization_prophetnet": ("ProphetNetTokenizer",),
+    "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
+    "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
     "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
     "modelwright.models.reformer.modeling_reformer": _REFORMER,
     "modelwright.models.reformer.tokenization_reformer": ("ReformerTokenizer",),
     "modelwright.models.reformer.tokenization_reformer_fast": ("ReformerTokenizerFast",),
+    **_T5,
     "modelwright.models.t5.tokenization_t5": ("T5Tokenizer",),
     "modelwright.models.t5.tokenization_t5_fast": ("T5TokenizerFast",),
     "modelwright.nn.activations": ("ACT2FN",),
@@ -200,6 +332,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.pretrained.modeling": ("PreTrainedModel",),
     "modelwright.pretrained.module_utils": ("ModuleUtilsMixin",),
     "modelwright.pretrained.squad_head": _SQUAD,
+    "modelwright.tokenization.added_token": ("AddedToken",),
     "modelwright.tokenization.alignment": ("CharSpan", "TokenSpan"),
     "modelwright.tokenization.base": ("PreTrainedTokenizerBase",),
     "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
@@ -221,6 +354,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.activations_tf": {"modelwright.keras_layers.activations": ("get_tf_activation",)},
     "modelwright.configuration_utils": {"modelwright.config.configuration": ("PreTrainedConfig", "PretrainedConfig")},
     "modelwright.file_utils": {
+        "modelwright.core.docstrings": _DOCSTRINGS,
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
         "modelwright.outputs.base": ("ModelOutput",),
@@ -228,17 +362,25 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "modelwright.generation": {
         "modelwright.generation.configuration": ("GenerationConfig",),
+        "modelwright.generation.logits_bias": _LOGITS_BIAS,
+        "modelwright.generation.logits_ends": _LOGITS_ENDS,
         "modelwright.generation.logits_process": _LOGITS_PROCESSORS,
+        "modelwright.generation.logits_source": _LOGITS_SOURCE,
         "modelwright.generation.logits_warpers": _LOGITS_WARPERS,
         "modelwright.generation.mixin": ("GenerationMixin",),
-        "modelwright.generation.outputs": ("GenerateDecoderOnlyOutput",),
+        "modelwright.generation.outputs": _GENERATE_OUTPUTS,
         "modelwright.generation.stopping_criteria": _STOPPING_CRITERIA,
         "modelwright.generation.streamers": ("BaseStreamer", *_STREAMERS),
     },
     "modelwright.generation.configuration_utils": {"modelwright.generation.configuration": ("GenerationConfig",)},
     "modelwright.generation.utils": {
         "modelwright.generation.mixin": ("GenerationMixin",),
-        "modelwright.generation.outputs": ("GenerateDecoderOnlyOutput",),
+        "modelwright.generation.outputs": (
+            *_GENERATE_OUTPUTS,
+            "GenerateBeamOutput",
+            "GenerateNonBeamOutput",
+            "GenerateOutput",
+        ),
     },
     "modelwright.masking_utils": {
         "modelwright.attention.mask_interface": (
@@ -307,6 +449,10 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.auto.modeling_auto": _AUTO_MODELS,
         "modelwright.models.auto.tokenization_auto": ("AutoTokenizer",),
     },
+    "modelwright.models.bert": _BERT,
+    "modelwright.models.bert.modeling_bert": {
+        home: (*_BERT.get(home, ()), *_BERT_PARTS.get(home, ())) for home in {**_BERT, **_BERT_PARTS}
+    },
     "modelwright.models.gpt2": {
         "modelwright.models.gpt2.backbone": _GPT2_BASE,
         "modelwright.models.gpt2.configuration_gpt2": ("GPT2Config",),
@@ -316,25 +462,73 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.llama.configuration_llama": ("LlamaConfig",),
         "modelwright.models.llama.modeling_llama": _LLAMA,
     },
+    "modelwright.models.qdqbert": {
+        "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
+        "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
+    },
     "modelwright.models.reformer": {
         "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
         "modelwright.models.reformer.modeling_reformer": _REFORMER,
     },
+    "modelwright.models.t5": _T5,
     "modelwright.pytorch_utils": {
         "modelwright.nn.chunking": ("apply_chunking_to_forward",),
         "modelwright.nn.conv1d": ("Conv1D",),
         "modelwright.nn.pruning": _PRUNING,
     },
+    "modelwright.quantization": {
+        "modelwright.quantization.descriptor": ("QuantDescriptor",),
+        "modelwright.quantization.fake_quant": ("fake_tensor_quant", "tensor_quant"),
+        "modelwright.quantization.layers": _QUANT_LAYERS,
+        "modelwright.quantization.quantizer": ("TensorQuantizer",),
+        "modelwright.quantization.recipe": ("Recipe",),
+        "modelwright.quantization.swapping": ("swap",),
+        "modelwright.quantization.switches": (
+            "calibrating",
+            "load_ranges",
+            "quantization_disabled",
+            "quantizers_of",
+            "switches_restored",
+        ),
+        "modelwright.quantization.weight_calibration": ("calibrate_weights",),
+    },
+    "modelwright.quantization.calib": {
+        "modelwright.quantization.calibrators": ("HistogramCalibrator", "MaxCalibrator"),
+        "modelwright.quantization.weight_calibration": ("calibrate_weights",),
+    },
+    "modelwright.quantization.nn": {
+        "modelwright.quantization.layers": (*_QUANT_LAYERS, "Conv1d", "Conv2d", "Linear"),
+        "modelwright.quantization.learned_range": ("Clip",),
+        "modelwright.quantization.quantizer": ("TensorQuantizer",),
+    },
+    "modelwright.quantization.nn.modules.tensor_quantizer": {
+        "modelwright.quantization.quantizer": ("TensorQuantizer",),
+    },
+    "modelwright.quantization.quant_modules": {
+        "modelwright.quantization.torch_nn_patch": ("deactivate", "initialize"),
+    },
+    "modelwright.quantization.tensor_quant": {
+        "modelwright.quantization.descriptor": _DESCRIPTORS,
+        "modelwright.quantization.fake_quant": (
+            "fake_affine_tensor_quant",
+            "fake_tensor_quant",
+            "legacy_fake_tensor_quant",
+            "tensor_quant",
+        ),
+    },
     "modelwright.tf_utils": {"modelwright.keras_layers.tensors": ("shape_list",)},
     "modelwright.tokenization_utils": {
+        "modelwright.tokenization.added_token": ("AddedToken",),
         "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
         "modelwright.tokenization.python_tokenizer": ("PreTrainedTokenizer",),
         "modelwright.tokenization.strategies": _STRATEGIES,
     },
     "modelwright.tokenization_utils_fast": {
+        "modelwright.tokenization.added_token": ("AddedToken",),
         "modelwright.tokenization.fast_tokenizer": ("PreTrainedTokenizerFast",),
     },
     "modelwright.tokenization_utils_base": {
+        "modelwright.tokenization.added_token": ("AddedToken",),
         "modelwright.tokenization.alignment": ("CharSpan", "TokenSpan"),
         "modelwright.tokenization.base": ("PreTrainedTokenizerBase",),
         "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
@@ -342,9 +536,12 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.tokenization.strategies": _STRATEGIES,
     },
     "modelwright.utils": {
+        "modelwright.core.docstrings": _DOCSTRINGS,
         "modelwright.core.optional": _AVAILABLE,
         "modelwright.hub.names": _FILE_NAMES,
+        "modelwright.hub.publish": ("PushToHubMixin",),
         "modelwright.outputs.base": ("ModelOutput",),
+        "modelwright.tokenization.json_schema": ("get_json_schema",),
         "modelwright.tokenization.strategies": _STRATEGIES,
         "modelwright.utils": ("logging",),
     },

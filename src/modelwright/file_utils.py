@@ -7,6 +7,13 @@ from modelwright._public import DOORS
 from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
+    from modelwright.core.docstrings import (
+        add_code_sample_docstrings,
+        add_end_docstrings,
+        add_start_docstrings,
+        add_start_docstrings_to_model_forward,
+        replace_return_docstrings,
+    )
     from modelwright.core.optional import (
         is_accelerate_available,
         is_flax_available,
@@ -44,6 +51,10 @@ __all__ = [
     "PaddingStrategy",
     "TensorType",
     "TruncationStrategy",
+    "add_code_sample_docstrings",
+    "add_end_docstrings",
+    "add_start_docstrings",
+    "add_start_docstrings_to_model_forward",
     "is_accelerate_available",
     "is_flax_available",
     "is_keras_available",
@@ -57,6 +68,7 @@ __all__ = [
     "is_tf_available",
     "is_tokenizers_available",
     "is_torch_available",
+    "replace_return_docstrings",
 ]
 
 __getattr__, __dir__ = serve(__name__, DOORS[__name__])

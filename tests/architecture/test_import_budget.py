@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,8 @@ WITHOUT_TORCH = [
 def loaded_after(code: str) -> set[str]:
     """Return the names of the modules in a new process after `code`, but for those that Python starts with."""
     report = "import json; print(json.dumps(sorted(set(sys.modules) - before)))"
-    script = f"import sys; before = set(sys.modules)\n{code}\n{report}"
+    source = str(Path(_public.__file__).parents[1])  # this checkout's, whatever is installed
+    script = f"import sys; sys.path.insert(0, {source!r}); before = set(sys.modules)\n{code}\n{report}"
     result = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
     return set(json.loads(result.stdout))
 

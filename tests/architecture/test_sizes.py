@@ -6,6 +6,8 @@ import statistics
 import tree
 
 MAX_FILE_LINES = 500
+# The name table: a line for each public name, no code.
+TABLES = {tree.PACKAGE / "_public.py"}
 MAX_FUNCTION_LINES = 80
 MAX_MEDIAN_LINES = 150
 
@@ -15,7 +17,11 @@ def lines_of(path: tree.Path) -> int:
 
 
 def test_no_file_is_too_long() -> None:
-    files = [*tree.source_files(), *(tree.ROOT / "tests").rglob("*.py"), *(tree.ROOT / "tools").rglob("*.py")]
+    files = [
+        *set(tree.source_files()) - TABLES,
+        *(tree.ROOT / "tests").rglob("*.py"),
+        *(tree.ROOT / "tools").rglob("*.py"),
+    ]
     assert [(str(path), lines_of(path)) for path in files if lines_of(path) > MAX_FILE_LINES] == []
 
 

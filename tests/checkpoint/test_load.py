@@ -15,6 +15,7 @@ from modelwright.checkpoint.open import open_checkpoint
 from modelwright.checkpoint.plan import make_load_plan
 from modelwright.checkpoint.safetensors_file import SafetensorsFile
 from modelwright.checkpoint.save import save_checkpoint
+from modelwright.checkpoint.strictness import Strictness
 from modelwright.core.errors import CheckpointMismatchError, InputError
 from modelwright.hub.local import LocalRepo
 
@@ -123,7 +124,7 @@ def test_strict(tmp_path):
     del state["layers.0.weight"], state["layers.2.weight"]
     checkpoint = MemoryCheckpoint(state)
     with pytest.raises(CheckpointMismatchError) as error:
-        load_into(net, checkpoint, plan_for(net, checkpoint.infos), strict=True)
+        load_into(net, checkpoint, plan_for(net, checkpoint.infos), strictness=Strictness.of("X", True))
     assert "missing: layers.{0,2}.weight; unexpected: extra" in str(error.value)
     assert torch.equal(net.embed.weight, before)
 
@@ -143,8 +144,7 @@ def test_shape_mismatch_names_key_shapes_and_file(tmp_path):
             "expects [10, 4] float32" in str(error.value)
         )
         assert net.embed.weight.is_meta
-        plan = plan_for(net, checkpoint.infos, base_model_prefix="bert", ignore_mismatched_sizes=True)
-        report = load_into(net, checkpoint, plan)
+        report = load_into(net, checkpoint, plan, strictness=Strictness(mismatched="warn"))
     assert report.mismatched_keys == [("head.weight", (2, 4), (10, 4))]
     assert report.to_initialise == ["head.weight"]
     assert report.missing_keys == []

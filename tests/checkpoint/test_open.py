@@ -123,6 +123,13 @@ def test_single_and_index_of_different_saves(folder):
     refused(folder, f"both model.safetensors and {INDEX} are there", "Delete the one that is out of date")
 
 
+def test_an_index_of_the_single_file_contradicts_nothing(folder):
+    write_index(folder, {"a": "model.safetensors"})
+    save_file({"a": torch.ones(2)}, folder / "model.safetensors")
+    with open_checkpoint(LocalRepo(folder)) as checkpoint:
+        assert set(checkpoint.infos) == {"a"}
+
+
 @pytest.mark.parametrize("first", [{}, {"max_shard_size": 8}])
 def test_foreign_save_over_ours_is_refused(tmp_path, first):
     weights = {"a": torch.ones(2), "b": torch.zeros(3)}

@@ -36,7 +36,7 @@ def refused(result: Any, message: str) -> None:
         (("train", "--out", "x", "--text", "nowhere.txt"), "nowhere.txt: there is no such file"),
         (("train", "--out", "x", "--layers", "global"), "--layers: expected a list such as local,lsh,local,lsh"),
         (("generate", "nowhere", "--prompt", "a"), "nowhere"),
-        (("inspect", "nowhere"), "expected a folder on this machine, found none"),
+        (("inspect", "nowhere"), "is no folder on this machine"),
         (("verify", "nowhere"), "nowhere"),
     ],
 )

@@ -87,6 +87,17 @@ def test_verify_tells_sound_from_damaged(run: Run, trained: dict[str, Any], tmp_
     assert shard.name in missing.stdout
 
 
+def test_a_checkpoint_may_be_a_hub_repository(run: Run, trained: dict[str, Any], hub: Any) -> None:
+    hub.add("org/small", {path.name: path.read_bytes() for path in Path(trained["folder"]).iterdir() if path.is_file()})
+    options = ("--prompt", "a", "--max-new-tokens", "3", "--temperature", "0")
+    assert run("generate", "org/small", *options).stdout == run("generate", trained["folder"], *options).stdout
+    found = json.loads(run("inspect", "org/small", "--json").stdout)
+    assert (found["checkpoint"], found["model_type"]) == ("org/small", "reformer")
+    absent = run("generate", "org/absent", *options)
+    assert absent.exit_code == 2
+    assert "has no model repository" in absent.output
+
+
 def test_every_training_checkpoint_is_a_model_too(run: Run, trained: dict[str, Any]) -> None:
     folder = Path(trained["folder"]) / "checkpoints" / "step-00000003"
     assert run("verify", folder).exit_code == 0

@@ -54,6 +54,30 @@ LLAMA = {
     "max_position_embeddings": 8,
     "pad_token_id": 0,
 }
+BERT = {
+    "vocab_size": 11,
+    "hidden_size": 16,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 8,
+    "num_labels": 3,
+}
+BERT_DECODER = {**BERT, "is_decoder": True, "add_cross_attention": True}
+
+T5 = {
+    "vocab_size": 11,
+    "d_model": 8,
+    "d_kv": 3,
+    "d_ff": 12,
+    "num_layers": 2,
+    "num_heads": 2,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 6,
+    "dropout_rate": 0.0,
+    "decoder_start_token_id": 0,
+}
+T5_GATED = {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 1}
 
 ROWS = [
     Row("ReformerModel", REFORMER),
@@ -75,6 +99,26 @@ ROWS = [
     Row("LlamaForSequenceClassification", {**LLAMA, "num_labels": 3}),
     Row("LlamaForTokenClassification", {**LLAMA, "num_labels": 3}),
     Row("LlamaForQuestionAnswering", LLAMA),
+    Row("BertModel", BERT),
+    Row("BertModel", {**BERT, "position_embedding_type": "relative_key_query", "pruned_heads": {0: [1]}}),
+    Row("BertForPreTraining", BERT),
+    Row("BertLMHeadModel", BERT_DECODER),
+    Row("BertForMaskedLM", BERT),
+    Row("BertForMaskedLM", {**BERT, "tie_word_embeddings": False}),
+    Row("BertForNextSentencePrediction", BERT),
+    Row("BertForSequenceClassification", BERT),
+    Row("BertForMultipleChoice", BERT),
+    Row("BertForTokenClassification", BERT),
+    Row("BertForQuestionAnswering", BERT),
+    Row("T5Model", T5),
+    Row("T5ForConditionalGeneration", T5),
+    Row("T5ForConditionalGeneration", T5_GATED),
+    # A head of the encoder, one of the decoder's own attention and one of its attention to the encoder.
+    Row("T5ForConditionalGeneration", {**T5, "pruned_heads": {0: [1], 2: [0], 5: [1]}}),
+    Row("T5EncoderModel", T5),
+    Row("T5ForSequenceClassification", {**T5, "num_labels": 3}),
+    Row("T5ForTokenClassification", {**T5_GATED, "num_labels": 3}),
+    Row("T5ForQuestionAnswering", T5),
     Row("LegacyModel"),
     Row("LegacyForMaskedLM"),
 ]

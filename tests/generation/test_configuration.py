@@ -98,9 +98,9 @@ def test_from_model_config_looks_into_a_decoder():
 
 
 def test_not_built_settings_are_kept_and_reported():
-    assert GenerationConfig(typical_p=0.3, suppress_tokens=[1]).not_built() == {
-        "typical_p": 0.3,
-        "suppress_tokens": [1],
+    assert GenerationConfig(guidance_scale=0.3, token_healing=True).not_built() == {
+        "guidance_scale": 0.3,
+        "token_healing": True,
     }
     assert GenerationConfig().not_built() == {}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modelwright.core.errors import InputError
-from modelwright.nn.chunking import apply_chunking_to_forward
+from modelwright.nn.chunking import apply_chunking_to_forward, apply_in_blocks
 
 
 @pytest.mark.parametrize("chunk_size", [0, 1, 3, 6])
@@ -41,3 +41,32 @@ def test_errors():
         apply_chunking_to_forward(lambda a, b: a, 2, 1, x, x[:, :4])
     with pytest.raises(InputError, match="multiple of the chunk size 4, got 6; change the chunk size or pad"):
         apply_chunking_to_forward(lambda a: a, 4, 1, x)
+
+
+def test_blocks_of_tokens():
+    x = torch.randn(3, 7, 4)
+    sizes = []
+
+    def double(part):
+        sizes.append(part.shape)
+        return torch.cat([2 * part, part], dim=-1)
+
+    wanted = torch.cat([2 * x, x], dim=-1)
+    assert torch.equal(apply_in_blocks(double, x, 8), wanted)
+    assert sizes == [(1, 8, 4), (1, 8, 4), (1, 5, 4)]
+    sizes.clear()
+    assert torch.equal(apply_in_blocks(double, x, 21), wanted) and sizes == [x.shape]
+
+
+def test_blocks_are_made_without_gradients_only():
+    x = torch.zeros(2, 3000, 1)
+    sizes = []
+
+    def note(part):
+        sizes.append(part.shape[1])
+        return part
+
+    apply_in_blocks(note, x)
+    with torch.no_grad():
+        apply_in_blocks(note, x)
+    assert sizes == [3000, 2048, 2048, 1904]

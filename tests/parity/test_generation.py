@@ -8,7 +8,7 @@ import transformers
 from transformers.generation import logits_process as theirs
 
 from modelwright.config.configuration import PretrainedConfig
-from modelwright.generation import logits_process, logits_warpers
+from modelwright.generation import logits_bias, logits_ends, logits_process, logits_source, logits_warpers
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.fields import DEFAULTS
 from modelwright.generation.mixin import GenerationMixin
@@ -56,6 +56,17 @@ CASES = {
     "sample": {"do_sample": True},
     "warped": {"do_sample": True, "temperature": 1.9, "top_k": 20, "top_p": 0.8},
     "min_p": {"do_sample": True, "temperature": 3.0, "top_k": 0, "min_p": 0.02},
+    "bad_words": {"bad_words_ids": [[5], [22, 3], [9, 9], [11]]},
+    "bias": {"sequence_bias": [[[5], 3.0], [[22, 3], -4.0], [[9], -float("inf")]]},
+    "prefix": {"prefix_allowed_tokens_fn": lambda item, ids: [item, (int(ids[-1]) * 7 + len(ids)) % 61, 40]},
+    "suppressed": {"suppress_tokens": list(range(3, 30)), "begin_suppress_tokens": [31, 32, 44, 57]},
+    "forced_end": {"forced_eos_token_id": [7, 9], "eos_token_id": 7},
+    "source": {"encoder_repetition_penalty": 1.8, "encoder_no_repeat_ngram_size": 2},
+    "decay": {"exponential_decay_length_penalty": (4, 1.3), "eos_token_id": [7, 12]},
+    "invalid": {"remove_invalid_values": True},
+    "normal": {"renormalize_logits": True, "do_sample": True, "temperature": 2.0},
+    "typical": {"do_sample": True, "typical_p": 0.6, "temperature": 2.0},
+    "cutoffs": {"do_sample": True, "epsilon_cutoff": 0.02, "eta_cutoff": 0.05, "temperature": 3.0, "top_k": 0},
     "all": {
         "do_sample": True, "temperature": 0.7, "top_p": 0.95, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3,
         "eos_token_id": 7, "pad_token_id": 0, "min_new_tokens": 3,
@@ -104,6 +115,7 @@ def test_num_return_sequences(models):
     assert torch.equal(results[1], results[0])
 
 
+IDS4 = torch.tensor([[1, 2, 3, 4, 0], [0, 1, 2, 2, 2], [3, 3, 4, 3, 1], [4, 4, 4, 4, 4]])
 PAIRS = {
     "TemperatureLogitsWarper": [(0.3,), (2.5,)],
     "TopKLogitsWarper": [(1,), (7,), (500,), (2, -1e4, 5)],
@@ -113,21 +125,51 @@ PAIRS = {
     "NoRepeatNGramLogitsProcessor": [(1,), (2,), (3,), (30,)],
     "MinLengthLogitsProcessor": [(5, 3), (40, [3, 4])],
     "MinNewTokensLengthLogitsProcessor": [(10, 2, 3), (10, 5, [3, 4])],
+    "HammingDiversityLogitsProcessor": [(1.5, 4, 2), (0.3, 4, 4)],
+    "SequenceBiasLogitsProcessor": [
+        ([[[1], 2.5], [[2], -float("inf")], [[4, 3], 1.5]],),
+        ({(1, 2): 3.5, (4, 2): -1.0, (0, 1, 2): 0.5, (3,): 2.0},),
+    ],
+    "NoBadWordsLogitsProcessor": [([[1], [2, 3], [4, 0, 1], [3, 3]],), ([[1], [2], [2, 3]], 2), ([[1], [4]], [4, 2])],
+    "PrefixConstrainedLogitsProcessor": [(lambda item, ids: [item, int(ids[-1]), 3], 2), (lambda item, ids: [4], 1)],
+    "ForcedBOSTokenLogitsProcessor": [(3,)],
+    "ForcedEOSTokenLogitsProcessor": [(13, 2), (13, [2, 4]), (12, 2)],
+    "SuppressTokensLogitsProcessor": [([1, 3],)],
+    "SuppressTokensAtBeginLogitsProcessor": [([1, 3], 12), ([1, 3], 11)],
+    "EncoderRepetitionPenaltyLogitsProcessor": [(1.7, IDS4), (0.6, IDS4)],
+    "EncoderNoRepeatNGramLogitsProcessor": [(1, IDS4), (2, IDS4[:2]), (3, IDS4)],
+    "InfNanRemoveLogitsProcessor": [()],
+    "LogitNormalization": [()],
+    "ExponentialDecayLengthPenalty": [((5, 1.5), 3, 4), ((2, 1.1), [1, 2], 3), ((9, 1.5), 3, 4)],
+    "TypicalLogitsWarper": [(0.2,), (0.9,), (0.5, -1e4, 6)],
+    "EpsilonLogitsWarper": [(0.02,), (0.3,), (0.4, -1e4, 4)],
+    "EtaLogitsWarper": [(0.02,), (0.3,), (0.4, -1e4, 4)],
 }
+MODULES = (logits_process, logits_warpers, logits_bias, logits_ends, logits_source)
+EXTRA = {"HammingDiversityLogitsProcessor": {"current_tokens": torch.tensor([1, 1, 3, 1] * 2), "beam_group_idx": 1}}
 
 
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_processors_give_the_same_scores(name, dtype):
     generator = torch.Generator().manual_seed(5)
-    module = logits_process if hasattr(logits_process, name) else logits_warpers
+    module = next(each for each in MODULES if hasattr(each, name))
     for args in PAIRS[name]:
-        for vocabulary in (5, 97):
-            ids = torch.randint(0, vocabulary, (4, 12), generator=generator)
+        for vocabulary, length in ((5, 12), (97, 12), (5, 1)):
+            if length == 1 and name in ("SequenceBiasLogitsProcessor", "NoBadWordsLogitsProcessor"):
+                continue  # Theirs does not look at a prompt as long as the rest of the word.
+            ids = torch.randint(0, vocabulary, (4, length), generator=generator)
             # Coarse values, so that there are ties.
             scores = (torch.randn(4, vocabulary, generator=generator) * 8).round().div(2).to(dtype)
-            expected = getattr(theirs, name)(*args)(ids, scores.clone())
-            assert torch.equal(getattr(module, name)(*args)(ids, scores), expected), (args, vocabulary)
+            if name == "InfNanRemoveLogitsProcessor":
+                scores[0, :3] = torch.tensor([float("inf"), -float("inf"), float("nan")])
+            if name == "HammingDiversityLogitsProcessor" and args[2] == 4:
+                scores, ids = scores[:2], ids[:2]
+            kwargs = EXTRA.get(name, {})
+            expected = getattr(theirs, name)(*args)(ids, scores.clone(), **kwargs)
+            got = getattr(module, name)(*args)(ids, scores, **kwargs)
+            assert got.dtype == expected.dtype, args
+            assert torch.equal(got, expected), (args, vocabulary)
 
 
 def test_min_p_keeps_the_same_least_number():

@@ -1,4 +1,4 @@
-"""The toy models as a fixture."""
+"""The models that tests work with, as fixtures."""
 
 import importlib.util
 from pathlib import Path
@@ -8,13 +8,24 @@ import pytest
 from modelwright.core import logging
 
 
-@pytest.fixture(scope="session")
-def toys():
-    """The module toy_models.py beside this file (pytest's importlib mode puts no test folder on the path)."""
-    spec = importlib.util.spec_from_file_location("modelwright_tests_toys", Path(__file__).with_name("toy_models.py"))
+def beside(name):
+    """Return the module of that name beside this file (pytest's importlib mode puts no test folder on the path)."""
+    spec = importlib.util.spec_from_file_location(f"modelwright_tests_{name}", Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def toys():
+    """Small models for the tests of loading and saving."""
+    return beside("toy_models")
+
+
+@pytest.fixture(scope="session")
+def third_party():
+    """A whole model file as it was written for 4.x."""
+    return beside("third_party_model")
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from torch import nn
 
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import InputError
+from modelwright.models.gpt2.configuration_gpt2 import GPT2Config
+from modelwright.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 from modelwright.pretrained.modeling import PreTrainedModel
 
 
@@ -116,3 +118,11 @@ def test_kernels_of_sub_configs(toys):
     with pytest.raises(InputError, match="got 'vision_config'"):
         model.set_attn_implementation({"text_config": "eager", "vision_config": "eager"})
     assert model.text.config._attn_implementation == "sdpa"
+
+
+def test_a_config_of_early_4x_switches_it_on():
+    config = GPT2Config(n_embd=8, n_layer=2, n_head=2, gradient_checkpointing=True)
+    model = GPT2LMHeadModel(config)
+    assert model.is_gradient_checkpointing
+    assert "gradient_checkpointing" not in model.config.to_dict()
+    assert not GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=2, n_head=2)).is_gradient_checkpointing

@@ -169,6 +169,10 @@ def test_dtype_by_request_config_and_checkpoint(toys, saved, tmp_path):
         config.pop(name, None)
     (tmp_path / "bf16" / "config.json").write_text(json.dumps(config))
     assert load(tmp_path / "bf16", dtype="auto").dtype == torch.bfloat16
+    load(tmp_path / "bf16", dtype="auto").save_pretrained(tmp_path / "shards", max_shard_size=300)
+    (tmp_path / "shards" / "config.json").write_text(json.dumps(config))
+    assert (tmp_path / "shards" / "model.safetensors.index.json").exists()
+    assert load(tmp_path / "shards", dtype="auto").dtype == torch.bfloat16
 
 
 def test_a_mixed_checkpoint(toys):
@@ -280,6 +284,35 @@ def test_strict_makes_errors_of_all(toys, saved):
         toys.ToyForClassification.from_pretrained(folder, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("strict", "message"),
+    [
+        (
+            {"missing": "error"},
+            r"strict loading: .*; missing: classifier.bias, .*. Load with strict={\"missing\": \"warn\"}",
+        ),
+        ({"unexpected": "error", "missing": "ignore"}, "parameters of the model; unexpected: lm_head.bias"),
+    ],
+)
+def test_each_kind_may_be_an_error_of_its_own(toys, saved, strict, message):
+    with pytest.raises(CheckpointMismatchError, match=message):
+        toys.ToyForClassification.from_pretrained(saved[1], strict=strict)
+
+
+def test_what_is_ignored_is_not_said_but_reported(toys, saved, said):
+    strict = {"missing": "ignore", "unexpected": "ignore", "mismatched": "ignore"}
+    load = toys.ToyForClassification.from_pretrained
+    model = load(saved[1], strict=strict, architectures=["ToyForClassification"], vocab_size=13)
+    assert said() == []
+    assert model.load_report.missing_keys == ["classifier.weight", "classifier.bias"]
+    assert model.load_report.unexpected_keys == ["lm_head.bias", "lm_head.weight"]
+    assert model.load_report.mismatched_keys == [("toy.words.weight", (11, 8), (13, 8))]
+    load(saved[1], strict={"mismatched": "ignore"}, vocab_size=13)
+    (missing,) = said()
+    assert "toy.words" not in missing
+    assert "classifier.{bias" in missing or "classifier.bias" in missing
+
+
 def test_renames_work_both_ways(toys, saved, tmp_path, monkeypatch):
     from modelwright.checkpoint.names import Rename
 
@@ -346,10 +379,10 @@ def test_constructor_keywords_reach_the_constructor(toys, tmp_path):
 
 def test_low_cpu_mem_usage_and_hub_keywords_are_said_once(toys, saved, said):
     for _ in range(2):
-        toys.ToyForCausalLM.from_pretrained(saved[1], low_cpu_mem_usage=True, local_files_only=True, revision="main")
-    first, second = said()
-    assert first.startswith("ToyForCausalLM.from_pretrained: low_cpu_mem_usage=True changes nothing: ")
-    assert second.startswith("ToyForCausalLM.from_pretrained: local_files_only has no effect here")
+        toys.ToyForCausalLM.from_pretrained(saved[1], low_cpu_mem_usage=False, local_files_only=True, revision="v2")
+    first, second = sorted(said(), key=lambda line: "revision" in line)
+    assert first.startswith("ToyForCausalLM.from_pretrained: low_cpu_mem_usage=False changes nothing: ")
+    assert second.startswith(f"{saved[1]}: revision has no effect")
 
 
 @pytest.mark.parametrize("device_map", ["cpu", torch.device("cpu"), {"": "cpu"}, None])
@@ -371,7 +404,7 @@ def test_what_is_no_device(toys, saved, device_map):
 
 
 def test_arguments_of_a_wrong_type(toys, saved):
-    with pytest.raises(InputError, match="expected strict to be True or False, got 'yes'"):
+    with pytest.raises(InputError, match="expected strict to be True, False or .*, got 'yes'"):
         toys.ToyModel.from_pretrained(saved[1], strict="yes")
     with pytest.raises(InputError, match="expected config to be a config or a folder, got 7"):
         toys.ToyModel.from_pretrained(saved[1], config=7)
@@ -381,7 +414,7 @@ def test_arguments_of_a_wrong_type(toys, saved):
 
 def test_missing_folder_file_and_weights(toys, saved, tmp_path):
     with pytest.raises(RepoError, match="expected a folder on this machine, found none"):
-        toys.ToyModel.from_pretrained("google/toy")
+        toys.ToyModel.from_pretrained("./google/toy")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RepoError, match=r"config\.json"):
         toys.ToyModel.from_pretrained(tmp_path / "empty")

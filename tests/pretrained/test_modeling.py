@@ -147,3 +147,31 @@ def test_small_properties(toys):
     assert model.num_parameters() == 11 * 8 + 11 + 2 * (8 * 8 + 8 + 8 + 8)
     assert model.generation_config is not None
     assert toys.ToyModel(toys.ToyConfig()).generation_config is None
+
+
+def test_an_id_without_an_embedding_is_named_with_the_way_out(toys):
+    model = toys.ToyForCausalLM(toys.ToyConfig())
+    with pytest.raises(InputError) as caught:
+        model(torch.tensor([[1, 11]]))
+    assert str(caught.value) == (
+        "ToyModel: expected ids from 0 to 10 in input_ids, the number of token embeddings, got 11. If the tokenizer "
+        "has more tokens than the model, call model.resize_token_embeddings(len(tokenizer)) once"
+    )
+    assert isinstance(caught.value, IndexError)
+    model.resize_token_embeddings(12)
+    model(torch.tensor([[1, 11]]))
+
+
+def test_another_index_error_stays_what_it_is(toys, monkeypatch):
+    def fail(self, input_ids):
+        raise IndexError("somewhere else")
+
+    monkeypatch.setattr(toys.ToyModel, "forward", fail)
+    with pytest.raises(IndexError, match="^somewhere else$"):
+        toys.ToyModel(toys.ToyConfig())(torch.tensor([[1]]))
+
+
+def test_a_model_still_compiles_into_one_graph(toys):
+    model = toys.ToyForCausalLM(toys.ToyConfig()).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(torch.tensor([[1, 2]])), model(torch.tensor([[1, 2]])))

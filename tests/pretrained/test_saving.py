@@ -110,8 +110,6 @@ def test_weights_without_values_are_refused(toys, tmp_path):
 
 
 def test_arguments(model, tmp_path, said):
-    with pytest.raises(NotImplementedError, match="push_to_hub is not built yet"):
-        model.save_pretrained(tmp_path, push_to_hub=True)
     with pytest.raises(UnknownArgumentError, match="unknown keyword 'shard_size'. Did you mean 'max_shard_size'"):
         model.save_pretrained(tmp_path, shard_size=1)
     (tmp_path / "file").write_text("")

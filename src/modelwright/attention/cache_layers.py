@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelwright.attention.predicates import is_tracing
+from modelwright.attention.growing import Growing
 from modelwright.core.errors import InputError
+from modelwright.nn.tracing import is_tracing
 
 
 class CacheLayer:
@@ -77,7 +78,11 @@ class CacheLayer:
 
 
 class DynamicLayer(CacheLayer):
-    """Grows by concatenation."""
+    """Grows: without gradients in a buffer with room to spare, so that a step does not copy what is held already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._key_buffer, self._value_buffer = Growing(), Growing()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, cache_kwargs: dict[str, Any] | None = None
@@ -87,10 +92,25 @@ class DynamicLayer(CacheLayer):
             self.keys, self.values = key_states, value_states
         else:
             _check_batch(self.keys, key_states)
-            self.keys = torch.cat([self.keys, key_states], dim=2)
-            self.values = torch.cat([self.values, value_states], dim=2)
+            self.keys = self._key_buffer.append(self.keys, key_states)
+            self.values = self._value_buffer.append(self.values, value_states)
         self.length += key_states.shape[2]
         return self.keys, self.values
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        super().reset()
+        self._key_buffer, self._value_buffer = Growing(), Growing()
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the rows of the batch that the index names, in its order."""
+        super().select(rows)
+        self._key_buffer, self._value_buffer = Growing(), Growing()
+
+    def repeat(self, repeats: int) -> None:
+        """Repeat each row of the batch `repeats` times."""
+        super().repeat(repeats)
+        self._key_buffer, self._value_buffer = Growing(), Growing()
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return (all tokens with the new ones, 0)."""
@@ -120,8 +140,8 @@ class DynamicSlidingWindowLayer(DynamicLayer):
         keys, values = super().update(key_states, value_states, cache_kwargs)
         first = max(keys.shape[2] - (self.sliding_window - 1), 0)
         if first:
-            # A copy, so that the long tensor that is returned can be freed.
-            self.keys, self.values = keys[:, :, first:].clone(), values[:, :, first:].clone()
+            self.keys = self._key_buffer.without_first(keys, first)
+            self.values = self._value_buffer.without_first(values, first)
         return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

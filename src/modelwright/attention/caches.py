@@ -3,7 +3,7 @@
 Legend: B batch, G key/value heads, S tokens held, T new tokens, D head size; tensors are [B, G, S, D].
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -274,6 +274,34 @@ def as_cache(past_key_values: Any) -> Any:
     raise InputError(
         f"past_key_values: expected a cache or a tuple of (key, value) per layer, got {type(past_key_values).__name__}"
     )
+
+
+def cache_of_call(past_key_values: Any, use_cache: bool, crosses: bool) -> Any:
+    """Return the cache that a call reads and writes: the caller's, a new one if one is wanted, or None.
+
+    With `crosses` (there are encoder states to attend to) it has a part for these.
+    """
+    cache = as_cache(past_key_values)
+    if cache is None and use_cache:
+        cache = DynamicCache()
+    if cache is not None and crosses and not isinstance(cache, EncoderDecoderCache):
+        cache = EncoderDecoderCache(cache, DynamicCache())
+    return cache
+
+
+def encoder_states(
+    past_key_values: Any, layer_idx: int, compute: Callable[[], Iterable[Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Return keys and values of the encoder's states, `compute()`d in the first call with a cache only."""
+    cache = getattr(past_key_values, "cross_attention_cache", None)
+    if cache is not None and past_key_values.is_updated.get(layer_idx):
+        key, value = cache[layer_idx]
+        return key, value
+    key, value = compute()
+    if cache is not None:
+        key, value = cache.update(key, value, layer_idx)
+        past_key_values.is_updated[layer_idx] = True
+    return key, value
 
 
 def _dynamic_layers(config: Any) -> list[CacheLayer]:

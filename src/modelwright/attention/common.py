@@ -3,12 +3,14 @@
 Legend: B batch, H query heads, G key/value heads, R = H / G, T query tokens, S key tokens, D head size.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from modelwright.core.errors import InputError
+from modelwright.nn.tracing import is_jit_traced
 
 
 def repeat_kv(hidden_states: Tensor, n_rep: int) -> Tensor:
@@ -21,7 +23,9 @@ def repeat_kv(hidden_states: Tensor, n_rep: int) -> Tensor:
 
 def head_groups(query: Tensor, key: Tensor, value: Tensor) -> int:
     """Return R, the number of query heads that share a key head; raise InputError where the shapes do not fit."""
-    H, G = query.shape[1], key.shape[1]
+    H, G = _head_count(query), _head_count(key)
+    if is_jit_traced():
+        return H // G
     if G == 0 or H % G or key.shape[:3] != value.shape[:3] or query.shape[-1] != key.shape[-1]:
         raise InputError(
             "attention: expected query [batch, heads, tokens, size], key and value [batch, key heads, key tokens, "
@@ -30,8 +34,15 @@ def head_groups(query: Tensor, key: Tensor, value: Tensor) -> int:
     return H // G
 
 
+def _head_count(x_BHTD: Tensor) -> int:
+    # Sizes of a call that torch.jit traces are tensors, which must not steer; the length of a list is a number.
+    return len(x_BHTD.unbind(1)) if is_jit_traced() else x_BHTD.shape[1]
+
+
 def check_mask(mask: Tensor, query: Tensor, key: Tensor) -> None:
-    """Raise InputError unless `mask` broadcasts to [B, H, T, S]."""
+    """Raise InputError unless `mask` broadcasts to [B, H, T, S]; a traced call is not checked."""
+    if is_jit_traced():
+        return
     wanted = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
     fits = mask.dim() == 4 and all(have in (1, want) for have, want in zip(mask.shape, wanted, strict=True))
     if not fits:
@@ -90,3 +101,31 @@ def scale_heads(output: Tensor, head_mask: Tensor | None) -> Tensor:
             f"{output.shape[1]} heads, got {list(head_mask.shape)}"
         )
     return output * head_mask.to(output.dtype)
+
+
+def own_heads(where: str, head_mask_1H11: Tensor, num_heads: int, pruned_heads: Collection[int]) -> Tensor:
+    """Return the mask of the `num_heads` heads that are left, given it for these or for the unpruned layer's."""
+    found, before = head_mask_1H11.shape[1], num_heads + len(pruned_heads)
+    if found == num_heads:
+        return head_mask_1H11
+    if found != before:
+        raise InputError(
+            f"head_mask: expected {num_heads} heads for {where}, or {before} counted with the pruned ones, got {found}"
+        )
+    left = [head for head in range(before) if head not in pruned_heads]
+    return head_mask_1H11[:, left]
+
+
+def biased(mask: Any, bias_BHTS: Tensor) -> Tensor:
+    """Return the mask that blocks what `mask` (booleans, numbers, a BlockMask, None) does, and adds the bias."""
+    if mask is None:
+        return bias_BHTS
+    if not isinstance(mask, Tensor):
+        from torch.nn.attention.flex_attention import create_mask
+
+        T, S = bias_BHTS.shape[2:]
+        mask = create_mask(mask.mask_mod, mask.shape[0], 1, T, S, device=str(bias_BHTS.device))
+    if mask.dtype == torch.bool:
+        return bias_BHTS.masked_fill(~mask, torch.finfo(bias_BHTS.dtype).min)
+    total: Tensor = bias_BHTS + mask
+    return total

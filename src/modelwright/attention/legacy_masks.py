@@ -10,10 +10,10 @@ from modelwright.attention.predicates import (
     Predicate,
     causal_mask_function,
     evaluate,
-    is_tracing,
     sliding_window_causal_mask_function,
 )
 from modelwright.core.errors import InputError
+from modelwright.nn.tracing import is_tracing
 
 Shape = torch.Size | tuple[int, ...] | list[int]
 

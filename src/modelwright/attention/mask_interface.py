@@ -21,11 +21,11 @@ from modelwright.attention.predicates import (
     and_masks,
     causal_mask_function,
     evaluate,
-    is_tracing,
     padding_mask_function,
 )
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
+from modelwright.nn.tracing import is_jit_traced, is_tracing
 
 logger = get_logger(__name__)
 MaskFunction = Callable[..., Any]
@@ -36,6 +36,8 @@ def prepare_padding_mask(attention_mask: Tensor | None, kv_length: int, kv_offse
     if attention_mask is None:
         return None
     mask = attention_mask.bool()
+    if is_jit_traced():
+        return mask
     lacking = kv_offset + kv_length - mask.shape[-1]
     return F.pad(mask, (0, lacking), value=False) if lacking > 0 else mask
 
@@ -44,10 +46,11 @@ def query_positions(
     q_length: int | Tensor | None, q_offset: int, cache_position: Tensor | None, device: torch.device | str
 ) -> tuple[Tensor, int]:
     """Return the positions [T] of the queries, and the first of them; read from either version's spelling."""
-    if isinstance(q_length, Tensor):
+    # In a traced call sizes are tensors too, without an axis.
+    if isinstance(q_length, Tensor) and q_length.dim():
         cache_position = q_length
     if cache_position is not None:
-        return cache_position, int(cache_position[0])
+        return cache_position, q_offset if is_jit_traced() else int(cache_position[0])
     if q_length is None or isinstance(q_length, Tensor):
         raise InputError(
             "mask: expected q_length (a number of tokens) or cache_position (their positions), got neither"

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modelwright.nn.tracing import is_tracing
+
 Predicate = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -114,11 +116,6 @@ def find_packed_sequence_indices(position_ids: Tensor) -> Tensor | None:
     if is_tracing():
         return numbers
     return numbers if bool((numbers[:, -1] != 0).any()) else None
-
-
-def is_tracing() -> bool:
-    """Tell whether the code runs to be recorded, so that values of tensors must not steer it."""
-    return bool(torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None)
 
 
 def evaluate(

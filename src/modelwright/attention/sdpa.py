@@ -18,6 +18,7 @@ from modelwright.attention.common import (
 )
 from modelwright.attention.eager import eager_attention_forward
 from modelwright.core.logging import get_logger
+from modelwright.nn.tracing import is_jit_traced
 
 logger = get_logger(__name__)
 
@@ -72,6 +73,13 @@ def sdpa_attention_forward(
     elif groups > 1 and attention_mask is not None:
         # With a mask, not every fused kernel takes grouped heads.
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    dtype = query.dtype
+    half_on_cpu = dtype.itemsize == 2 and query.device.type == "cpu" and not torch.is_grad_enabled()
+    if half_on_cpu and not folded and not is_jit_traced() and T == 1:
+        # For a lone query row the CPU's half-precision kernel takes 1.3 to 10 times as long as copies in fp32 do.
+        query, key, value = query.float(), key.float(), value.float()
+        if attention_mask is not None and attention_mask.dtype != torch.bool:
+            attention_mask = attention_mask.float()
     output = F.scaled_dot_product_attention(
         query,
         key,
@@ -80,8 +88,8 @@ def sdpa_attention_forward(
         dropout_p=probability,
         is_causal=causal,
         scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
+        enable_gqa=groups > 1 and not folded and attention_mask is None,
     )
     if folded:
         output = output.reshape(B, H, 1, value.shape[-1])
-    return scale_heads(output, head_mask).transpose(1, 2).contiguous(), None
+    return scale_heads(output.to(dtype), head_mask).transpose(1, 2).contiguous(), None

@@ -40,6 +40,15 @@ def sync_file(path: Path, mode: int) -> None:
         os.close(descriptor)
 
 
+def mode_of_new_files(folder: Path) -> int:
+    """Return the permissions that a new file in `folder` gets: what the umask leaves, without touching the umask."""
+    probe = folder / ".mode"
+    write_file(probe, b"")
+    mode = probe.stat().st_mode & 0o777
+    remove(probe)
+    return mode
+
+
 def sync_folder(path: Path) -> None:
     """Bring the names in the folder to disk (Windows has no such call and does not need it)."""
     if sys.platform == "win32":

@@ -9,6 +9,7 @@ from torch import nn
 from modelwright.checkpoint.headers import Checkpoint
 from modelwright.checkpoint.plan import LoadPlan, PlanEntry, Target
 from modelwright.checkpoint.report import LoadReport
+from modelwright.checkpoint.strictness import Strictness
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
 
@@ -48,7 +49,7 @@ def load_into(
     device: torch.device | str = "cpu",
     *,
     to_parameter: ToParameter = to_parameter,
-    strict: bool = False,
+    strictness: Strictness = Strictness(),  # noqa: B008 (immutable)
 ) -> LoadReport:
     """Give `module` the tensors of `checkpoint` as `plan` says, on `device`, and return what was done.
 
@@ -59,7 +60,7 @@ def load_into(
     a private map of the file. Raises CheckpointMismatchError as `LoadPlan.check` does, before anything is changed, and
     CheckpointError if a file cannot be read.
     """
-    plan.check(strict=strict)
+    plan.check(strictness)
     slots = _slots(module)
     _check_ties(module, plan)
     loaded: list[PlanEntry] = []

@@ -54,18 +54,20 @@ def open_checkpoint(
                 continue
             if isinstance(error, CheckpointError | RepoError):
                 raise
-            raise CheckpointError(f"{repo.name}: the weights cannot be opened: {error}") from error
+            raise CheckpointError(f"{repo}: the weights cannot be opened: {error}") from error
         if _snapshot(repo) == before:
             if source.leftovers:
                 left = ", ".join(source.leftovers)
-                logger.warning("%s: reads %s; not used beside it: %s", repo.name, source.entry, left)
+                logger.warning("%s: reads %s; not used beside it: %s", repo, source.entry, left)
             return checkpoint
         checkpoint.close()
-    raise CheckpointError(f"{repo.name}: the weights were replaced again and again while they were being opened.")
+    raise CheckpointError(f"{repo}: the weights were replaced again and again while they were being opened.")
 
 
 def _snapshot(repo: Repo) -> dict[str, tuple[int, ...] | None]:
     """Return which weights files there are, and what changes when one is replaced or written to."""
+    if repo.commit_hash is not None:
+        return {}  # the files of a commit never change
     found: dict[str, tuple[int, ...] | None] = {}
     for name in repo.files():
         if is_weights_file(name) or name == MANIFEST_NAME:
@@ -119,8 +121,11 @@ def _check_mixture(repo: Repo, variant: str | None, single: str, index: str) -> 
     """Raise CheckpointError unless a save of ours explains why a single file and an index are both there.
 
     In the middle of such a save both belong to a generation of the manifest, and the single file is what counts (also
-    for every other library). Otherwise one of the two is stale, and nobody can know which.
+    for every other library). Nor do they contradict each other if the index lists that file only. Otherwise one of the
+    two is stale, and nobody can know which.
     """
+    if read_index(repo.path(index)).files == [single]:
+        return
     manifest = read_manifest(repo.path(MANIFEST_NAME)) if repo.has(MANIFEST_NAME) else Manifest()
     known = set()
     for generation in manifest.generations(variant):
@@ -130,10 +135,11 @@ def _check_mixture(repo: Repo, variant: str | None, single: str, index: str) -> 
     if {single, index} <= known:
         return
     hint = f" The manifest of the last save knows {' and '.join(sorted(known))} only." if known else ""
+    place = "" if repo.commit_hash is None else " in a local copy of the repository"
     raise CheckpointError(
-        f"{repo.name}: both {single} and {index} are there, and they are different checkpoints: somebody saved sharded "
+        f"{repo}: both {single} and {index} are there, and they are different checkpoints: somebody saved sharded "
         f"over single or the reverse and the old files stayed.{hint} Delete the one that is out of date ({single}, or "
-        f"{index} with its shards) and load again."
+        f"{index} with its shards){place} and load again."
     )
 
 
@@ -141,7 +147,7 @@ def _nothing_found(repo: Repo, variant: str | None, use_safetensors: bool | None
     names = entry_names(variant)
     wanted = {None: names, True: names[:2], False: names[2:]}[use_safetensors]
     there = repo.files()
-    message = f"{repo.name}: expected one of {', '.join(wanted)}, found "
+    message = f"{repo}: expected one of {', '.join(wanted)}, found "
     weights = [name for name in there if name.endswith(_WEIGHTS_SUFFIXES)]
     message += (
         f"the weights files {', '.join(weights[:6])}." if weights else f"no weights among its {len(there)} files."

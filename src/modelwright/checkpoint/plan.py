@@ -1,7 +1,7 @@
 """The plan of a load: pure data from headers alone, to be printed, compared and checked before a weight is read."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ import torch
 from modelwright.checkpoint.headers import TensorInfo, dtype_name
 from modelwright.checkpoint.names import Rename, map_names
 from modelwright.checkpoint.report import merge_keys, shape_text, text_table
+from modelwright.checkpoint.strictness import Strictness
 from modelwright.core.errors import CheckpointMismatchError, InputError
 
 Action = Literal["load", "init", "tied", "ignored"]
@@ -70,7 +71,6 @@ class LoadPlan:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[PlanEntry, ...]
-    ignore_mismatched_sizes: bool = False
 
     @property
     def tied(self) -> dict[str, str]:
@@ -86,13 +86,13 @@ class LoadPlan:
             if entry.source and entry.target and entry.action == "load" and entry.source != entry.target
         }
 
-    def check(self, *, strict: bool = False) -> None:
+    def check(self, strictness: Strictness = Strictness()) -> None:  # noqa: B008 (immutable)
         """Raise CheckpointMismatchError if the plan must not be carried out.
 
-        That is: a stored tensor has another shape or kind (unless `ignore_mismatched_sizes`), or nothing stored fits
-        the model at all; with `strict`, also if anything is missing, unexpected or mismatched.
+        That is: something is missing, unexpected or mismatched (a stored tensor has another shape or kind) for which
+        the `strictness` is "error", or nothing stored fits the model at all.
         """
-        if self.mismatched and (strict or not self.ignore_mismatched_sizes):
+        if self.mismatched and strictness.mismatched == "error":
             raise CheckpointMismatchError(_mismatch_message(self.mismatched))
         wanted = [entry for entry in self.entries if entry.action in ("load", "init")]
         if wanted and self.unexpected and not any(entry.action == "load" for entry in wanted) and not self.mismatched:
@@ -100,15 +100,17 @@ class LoadPlan:
                 f"{_files(self.entries)}: none of its tensors ({_some(self.unexpected)}) belongs to the model, which "
                 f"expects {_some(self.missing)}. It is a checkpoint of another architecture, or its names need rules."
             )
-        if strict and (self.missing or self.unexpected):
-            parts = [
-                f"{what} {_some(keys)}"
-                for what, keys in (("missing:", self.missing), ("unexpected:", self.unexpected))
-                if keys
-            ]
+        wrong = {
+            kind: keys
+            for kind, keys in (("missing", self.missing), ("unexpected", self.unexpected))
+            if keys and getattr(strictness, kind) == "error"
+        }
+        if wrong:
+            found = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in wrong.items())
+            excuse = ", ".join(f'"{kind}": "warn"' for kind in wrong)
             raise CheckpointMismatchError(
-                f"{_files(self.entries)}: strict loading: expected exactly the parameters of the model; "
-                f"{'; '.join(parts)}. Load with strict=False to initialise and ignore these."
+                f"{_files(self.entries)}: strict loading: expected exactly the parameters of the model; {found}. Load "
+                f"with strict={{{excuse}}} to initialise and ignore these."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,13 +157,14 @@ def make_load_plan(
     keys_to_ignore_missing: Iterable[str] = (),
     keys_to_ignore_unexpected: Iterable[str] = (),
     tied: Iterable[Sequence[str]] = (),
-    ignore_mismatched_sizes: bool = False,
+    not_sources: Collection[str] = (),
 ) -> LoadPlan:
     """Return the plan for loading the tensors `infos` into the `targets` ({name: (shape, dtype)}) of a module.
 
     `rules` and `base_model_prefix`: see `map_names`. `dtype`: what floating targets become; None keeps each one's own.
     `keys_to_ignore_*`: regular expressions (searched) for names not worth a report. `tied`: groups of target names that
-    are one parameter, the one that is kept first. Nothing is raised for what does not fit: see `LoadPlan.check`. Raises
+    are one parameter, the one that is kept first; it is read from another of them if only that is stored, unless this
+    is in `not_sources`. Nothing is raised for what does not fit: see `LoadPlan.check`. Raises
     InputError for a bad regular expression, CheckpointMismatchError if two stored names mean one target.
     """
     source_of = {
@@ -170,7 +173,7 @@ def make_load_plan(
     }
     alias_of = {name: group[0] for group in tied for name in group[1:]}
     for name, kept in alias_of.items():
-        if kept not in source_of and name in source_of:
+        if kept not in source_of and name in source_of and name not in not_sources:
             source_of[kept] = source_of.pop(name)  # only the other name is stored
     entries, mismatched = [], []
     for name, (shape, own_dtype) in targets.items():
@@ -188,7 +191,6 @@ def make_load_plan(
         missing=_without(absent, keys_to_ignore_missing),
         unexpected=_without([info.name for info in left], keys_to_ignore_unexpected),
         mismatched=tuple(mismatched),
-        ignore_mismatched_sizes=ignore_mismatched_sizes,
     )
 
 

@@ -16,7 +16,8 @@ class LoadReport:
     `to_initialise` are all parameters that got no value: missing, ignored and mismatched. `loaded_keys` got theirs from
     the checkpoint, `tied` ({name: the name that it shares its parameter with}) through another one; `tied_conflicts`
     are tied names for which the checkpoint holds another value. `renamed` is {stored name: name}, `files` what was
-    read, `nbytes` the bytes of the loaded parameters in the model's dtypes.
+    read, `nbytes` the bytes of the loaded parameters in the model's dtypes. `code_sha256` is the hash of the
+    checkpoint's own code, if that was run.
     """
 
     missing_keys: list[str] = field(default_factory=list)
@@ -29,6 +30,7 @@ class LoadReport:
     renamed: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     nbytes: int = 0
+    code_sha256: str | None = None
 
     def loading_info(self) -> dict[str, list[Any]]:
         """Return what `from_pretrained(output_loading_info=True)` returns beside the model."""
@@ -51,6 +53,7 @@ class LoadReport:
             "renamed": dict(self.renamed),
             "files": list(self.files),
             "nbytes": self.nbytes,
+            "code_sha256": self.code_sha256,
         }
 
     def __str__(self) -> str:

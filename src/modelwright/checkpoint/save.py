@@ -190,7 +190,7 @@ def _save_new(job: _Job, target: Path) -> SaveReport | None:
             raise
         fsops.sync_folder(target.parent)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise _failed(target, error, committed=False) from error
+        raise saving_failed(target, error, committed=False) from error
     finally:
         if descriptor is not None:
             os.close(descriptor)
@@ -230,14 +230,15 @@ def _save_over(job: _Job, target: Path) -> SaveReport:
             method = "journal"
             commit.by_journal(target, stage, transition, after, done)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise _failed(target, error, committed=bool(committed)) from error
+        raise saving_failed(target, error, committed=bool(committed)) from error
     finally:
         if stage.exists() and not (target / JOURNAL_NAME).exists():
             fsops.remove_folder(stage)
     return SaveReport(target, job.entry, (*job.weights, *job.extras), transition.remove, job.total_size, method)
 
 
-def _failed(target: Path, error: Exception, *, committed: bool) -> CheckpointError:
+def saving_failed(target: Path, error: Exception, *, committed: bool) -> CheckpointError:
+    """Return the error of a save that failed, which says what the folder holds now."""
     if isinstance(error, CheckpointError):
         return error
     if committed:
@@ -249,10 +250,7 @@ def _failed(target: Path, error: Exception, *, committed: bool) -> CheckpointErr
 
 def _write_all(job: _Job, stage: Path) -> dict[str, FileRecord]:
     """Write every file into `stage`, on disk when this returns; return size and hash of each."""
-    probe = stage / ".mode"
-    fsops.write_file(probe, b"")
-    mode = probe.stat().st_mode & 0o777  # what the umask leaves, without touching the umask
-    fsops.remove(probe)
+    mode = fsops.mode_of_new_files(stage)
     for shard in job.shards:
         path = stage / shard.filename
         tensors = {name: job.state_dict[name] for name in shard.names}

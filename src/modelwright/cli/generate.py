@@ -14,7 +14,7 @@ _MIN_TEMPERATURE = 1e-3  # below, logits divided by it overflow, and only the li
 
 
 def generate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Folder of a saved model and its tokenizer.")],
+    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="Folder or hub name of a model and its tokenizer.")],
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to add.")] = 200,
     temperature: Annotated[float, typer.Option(help="Below 1 sharper, above 1 flatter; 0 takes the likeliest.")] = 0.8,
@@ -44,8 +44,8 @@ def generate(
         print_json({"checkpoint": str(checkpoint), **result})
 
 
-def load(checkpoint: Path) -> tuple[Any, Any]:
-    """Return the causal language model and the tokenizer in the folder `checkpoint`.
+def load(checkpoint: str) -> tuple[Any, Any]:
+    """Return the causal language model and the tokenizer in the folder or hub repository `checkpoint`.
 
     Raises CheckpointMismatchError if it lacks weights of the model, ConfigError if its config makes no model.
     """
@@ -53,7 +53,7 @@ def load(checkpoint: Path) -> tuple[Any, Any]:
     from modelwright.models.auto.modeling_auto import AutoModelForCausalLM
     from modelwright.models.auto.tokenization_auto import AutoTokenizer
 
-    with building_from(checkpoint / CONFIG_NAME):
+    with building_from(Path(checkpoint, CONFIG_NAME)):
         model, info = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True)
     if info["missing_keys"]:
         raise CheckpointMismatchError(

@@ -1,7 +1,6 @@
 """`modelwright inspect`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Folder of a saved model.")],
+    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="Folder or hub name of a model.")],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a checkpoint holds, from its headers alone."""
@@ -44,7 +43,7 @@ def _print_aligned(console: "Console", rows: Sequence[tuple[str, ...]]) -> None:
         console.print(f"  {line.rstrip()}", markup=False)
 
 
-def describe(checkpoint: Path) -> dict[str, Any]:
+def describe(checkpoint: str) -> dict[str, Any]:
     """Return what the headers and the config say; no weight is read.
 
     Keys that differ in a layer number only, with the same dtype and shape, are one entry: `layers.{0..5}.weight`.
@@ -61,7 +60,7 @@ def describe(checkpoint: Path) -> dict[str, Any]:
     with open_checkpoint(repo) as opened:
         summary = summarise(opened).to_dict()
     return {
-        "checkpoint": str(checkpoint),
+        "checkpoint": checkpoint,
         "model_type": config.get("model_type"),
         "architectures": config.get("architectures") or [],
         **summary,

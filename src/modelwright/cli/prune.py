@@ -13,7 +13,7 @@ _DUMMY_TOKENS = 32
 
 
 def prune(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Folder of a saved model.")],
+    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="Folder or hub name of a model.")],
     out: Annotated[Path, typer.Option(help="Folder to save the pruned model in.")],
     heads: Annotated[list[str] | None, typer.Option(help="LAYER:HEAD,HEAD to prune; may be repeated.")] = None,
     keep: Annotated[float | None, typer.Option(help="Share of the heads to keep; needs --text.")] = None,
@@ -36,7 +36,7 @@ def prune(
 
 
 def run(
-    checkpoint: Path,
+    checkpoint: str,
     out: Path,
     named: dict[int, list[int]],
     keep: float | None,
@@ -63,7 +63,7 @@ def run(
     if tokenizer is not None:
         tokenizer.save_pretrained(out)
     return {
-        "checkpoint": str(checkpoint),
+        "checkpoint": checkpoint,
         "folder": str(out),
         "pruned": {str(layer): each for layer, each in named.items()},
         "before": before,
@@ -98,13 +98,14 @@ def _check(named: dict[int, list[int]], keep: float | None, text: Path | None, w
             raise InputError(f"{name}: expected a whole number of at least {least}, got {value}")
 
 
-def _tokenizer(checkpoint: Path, model: Any) -> Any:
+def _tokenizer(checkpoint: str, model: Any) -> Any:
     """Return the folder's tokenizer; bytes for a folder without one whose vocabulary is large enough for them."""
     from modelwright.hub.names import TOKENIZER_CONFIG_NAME
+    from modelwright.hub.open import open_repo
     from modelwright.models.auto.tokenization_auto import AutoTokenizer
     from modelwright.tokenization.byte_tokenizer import ByteTokenizer
 
-    if (checkpoint / TOKENIZER_CONFIG_NAME).exists():
+    if open_repo(checkpoint).has(TOKENIZER_CONFIG_NAME):
         return AutoTokenizer.from_pretrained(checkpoint)
     tokenizer = ByteTokenizer()
     if model.config.vocab_size < len(tokenizer):

@@ -3,7 +3,7 @@
 import copy
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
 
@@ -13,8 +13,12 @@ from modelwright.config.values import common_values, difference, dtype_name, int
 from modelwright.core.errors import ConfigError, RepoError, UnknownArgumentError, nearest
 from modelwright.core.logging import get_logger
 from modelwright.core.version import __version__
+from modelwright.hub.custom_code import AutoClassMixin, code_to_save, qualify
+from modelwright.hub.download import take_download
 from modelwright.hub.names import CONFIG_NAME
 from modelwright.hub.open import open_repo
+from modelwright.hub.publish import PushToHubMixin, publish, take_push
+from modelwright.hub.repo import Repo
 
 logger = get_logger(__name__)
 
@@ -23,7 +27,7 @@ _UNSAVED = ("_name_or_path", "_commit_hash", "_attn_implementation", "_auto_clas
 _SPECIAL_KEYWORDS = ("torch_dtype", "num_labels", "id2label", "label2id", "name_or_path", "attn_implementation")
 
 
-class PretrainedConfig:
+class PretrainedConfig(AutoClassMixin, PushToHubMixin):
     """Base of all configurations: attributes with defaults, an alias table, JSON in and out.
 
     A keyword that no class in the family knows becomes an attribute and is saved. The keywords shared by all models
@@ -45,6 +49,7 @@ class PretrainedConfig:
     keys_to_ignore_at_inference: ClassVar[list[str]] = []
     has_no_defaults_at_init: ClassVar[bool] = False
     compatible_model_types: ClassVar[tuple[str, ...]] = ()
+    _default_auto_class: ClassVar[str] = "AutoConfig"
 
     dtype: str | None
     id2label: dict[int, str]
@@ -189,11 +194,16 @@ class PretrainedConfig:
         """Write `to_json_string(use_diff)` to a file, in one step; raise RepoError if that is impossible."""
         write_text(json_file_path, self.to_json_string(use_diff))
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
         """Write config.json into the folder `save_directory`, which is made if it is missing.
 
-        Raises RepoError if the folder cannot be made or the file cannot be written.
+        The code of a class that was registered for an auto class (`register_for_auto_class`) is written beside it.
+        push_to_hub: upload it as one commit; the other keywords are those of `push_to_hub`.
+        Raises RepoError if the folder cannot be made or the file cannot be written, HubError if the upload is refused.
         """
+        push = take_push(self, save_directory, push_to_hub, kwargs)
         folder = Path(save_directory).expanduser()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -201,7 +211,23 @@ class PretrainedConfig:
             raise RepoError(f"{folder}: expected a folder to save the config in, found a file") from None
         except OSError as error:
             raise RepoError(f"{folder}: the folder cannot be made: {error.strerror or error}") from error
-        self.to_json_file(folder / CONFIG_NAME)
+        config: PretrainedConfig = self
+        files: dict[str, str] = {}
+        if self._auto_class is not None:
+            config = copy.deepcopy(self)
+            files = config.note_code([type(self)])
+        for name, text in files.items():
+            write_text(folder / name, text)
+        config.to_json_file(folder / CONFIG_NAME)
+        if push is not None:
+            publish(folder, (CONFIG_NAME, *files), push)
+
+    def note_code(self, classes: Iterable[type[AutoClassMixin]]) -> dict[str, str]:
+        """Name in `auto_map` those of the `classes` that are registered, and return their files as {name: text}."""
+        auto_map, files = code_to_save(classes)
+        if auto_map:
+            self.auto_map = {**getattr(self, "auto_map", {}), **auto_map}
+        return files
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
@@ -235,8 +261,10 @@ class PretrainedConfig:
     ) -> Self | tuple[Self, dict[str, Any]]:
         """Read the configuration from a folder with a config.json, or from a JSON file.
 
-        `subfolder` names a folder inside. Other keywords that name an attribute override the file. With
-        `return_unused_kwargs` the result is (config, the other keywords); without it they raise UnknownArgumentError.
+        A repository of the hub is read as `revision`, `cache_dir`, `token`, `local_files_only` and `force_download`
+        say (see `modelwright.hub.download`). `subfolder` names a folder inside. Other keywords that name an attribute
+        override the file. With `return_unused_kwargs` the result is (config, the other keywords); without it they raise
+        UnknownArgumentError.
         Raises RepoError if there is no such file, ConfigError if it is damaged or belongs to another `model_type`.
         """
         values, kwargs = cls.get_config_dict(pretrained_model_name_or_path, **kwargs)
@@ -262,11 +290,16 @@ class PretrainedConfig:
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *, subfolder: str = "", **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what the config.json of a folder (or a JSON file) holds, and the keywords that do not say where."""
+        """Return what the config.json of a folder (or a JSON file) holds, and the keywords that do not say where.
+
+        Of a hub repository, "_commit_hash" is the commit that was read.
+        """
+        download, rest = take_download(f"{cls.__name__}.from_pretrained", kwargs)
         path = Path(pretrained_model_name_or_path).expanduser()
-        if not path.is_file():
-            path = open_repo(os.fspath(pretrained_model_name_or_path), subfolder=subfolder).path(CONFIG_NAME)
-        return read_json(path), kwargs
+        if path.is_file():
+            download.say_unused(str(path))
+            return read_json(path), rest
+        return read_config(open_repo(pretrained_model_name_or_path, subfolder=subfolder, download=download)), rest
 
     @classmethod
     def from_json_file(cls, json_file: str | os.PathLike[str]) -> Self:
@@ -364,6 +397,12 @@ class PretrainedConfig:
             values.pop("dtype", None)
             values.pop("torch_dtype", None)
         return {**values, **overrides}
+
+
+def read_config(repo: Repo) -> dict[str, Any]:
+    """Return what the config.json of `repo` holds, with "_commit_hash" if it is a hub repository."""
+    values = read_json(repo.path(CONFIG_NAME))
+    return values if repo.commit_hash is None else {**qualify(values, repo.name), "_commit_hash": repo.commit_hash}
 
 
 # The spelling of later versions.

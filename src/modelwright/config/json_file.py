@@ -59,13 +59,18 @@ def dump_json(obj: Mapping[str, Any], *, where: str) -> str:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Replace the content of the file `path` by `text` (UTF-8) in one step; raise RepoError if that is impossible."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Replace the content of the file `path` by `data` in one step; raise RepoError if that is impossible."""
     # Through a symbolic link, the file that it points to is replaced and the link stays.
     path = Path(os.path.realpath(Path(path).expanduser()))
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -28,6 +28,22 @@ class RepoError(ModelwrightError, OSError):
     """A folder or file that is missing, or that lies outside the folder it should be in."""
 
 
+class HubError(RepoError):
+    """A repository of the hub that cannot be read or written."""
+
+
+class RepoNotFoundError(HubError):
+    """A repository, or a revision of it, that the hub does not have or does not show to this user."""
+
+
+class GatedRepoError(HubError):
+    """A repository whose owner has not given this user access."""
+
+
+class HubOfflineError(HubError):
+    """A file that is not in the cache while the hub cannot be, or must not be, asked."""
+
+
 class CheckpointError(ModelwrightError, OSError):
     """A weights file or its index that is damaged, incomplete or not what it claims to be."""
 

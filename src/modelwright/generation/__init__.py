@@ -8,7 +8,22 @@ from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
     from modelwright.generation.configuration import GenerationConfig
+    from modelwright.generation.logits_bias import (
+        NoBadWordsLogitsProcessor,
+        PrefixConstrainedLogitsProcessor,
+        SequenceBiasLogitsProcessor,
+        SuppressTokensAtBeginLogitsProcessor,
+        SuppressTokensLogitsProcessor,
+    )
+    from modelwright.generation.logits_ends import (
+        ExponentialDecayLengthPenalty,
+        ForcedBOSTokenLogitsProcessor,
+        ForcedEOSTokenLogitsProcessor,
+    )
     from modelwright.generation.logits_process import (
+        HammingDiversityLogitsProcessor,
+        InfNanRemoveLogitsProcessor,
+        LogitNormalization,
         LogitsProcessor,
         LogitsProcessorList,
         MinLengthLogitsProcessor,
@@ -16,14 +31,34 @@ if TYPE_CHECKING:
         NoRepeatNGramLogitsProcessor,
         RepetitionPenaltyLogitsProcessor,
     )
+    from modelwright.generation.logits_source import (
+        EncoderNoRepeatNGramLogitsProcessor,
+        EncoderRepetitionPenaltyLogitsProcessor,
+    )
     from modelwright.generation.logits_warpers import (
+        EpsilonLogitsWarper,
+        EtaLogitsWarper,
         MinPLogitsWarper,
         TemperatureLogitsWarper,
         TopKLogitsWarper,
         TopPLogitsWarper,
+        TypicalLogitsWarper,
     )
     from modelwright.generation.mixin import GenerationMixin
-    from modelwright.generation.outputs import GenerateDecoderOnlyOutput
+    from modelwright.generation.outputs import (
+        BeamSampleDecoderOnlyOutput,
+        BeamSampleEncoderDecoderOutput,
+        BeamSearchDecoderOnlyOutput,
+        BeamSearchEncoderDecoderOutput,
+        GenerateBeamDecoderOnlyOutput,
+        GenerateBeamEncoderDecoderOutput,
+        GenerateDecoderOnlyOutput,
+        GenerateEncoderDecoderOutput,
+        GreedySearchDecoderOnlyOutput,
+        GreedySearchEncoderDecoderOutput,
+        SampleDecoderOnlyOutput,
+        SampleEncoderDecoderOutput,
+    )
     from modelwright.generation.stopping_criteria import (
         EosTokenCriteria,
         MaxLengthCriteria,
@@ -36,10 +71,29 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseStreamer",
+    "BeamSampleDecoderOnlyOutput",
+    "BeamSampleEncoderDecoderOutput",
+    "BeamSearchDecoderOnlyOutput",
+    "BeamSearchEncoderDecoderOutput",
+    "EncoderNoRepeatNGramLogitsProcessor",
+    "EncoderRepetitionPenaltyLogitsProcessor",
     "EosTokenCriteria",
+    "EpsilonLogitsWarper",
+    "EtaLogitsWarper",
+    "ExponentialDecayLengthPenalty",
+    "ForcedBOSTokenLogitsProcessor",
+    "ForcedEOSTokenLogitsProcessor",
+    "GenerateBeamDecoderOnlyOutput",
+    "GenerateBeamEncoderDecoderOutput",
     "GenerateDecoderOnlyOutput",
+    "GenerateEncoderDecoderOutput",
     "GenerationConfig",
     "GenerationMixin",
+    "GreedySearchDecoderOnlyOutput",
+    "GreedySearchEncoderDecoderOutput",
+    "HammingDiversityLogitsProcessor",
+    "InfNanRemoveLogitsProcessor",
+    "LogitNormalization",
     "LogitsProcessor",
     "LogitsProcessorList",
     "MaxLengthCriteria",
@@ -47,16 +101,24 @@ __all__ = [
     "MinLengthLogitsProcessor",
     "MinNewTokensLengthLogitsProcessor",
     "MinPLogitsWarper",
+    "NoBadWordsLogitsProcessor",
     "NoRepeatNGramLogitsProcessor",
+    "PrefixConstrainedLogitsProcessor",
     "RepetitionPenaltyLogitsProcessor",
+    "SampleDecoderOnlyOutput",
+    "SampleEncoderDecoderOutput",
+    "SequenceBiasLogitsProcessor",
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",
+    "SuppressTokensAtBeginLogitsProcessor",
+    "SuppressTokensLogitsProcessor",
     "TemperatureLogitsWarper",
     "TextIteratorStreamer",
     "TextStreamer",
     "TopKLogitsWarper",
     "TopPLogitsWarper",
+    "TypicalLogitsWarper",
 ]
 
 __getattr__, __dir__ = serve(__name__, DOORS[__name__])

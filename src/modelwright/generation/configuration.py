@@ -11,8 +11,10 @@ from modelwright.core.errors import ConfigError, RepoError, UnknownArgumentError
 from modelwright.core.version import __version__
 from modelwright.generation.fields import DEFAULTS, GENERATE_ARGUMENTS, NOT_BUILT
 from modelwright.generation.validation import check_settings
+from modelwright.hub.download import take_download
 from modelwright.hub.names import GENERATION_CONFIG_NAME
 from modelwright.hub.open import open_repo
+from modelwright.hub.publish import PushToHubMixin, publish, take_push
 
 # True of this object or of the program that wrote it, not of how to decode.
 _UNSAVED = ("_commit_hash", "transformers_version", "modelwright_version")
@@ -24,7 +26,7 @@ class _HasToDict(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
 
 
-class GenerationConfig:
+class GenerationConfig(PushToHubMixin):
     """The settings of `generate`, by the names of transformers 4.57.
 
     Lengths are in tokens; `max_length` and `min_length` count the prompt, `max_new_tokens` and `min_new_tokens` do not.
@@ -41,14 +43,33 @@ class GenerationConfig:
     stop_strings: str | list[str] | None
     do_sample: bool
     num_beams: int
+    num_beam_groups: int
+    diversity_penalty: float
+    length_penalty: float
+    early_stopping: bool | str
     num_return_sequences: int
     use_cache: bool | None
+    cache_implementation: str | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
     min_p: float | None
+    typical_p: float | None
+    epsilon_cutoff: float | None
+    eta_cutoff: float | None
     repetition_penalty: float | None
     no_repeat_ngram_size: int | None
+    encoder_repetition_penalty: float | None
+    encoder_no_repeat_ngram_size: int | None
+    bad_words_ids: list[list[int]] | None
+    sequence_bias: Any
+    suppress_tokens: list[int] | None
+    begin_suppress_tokens: list[int] | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | list[int] | None
+    exponential_decay_length_penalty: tuple[int, float] | None
+    remove_invalid_values: bool | None
+    renormalize_logits: bool | None
     output_attentions: bool
     output_hidden_states: bool
     output_scores: bool
@@ -57,6 +78,7 @@ class GenerationConfig:
     pad_token_id: int | None
     bos_token_id: int | None
     eos_token_id: int | list[int] | None
+    decoder_start_token_id: int | list[int] | None
 
     def __init__(self, **kwargs: Any) -> None:
         self._from_model_config = bool(kwargs.pop("_from_model_config", False))
@@ -118,18 +140,28 @@ class GenerationConfig:
         write_text(json_file_path, self.to_json_string(use_diff))
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *, config_file_name: str = GENERATION_CONFIG_NAME
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        config_file_name: str = GENERATION_CONFIG_NAME,
+        push_to_hub: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Write generation_config.json into the folder `save_directory`, made if absent.
 
-        Raises ConfigError for settings that cannot work, RepoError when the file cannot be written.
+        push_to_hub: upload it as one commit; the other keywords are those of `push_to_hub`.
+        Raises ConfigError for settings that cannot work, RepoError when the file cannot be written, HubError if the
+        upload is refused.
         """
+        push = take_push(self, save_directory, push_to_hub, kwargs)
         self.validate()
         folder = Path(save_directory).expanduser()
         if folder.exists() and not folder.is_dir():
             raise RepoError(f"{folder}: expected a folder to save the generation config in, found a file.")
         folder.mkdir(parents=True, exist_ok=True)
         self.to_json_file(folder / config_file_name)
+        if push is not None:
+            publish(folder, [config_file_name], push)
 
     # In
 
@@ -143,12 +175,15 @@ class GenerationConfig:
         return_unused_kwargs: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Read the generation config of a folder; `kwargs` override its fields.
+        """Read the generation config of a folder or hub repository; `kwargs` override its fields.
+
+        The keywords about downloads are those of `PretrainedConfig.from_pretrained`.
 
         With `return_unused_kwargs` the result is (config, keywords that are no field), else such a keyword raises
         UnknownArgumentError. Raises RepoError for a missing file, ConfigError (naming the file) for a bad one.
         """
-        path = open_repo(os.fspath(pretrained_model_name), subfolder=subfolder).path(config_file_name)
+        download, kwargs = take_download("GenerationConfig.from_pretrained", kwargs)
+        path = open_repo(pretrained_model_name, subfolder=subfolder, download=download).path(config_file_name)
         values = read_json(path)
         try:
             return cls.from_dict(values, return_unused_kwargs=return_unused_kwargs, **kwargs)

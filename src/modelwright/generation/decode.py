@@ -8,57 +8,39 @@ from torch import Tensor
 
 from modelwright.core.errors import InputError
 from modelwright.generation.configuration import GenerationConfig
+from modelwright.generation.kept import Kept
 from modelwright.generation.logits_process import LogitsProcessorList
-from modelwright.generation.outputs import GenerateDecoderOnlyOutput
-from modelwright.generation.protocol import GenerativeModel, call_parameters
+from modelwright.generation.outputs import GenerateOutput
+from modelwright.generation.protocol import GenerativeModel, call_parameters, is_encoder_decoder
 from modelwright.generation.stopping_criteria import StoppingCriteriaList
 
 
 @dataclass
 class Decoding:
-    """What one run of the loop needs beside the prompt."""
+    """What one run of a loop needs beside the prompt; `longest` is the most tokens of a row, prompt included."""
 
     settings: GenerationConfig
     processors: LogitsProcessorList
     criteria: StoppingCriteriaList
     pad_id: int
+    longest: int
     streamer: Any = None
     generator: torch.Generator | None = None
 
 
-class _Kept:
-    """The outputs of each step that were asked for, each a growing tuple or None."""
-
-    def __init__(self, settings: GenerationConfig) -> None:
-        wanted = settings.return_dict_in_generate
-        self.scores: tuple[Tensor, ...] | None = () if wanted and settings.output_scores else None
-        self.logits: tuple[Tensor, ...] | None = () if wanted and settings.output_logits else None
-        self.attentions: tuple[Any, ...] | None = () if wanted and settings.output_attentions else None
-        self.hidden_states: tuple[Any, ...] | None = () if wanted and settings.output_hidden_states else None
-
-    def add(self, logits: Tensor, scores: Tensor, outputs: Any) -> None:
-        if self.scores is not None:
-            self.scores += (scores,)
-        if self.logits is not None:
-            self.logits += (logits,)
-        if self.attentions is not None:
-            self.attentions += (outputs.attentions,)
-        if self.hidden_states is not None:
-            self.hidden_states += (outputs.hidden_states,)
-
-
 def decode(
     model: GenerativeModel, input_ids: Tensor, model_kwargs: dict[str, Any], run: Decoding
-) -> Tensor | GenerateDecoderOnlyOutput:
-    """Return the prompts [batch, tokens] with what the model adds to them, or that in a GenerateDecoderOnlyOutput."""
-    kept, flags = _Kept(run.settings), _call_flags(model, run.settings)
+) -> Tensor | GenerateOutput:
+    """Return the prompts [batch, tokens] with what the model adds to them, or that in a ModelOutput with more."""
+    two_parts = is_encoder_decoder(model)
+    kept, flags = Kept(run.settings, encoder_decoder=two_parts), call_flags(model, run.settings)
     unfinished = torch.ones(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
     if run.streamer is not None:
         run.streamer.put(input_ids.cpu())
     while bool(unfinished.any()):
         inputs = {**model.prepare_inputs_for_generation(input_ids, **model_kwargs), **flags}
         outputs = model(**inputs)
-        model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
+        model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, two_parts)
         # A copy, so that the logits of the whole prefix can go.
         logits = model._next_token_logits(outputs, inputs)
         logits = logits.to(device=input_ids.device, dtype=torch.float32, copy=True)
@@ -75,14 +57,7 @@ def decode(
         run.streamer.end()
     if not run.settings.return_dict_in_generate:
         return input_ids
-    return GenerateDecoderOnlyOutput(
-        sequences=input_ids,
-        scores=kept.scores,
-        logits=kept.logits,
-        attentions=kept.attentions,
-        hidden_states=kept.hidden_states,
-        past_key_values=model_kwargs.get("past_key_values"),
-    )
+    return kept.result(input_ids, model_kwargs, None)
 
 
 def _choose(scores: Tensor, run: Decoding) -> Tensor:
@@ -92,7 +67,7 @@ def _choose(scores: Tensor, run: Decoding) -> Tensor:
     return torch.multinomial(scores.softmax(dim=-1), num_samples=1, generator=run.generator).squeeze(1)
 
 
-def _call_flags(model: GenerativeModel, settings: GenerationConfig) -> dict[str, bool]:
+def call_flags(model: GenerativeModel, settings: GenerationConfig) -> dict[str, bool]:
     """Return the switches of the model's call that decoding sets itself.
 
     Raises InputError for an output that was asked for and that the model's call has no switch for.

@@ -3,6 +3,7 @@
 Each takes input_ids [batch, tokens so far] and scores [batch, vocabulary] (float32 logits) and returns new scores.
 """
 
+import functools
 import inspect
 from typing import Any
 
@@ -31,17 +32,19 @@ class LogitsProcessorList(list[Any]):
         kwargs: handed to the processors that take more than the two arguments; InputError if one needs a missing one.
         """
         for processor in self:
-            parameters = list(inspect.signature(processor.__call__).parameters.values())[2:]
-            needed = {
-                each.name
-                for each in parameters
-                if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
-            }
+            takes, needed = _further_arguments(processor.__class__)
             if missing := sorted(needed - kwargs.keys()):
                 raise InputError(f"{type(processor).__name__} needs the arguments {', '.join(missing)}; pass them.")
-            takes = {each.name for each in parameters}
             scores = processor(input_ids, scores, **{name: kwargs[name] for name in kwargs if name in takes})
         return scores
+
+
+@functools.cache
+def _further_arguments(kind: type) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names of the arguments that processors of this class take beside the two, and of those they need."""
+    parameters = list(inspect.signature(kind.__call__).parameters.values())[3:]
+    plain = (each for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD)
+    return frozenset(each.name for each in parameters), frozenset(each.name for each in plain)
 
 
 class RepetitionPenaltyLogitsProcessor(LogitsProcessor):
@@ -58,8 +61,15 @@ class RepetitionPenaltyLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores with the tokens of `input_ids` penalised, each once."""
-        seen = scores.gather(1, input_ids)
-        return scores.scatter(1, input_ids, torch.where(seen < 0, seen * self.penalty, seen / self.penalty))
+        return penalised(scores, input_ids, self.penalty)
+
+
+def penalised(scores: Tensor, ids: Tensor, penalty: float) -> Tensor:
+    """Return the scores [rows, vocabulary] with those of `ids` [rows, tokens] divided by the penalty, if positive, else
+    multiplied by it; each once.
+    """
+    seen = scores.gather(1, ids)
+    return scores.scatter(1, ids, torch.where(seen < 0, seen * penalty, seen / penalty))
 
 
 class NoRepeatNGramLogitsProcessor(LogitsProcessor):
@@ -69,22 +79,35 @@ class NoRepeatNGramLogitsProcessor(LogitsProcessor):
     """
 
     def __init__(self, ngram_size: int) -> None:
-        if not isinstance(ngram_size, int) or ngram_size < 1:
-            raise InputError(f"NoRepeatNGramLogitsProcessor: expected an ngram_size of 1 or more, got {ngram_size!r}.")
-        self.ngram_size = ngram_size
+        self.ngram_size = check_ngram_size("NoRepeatNGramLogitsProcessor", ngram_size)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores with the forbidden tokens at minus infinity."""
-        size, length = self.ngram_size, input_ids.shape[1]
-        if length < size:
-            return scores
-        ngrams_BNn = input_ids.unfold(1, size, 1)
-        beginning_B1n = input_ids[:, length - (size - 1) :].unsqueeze(1)
-        repeated_BN = (ngrams_BNn[..., :-1] == beginning_B1n).all(dim=-1)
-        row, start = repeated_BN.nonzero(as_tuple=True)
-        forbidden = torch.zeros_like(scores, dtype=torch.bool)
-        forbidden[row, ngrams_BNn[row, start, -1]] = True
-        return scores.masked_fill(forbidden, FORBIDDEN)
+        return forbid_ngrams(input_ids, input_ids, scores, self.ngram_size)
+
+
+def check_ngram_size(where: str, size: int) -> int:
+    """Return the size; raises InputError for one below 1."""
+    if not isinstance(size, int) or size < 1:
+        raise InputError(f"{where}: expected an ngram_size of 1 or more, got {size!r}.")
+    return size
+
+
+def forbid_ngrams(source: Tensor, input_ids: Tensor, scores: Tensor, size: int) -> Tensor:
+    """Return the scores with the tokens at minus infinity that, after `input_ids`, complete an n-gram of `source`.
+
+    source [rows, tokens], input_ids [rows, tokens so far], scores [rows, vocabulary].
+    """
+    length = input_ids.shape[1]
+    if source.shape[1] < size or length < size - 1:
+        return scores
+    ngrams_BNn = source.unfold(1, size, 1)
+    beginning_B1n = input_ids[:, length - (size - 1) :].unsqueeze(1)
+    repeated_BN = (ngrams_BNn[..., :-1] == beginning_B1n).all(dim=-1)
+    row, start = repeated_BN.nonzero(as_tuple=True)
+    forbidden = torch.zeros_like(scores, dtype=torch.bool)
+    forbidden[row, ngrams_BNn[row, start, -1]] = True
+    return scores.masked_fill(forbidden, FORBIDDEN)
 
 
 def eos_ids(where: str, eos_token_id: int | list[int] | Tensor, device: Any = None) -> Tensor:
@@ -139,3 +162,55 @@ class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
 
 def _without_end(scores: Tensor, ends: Tensor) -> Tensor:
     return scores.index_fill(1, ends.to(scores.device), FORBIDDEN)
+
+
+class HammingDiversityLogitsProcessor(LogitsProcessor):
+    """Make tokens less likely that earlier groups of beams chose at this step (Vijayakumar et al. 2016, section 3).
+
+    The score of a token falls by `diversity_penalty` for each beam of the item that chose it.
+    Raises InputError for a penalty that is not above 0 and for groups that do not divide the beams.
+    """
+
+    def __init__(self, diversity_penalty: float, num_beams: int, num_beam_groups: int) -> None:
+        where = "HammingDiversityLogitsProcessor"
+        if not (isinstance(diversity_penalty, (int, float)) and diversity_penalty > 0):
+            raise InputError(f"{where}: expected a diversity_penalty above 0, got {diversity_penalty!r}.")
+        if num_beam_groups < 2 or num_beams % num_beam_groups:
+            raise InputError(
+                f"{where}: expected num_beam_groups to be 2 or more and to divide num_beams, got {num_beam_groups} and "
+                f"{num_beams}."
+            )
+        self.diversity_penalty, self.num_beams = float(diversity_penalty), num_beams
+        self.group_size = num_beams // num_beam_groups
+
+    def __call__(  # type: ignore[override]
+        self,
+        input_ids: Tensor,  # noqa: ARG002
+        scores: Tensor,
+        current_tokens: Tensor,
+        beam_group_idx: int,
+    ) -> Tensor:
+        """Return the scores [items * beams of a group, vocabulary] of group number `beam_group_idx`.
+
+        current_tokens [items * num_beams]: what each beam of the groups before has chosen at this step.
+        """
+        earlier_BJ = current_tokens.view(-1, self.num_beams)[:, : beam_group_idx * self.group_size]
+        counts_BV = scores.new_zeros(len(earlier_BJ), scores.shape[1])
+        counts_BV.scatter_add_(1, earlier_BJ, torch.ones_like(earlier_BJ, dtype=scores.dtype))
+        return scores - self.diversity_penalty * counts_BV.repeat_interleave(self.group_size, dim=0)
+
+
+class InfNanRemoveLogitsProcessor(LogitsProcessor):
+    """Put 0 for what is no number, and the largest and smallest numbers of the dtype for the infinities."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the scores, all finite."""
+        return scores.nan_to_num(nan=0.0)
+
+
+class LogitNormalization(LogitsProcessor):
+    """Make log probabilities of the scores: the last processor, for scores that are to be compared or added."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the scores as log probabilities."""
+        return scores.log_softmax(dim=-1)

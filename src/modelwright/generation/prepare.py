@@ -6,19 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modelwright.attention.caches import Cache, EncoderDecoderCache
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.core.logging import get_logger
 from modelwright.generation.configuration import GenerationConfig
-from modelwright.generation.fields import DEFAULTS, EXTRA_OUTPUTS, GENERATE_ARGUMENTS, IDLE, SAMPLING
-from modelwright.generation.protocol import GenerativeModel, accepted_keywords
+from modelwright.generation.fields import DEFAULTS, EXTRA_OUTPUTS, GENERATE_ARGUMENTS, IDLE, OF_BEAMS, SAMPLING
+from modelwright.generation.protocol import GenerativeModel, accepted_keywords, is_encoder_decoder
+from modelwright.outputs.base import ModelOutput
 
 logger = get_logger(__name__)
 
 # Arguments of 4.x's generate that ours takes only at a value that asks for nothing.
 _LATER_ARGUMENTS = (
-    "prefix_allowed_tokens_fn", "synced_gpus", "assistant_model", "negative_prompt_ids",
+    "synced_gpus", "assistant_model", "negative_prompt_ids",
     "negative_prompt_attention_mask", "use_model_defaults", "custom_generate", "trust_remote_code",
 )  # fmt: skip
+_OF_SOURCE = ("encoder_outputs", "attention_mask")
 
 
 def settings_of_call(
@@ -30,10 +33,6 @@ def settings_of_call(
     only the special ids that it lacks from the model.
     Raises UnknownArgumentError, ConfigError, NotImplementedError.
     """
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise NotImplementedError(
-            f"generate: {type(model).__name__} is an encoder-decoder; only decoders can generate yet."
-        )
     for name in _LATER_ARGUMENTS:
         if kwargs.pop(name, None):
             raise NotImplementedError(f"generate: {name} is not built; leave it out.")
@@ -41,7 +40,7 @@ def settings_of_call(
         model.config
     )
     settings = copy.deepcopy(own if generation_config is None else generation_config)
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
         if getattr(settings, name) is None:
             setattr(settings, name, getattr(own, name))
     given = kwargs.keys() & DEFAULTS.keys()
@@ -65,13 +64,9 @@ def _check_model_keywords(model: GenerativeModel, kwargs: dict[str, Any]) -> Non
 
 
 def _refuse_not_built(model: GenerativeModel, settings: GenerationConfig) -> None:
-    if (settings.num_beams or 1) > 1:
-        raise NotImplementedError(
-            f"generate: num_beams={settings.num_beams}: beam search is not built yet. Use num_beams=1."
-        )
     for name, value in settings.not_built().items():
         raise NotImplementedError(f"generate: {name}={value!r} is not built yet; set it to {DEFAULTS[name]!r}.")
-    if settings.use_cache and not model._supports_generation_cache:
+    if settings.use_cache and not model._keeps_a_cache():
         raise NotImplementedError(
             f"generate: use_cache=True, but {type(model).__name__} has no cache for decoding yet. Leave use_cache out: "
             "each step then computes the whole prefix again, with the same result."
@@ -83,8 +78,12 @@ def _say_what_is_idle(settings: GenerationConfig) -> None:
         for name in SAMPLING:
             if getattr(settings, name) not in (DEFAULTS[name], None):
                 logger.warning_once(f"generate: {name} does nothing without do_sample=True: decoding is greedy.")
+    if (settings.num_beams or 1) == 1:
+        for name in OF_BEAMS:
+            if getattr(settings, name) not in (DEFAULTS[name], None):
+                logger.warning_once(f"generate: {name} does nothing without num_beams above 1.")
     for name in IDLE:
-        if getattr(settings, name) != DEFAULTS[name] and name != "decoder_start_token_id":
+        if getattr(settings, name) != DEFAULTS[name]:
             logger.warning_once(f"generate: {name} does nothing here: it shapes a way of decoding that is not running.")
     for name in EXTRA_OUTPUTS:
         if getattr(settings, name) and not settings.return_dict_in_generate:
@@ -92,11 +91,16 @@ def _say_what_is_idle(settings: GenerationConfig) -> None:
 
 
 def prompt_of_call(
-    model: GenerativeModel, inputs: Tensor | None, settings: GenerationConfig, model_kwargs: dict[str, Any]
+    model: GenerativeModel,
+    inputs: Tensor | None,
+    settings: GenerationConfig,
+    model_kwargs: dict[str, Any],
+    *,
+    vocabulary: int | None,
 ) -> Tensor:
     """Return the prompt's ids [batch, tokens], taken out of `inputs` or `model_kwargs["input_ids"]`, else one bos each.
 
-    Raises InputError for anything but a batch of at least one id each, all in the vocabulary.
+    Raises InputError for anything but a batch of at least one id each, all in the `vocabulary`.
     """
     named = model_kwargs.pop("input_ids", None)
     if inputs is not None and named is not None:
@@ -110,25 +114,62 @@ def prompt_of_call(
                 "generate: expected input_ids [batch, tokens], or a bos_token_id to begin with; got neither."
             )
         return torch.full((1, 1), settings.bos_token_id, dtype=torch.long, device=model.device)
-    if not isinstance(input_ids, Tensor) or input_ids.ndim != 2 or input_ids.dtype not in (torch.int64, torch.int32):
-        found = (
-            f"{input_ids.dtype} {tuple(input_ids.shape)}" if isinstance(input_ids, Tensor) else type(input_ids).__name__
-        )
-        hint = " For one row pass input_ids[None]." if isinstance(input_ids, Tensor) and input_ids.ndim == 1 else ""
-        raise InputError(f"generate: expected input_ids to be whole numbers [batch, tokens], got {found}.{hint}")
-    if 0 in input_ids.shape:
-        raise InputError(f"generate: expected a prompt of one token or more, got shape {tuple(input_ids.shape)}.")
+    input_ids = checked_ids("input_ids", input_ids, vocabulary)
     if input_ids.device.type != model.device.type:
         logger.warning_once(
             f"generate: the prompt is on {input_ids.device} and the model on {model.device}: move it with "
             "input_ids.to(model.device)."
         )
-    low, high = int(input_ids.min()), int(input_ids.max())
-    vocabulary = getattr(model.config, "vocab_size", None)
+    return input_ids
+
+
+def checked_ids(name: str, ids: Any, vocabulary: int | None) -> Tensor:
+    """Return the ids of the argument `name` as int64 [batch, tokens]; raises InputError for anything else."""
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in (torch.int64, torch.int32):
+        found = f"{ids.dtype} {tuple(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
+        hint = f" For one row pass {name}[None]." if isinstance(ids, Tensor) and ids.ndim == 1 else ""
+        raise InputError(f"generate: expected {name} to be whole numbers [batch, tokens], got {found}.{hint}")
+    if 0 in ids.shape:
+        raise InputError(f"generate: expected {name} of one token or more, got shape {tuple(ids.shape)}.")
+    low, high = int(ids.min()), int(ids.max())
     if low < 0 or (vocabulary is not None and high >= vocabulary):
         size = "0 or more" if vocabulary is None else f"from 0 to {vocabulary - 1}"
-        raise InputError(f"generate: expected ids {size} (the model's vocab_size), got {low if low < 0 else high}.")
-    return input_ids.long()
+        raise InputError(
+            f"generate: expected ids {size} (the model's vocab_size), got {low if low < 0 else high}. "
+            "If the tokenizer has more tokens than the model, call model.resize_token_embeddings(len(tokenizer)) once."
+        )
+    return ids.long()
+
+
+def mask_of_padding(ids: Tensor, settings: GenerationConfig, what: str) -> Tensor | None:
+    """Return the mask [batch, tokens] that the pad ids in `ids` stand for, None without any; say it once.
+
+    A pad id that also ends a text is taken for text, as in 4.x. `what` names the ids in the message.
+    """
+    pad = settings.pad_token_id
+    if pad is None or not bool((ids == pad).any()):
+        return None
+    if pad in as_list(settings.eos_token_id):
+        logger.warning_once(
+            f"generate: the {what} holds pad_token_id, which is also an end of text, and there is no "
+            "attention_mask: every token is read as text. Pass the tokenizer's attention_mask."
+        )
+        return None
+    logger.warning_once(
+        f"generate: the {what} holds pad_token_id and there is no attention_mask: those tokens are taken for "
+        "padding. Pass the tokenizer's attention_mask to be sure."
+    )
+    return (ids != pad).long()
+
+
+def checked_mask(name: str, mask: Any, shape: tuple[int, ...]) -> Tensor:
+    """Return the mask of the argument `name`; raises InputError for another shape, and for a row without any token."""
+    if not isinstance(mask, Tensor) or tuple(mask.shape) != shape:
+        found = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise InputError(f"generate: expected {name} of shape {shape}, got {found}.")
+    if not bool(mask.bool().any(dim=1).all()):
+        raise InputError(f"generate: a row of {name} is all 0: that prompt has no token to go on from.")
+    return mask
 
 
 def check_attention_mask(input_ids: Tensor, settings: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
@@ -136,28 +177,12 @@ def check_attention_mask(input_ids: Tensor, settings: GenerationConfig, model_kw
 
     Raises InputError for another shape. Padding without a mask, and padding on the right, are said once.
     """
-    mask = model_kwargs.get("attention_mask")
-    pad, ends = settings.pad_token_id, as_list(settings.eos_token_id)
+    mask = model_kwargs.pop("attention_mask", None)
     if mask is None:
-        if pad is None or not bool((input_ids == pad).any()):
-            model_kwargs.pop("attention_mask", None)
+        mask = mask_of_padding(input_ids, settings, "prompt")
+        if mask is None:
             return
-        if pad in ends:
-            logger.warning_once(
-                "generate: the prompt holds pad_token_id, which is also an end of text, and there is no "
-                "attention_mask: every token is read as text. Pass the tokenizer's attention_mask."
-            )
-            return
-        logger.warning_once(
-            "generate: the prompt holds pad_token_id and there is no attention_mask: those tokens are taken for "
-            "padding. Pass the tokenizer's attention_mask to be sure."
-        )
-        mask = (input_ids != pad).long()
-    if not isinstance(mask, Tensor) or mask.shape != input_ids.shape:
-        found = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise InputError(f"generate: expected an attention_mask of shape {tuple(input_ids.shape)}, got {found}.")
-    if not bool(mask.bool().any(dim=1).all()):
-        raise InputError("generate: a row of attention_mask is all 0: that prompt has no token to go on from.")
+    checked_mask("attention_mask", mask, tuple(input_ids.shape))
     if bool((mask[:, -1] == 0).any()):
         logger.warning_once(
             "generate: the prompt is padded on the right, so new tokens follow padding: make it with "
@@ -229,15 +254,28 @@ def as_list(ids: int | list[int] | None) -> list[int]:
     return [each for each in ids if each >= 0]
 
 
-def repeat_rows(input_ids: Tensor, model_kwargs: dict[str, Any], times: int) -> tuple[Tensor, dict[str, Any]]:
-    """Return the prompt and the model's keywords with each row `times` times in a row; tensors of other sizes stay."""
+def repeat_rows(
+    model: GenerativeModel, input_ids: Tensor, model_kwargs: dict[str, Any], times: int
+) -> tuple[Tensor, dict[str, Any]]:
+    """Return the prompt and the model's keywords with each row `times` times in a row; tensors of other sizes stay.
+
+    Of `encoder_outputs` the tensors are repeated; tuples (the states and attentions of each layer) stay as they are. A
+    cache that holds as many rows as the prompt is repeated in place. A source that a model shares stays one.
+    """
     if times == 1:
         return input_ids, model_kwargs
     rows = input_ids.shape[0]
-    repeated = {
-        name: value.repeat_interleave(times, dim=0)
-        if isinstance(value, Tensor) and value.ndim and value.shape[0] == rows
-        else value
-        for name, value in model_kwargs.items()
-    }
-    return input_ids.repeat_interleave(times, dim=0), repeated
+    shared = _OF_SOURCE if is_encoder_decoder(model) and model._shares_source else ()
+
+    def repeated(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.ndim and value.shape[0] == rows:
+            return value.repeat_interleave(times, dim=0)
+        if isinstance(value, ModelOutput):
+            return type(value)(**{name: repeated(each) for name, each in value.items()})
+        if isinstance(value, Cache) and value.max_batch_size == rows:
+            own = value.self_attention_cache if shared and isinstance(value, EncoderDecoderCache) else value
+            own.batch_repeat_interleave(times)
+        return value
+
+    kept = {name: value if name in shared else repeated(value) for name, value in model_kwargs.items()}
+    return repeated(input_ids), kept

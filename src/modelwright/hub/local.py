@@ -14,6 +14,8 @@ class LocalRepo:
     If a save of ours was interrupted after its commit (there is a journal), the files of that save are the ones seen.
     """
 
+    commit_hash: str | None = None
+
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.name = str(folder)
@@ -38,7 +40,7 @@ class LocalRepo:
                 found = f"{filename!r} is a link to {str(path.readlink())!r}, which does not exist"
             else:
                 found = f"there is no file {filename!r}"
-            raise RepoError(f"{self.name}: {found}.{nearest(filename, self.files())}")
+            raise self._missing(found, nearest(filename, self.files()))
         if contained:
             boundary, target = self.boundary(), path.resolve()
             if not target.is_relative_to(boundary):
@@ -48,6 +50,9 @@ class LocalRepo:
                 )
         return path
 
+    def _missing(self, found: str, hint: str) -> RepoError:
+        return RepoError(f"{self}: {found}.{hint}")
+
     def boundary(self) -> Path:
         """Return the folder that holds everything this repository may read: itself, or its `models--*` Hub cache."""
         folder = self.folder.resolve()
@@ -56,8 +61,11 @@ class LocalRepo:
                 return parent.parent.parent
         return folder
 
-    def files(self) -> list[str]:
-        """Return the sorted names of the files directly in the folder."""
+    def files(self, folder: str = "") -> list[str]:
+        """Return the sorted names of the files directly in the folder, or in `folder` below it, [] if there is none."""
+        if folder:
+            below = self.folder / check_filename(self.name, folder)
+            return sorted(path.name for path in below.iterdir() if path.is_file()) if below.is_dir() else []
         with os.scandir(self.folder) as entries:
             names = {entry.name for entry in entries if entry.is_file()}
         if journal := read_journal(self.folder):
@@ -73,6 +81,9 @@ class LocalRepo:
             if filename in journal.remove:
                 return self.folder / journal.staging / "removed" / filename  # a place where nothing is
         return path
+
+    def __str__(self) -> str:
+        return self.name
 
     def __repr__(self) -> str:
         return f"LocalRepo({self.name!r})"

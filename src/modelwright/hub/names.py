@@ -12,11 +12,16 @@ SAFE_WEIGHTS_INDEX_NAME = "model.safetensors.index.json"
 WEIGHTS_NAME = "pytorch_model.bin"
 WEIGHTS_INDEX_NAME = "pytorch_model.bin.index.json"
 
+ADAPTER_CONFIG_NAME = "adapter_config.json"
+ADAPTER_SAFE_WEIGHTS_NAME = "adapter_model.safetensors"
+ADAPTER_WEIGHTS_NAME = "adapter_model.bin"
+
 TOKENIZER_NAME = "tokenizer.json"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP_NAME = "special_tokens_map.json"
 ADDED_TOKENS_NAME = "added_tokens.json"
 CHAT_TEMPLATE_NAME = "chat_template.jinja"
+CHAT_TEMPLATE_FOLDER = "additional_chat_templates"
 
 MANIFEST_NAME = "modelwright.manifest.json"
 JOURNAL_NAME = ".modelwright.journal.json"

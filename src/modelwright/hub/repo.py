@@ -9,10 +9,12 @@ from modelwright.core.errors import RepoError
 class Repo(Protocol):
     """One folder of a model's files, wherever they come from; everything behind it is local paths.
 
-    `name` is what the user called it: a folder, later also a repository of the Hub.
+    `name` is what the user called it: a folder, or a repository of the hub. `str()` of it is what a message calls it,
+    with the revision. `commit_hash` names the commit whose files these are, which never change; None for a folder.
     """
 
     name: str
+    commit_hash: str | None
 
     def has(self, filename: str) -> bool:
         """Tell whether the repository holds `filename`."""
@@ -26,8 +28,8 @@ class Repo(Protocol):
         """
         ...
 
-    def files(self) -> list[str]:
-        """Return the sorted names of the files directly in the repository's folder."""
+    def files(self, folder: str = "") -> list[str]:
+        """Return the sorted names of the files directly in the repository's folder, or in `folder` below it."""
         ...
 
 

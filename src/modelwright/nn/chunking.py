@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 
 from modelwright.core.errors import InputError
+from modelwright.nn.tracing import is_tracing
+
+# Tokens whose states between the halves of a usual feed-forward fit into the caches of a CPU.
+_BLOCK = 2048
 
 
 def apply_chunking_to_forward(
@@ -41,3 +45,20 @@ def apply_chunking_to_forward(
         )
     slices = zip(*(torch.split(tensor, chunk_size, dim=chunk_dim) for tensor in input_tensors), strict=True)
     return torch.cat([forward_fn(*parts) for parts in slices], dim=chunk_dim)
+
+
+def apply_in_blocks(function: Callable[[Tensor], Tensor], x_BTE: Tensor, size: int = 0) -> Tensor:
+    """Return `function(x)`, computed for `size` tokens of the batch at once; it must treat tokens one by one.
+
+    With 0, blocks are made where they are faster: on a CPU, for many tokens, without gradients (which would keep all
+    that lies between anyway), in a call that is not recorded.
+    """
+    if not size:
+        if is_tracing() or torch.is_grad_enabled() or x_BTE.device.type != "cpu":
+            return function(x_BTE)
+        size = _BLOCK
+    tokens_1NE = x_BTE.flatten(0, 1)[None]
+    if tokens_1NE.shape[1] <= size:
+        return function(x_BTE)
+    parts = [function(part) for part in torch.split(tokens_1NE, size, dim=1)]
+    return torch.cat(parts, dim=1).view(*x_BTE.shape[:2], -1)

@@ -1,6 +1,8 @@
 """Taking rows or columns out of linear layers, and finding those that belong to attention heads.
 
-A pruned layer keeps the dtype, the device, the mode (train or eval) and what is trainable of the layer it is made of.
+A pruned layer keeps the dtype, the device, the mode (train or eval) and what is trainable of the layer it is made of. A
+layer that has more than a weight and a bias (a quantized one) has a method `pruned_to(plain, index, dim)`, which
+returns it with the parameters of the pruned plain layer.
 """
 
 from collections.abc import Collection, Iterable
@@ -46,7 +48,7 @@ def prune_linear_layer(layer: nn.Linear, index: Tensor, dim: int = 0) -> nn.Line
     weight = layer.weight.detach().index_select(dim, index)
     pruned = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, device="meta", dtype=weight.dtype)
     bias = None if layer.bias is None else _pruned_bias(layer.bias, index, cut=dim == 0)
-    return _fill(pruned, layer, weight, bias)
+    return _fill(pruned, layer, weight, bias, index, dim)
 
 
 def prune_conv1d_layer(layer: Conv1D, index: Tensor, dim: int = 1) -> Conv1D:
@@ -55,7 +57,7 @@ def prune_conv1d_layer(layer: Conv1D, index: Tensor, dim: int = 1) -> Conv1D:
     index = index.to(layer.weight.device)
     weight = layer.weight.detach().index_select(dim, index)
     pruned = Conv1D(weight.shape[1], weight.shape[0], device="meta", dtype=weight.dtype)
-    return _fill(pruned, layer, weight, _pruned_bias(layer.bias, index, cut=dim == 1))
+    return _fill(pruned, layer, weight, _pruned_bias(layer.bias, index, cut=dim == 1), index, dim)
 
 
 def prune_layer(layer: nn.Linear | Conv1D, index: Tensor, dim: int | None = None) -> nn.Linear | Conv1D:
@@ -89,10 +91,11 @@ def _pruned_bias(bias: nn.Parameter, index: Tensor, cut: bool) -> Tensor:
     return bias.detach().index_select(0, index) if cut else bias.detach().clone()
 
 
-def _fill(pruned: Layer, layer: Layer, weight: Tensor, bias: Tensor | None) -> Layer:
+def _fill(pruned: Layer, layer: Layer, weight: Tensor, bias: Tensor | None, index: Tensor, dim: int) -> Layer:
     # What was frozen stays frozen.
     pruned.weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)
     if bias is not None:
         pruned.bias = nn.Parameter(bias, requires_grad=layer.bias.requires_grad)
     pruned.train(layer.training)
-    return pruned
+    more = getattr(layer, "pruned_to", None)
+    return pruned if more is None else more(pruned, index, dim)

@@ -37,5 +37,5 @@ class RMSNorm(nn.Module):
         size = self.weight.shape
         if hidden_states.dtype == torch.float32:
             return F.rms_norm(hidden_states, size, self.weight, self.variance_epsilon)
-        normed = F.rms_norm(hidden_states.float(), size, None, self.variance_epsilon)
-        return self.weight * normed.to(hidden_states.dtype)
+        # Without a weight torch computes in fp32 and rounds once, to the dtype of its input.
+        return self.weight * F.rms_norm(hidden_states, size, None, self.variance_epsilon)

@@ -7,6 +7,7 @@ from torch import nn
 
 from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS, DEFAULT_IMPLEMENTATION
 from modelwright.core.errors import InputError, nearest
+from modelwright.pretrained.dtypes import parts_of
 
 # Which flags of a 4.x class say that it can run a kernel; `_supports_attention_backend` says it of all.
 _FLAGS = {
@@ -56,7 +57,7 @@ def apply_to_config(where: str, config: Any, wanted: str | Mapping[str, str] | N
 
 
 def _apply(where: str, config: Any, wanted: str | Mapping[str, str]) -> None:
-    parts = _parts(config)
+    parts = parts_of(config)
     if isinstance(wanted, Mapping):
         for part, name in wanted.items():
             if part not in parts:
@@ -80,9 +81,10 @@ def set_attn_implementation(model: Any, wanted: str | Mapping[str, str]) -> None
     """Change the kernel; documented at `PreTrainedModel.set_attn_implementation`."""
     where = f"{type(model).__name__}.set_attn_implementation"
     before = [(each.config, getattr(each.config, "_attn_implementation", None)) for each in _models(model)]
-    before += [(part, getattr(part, "_attn_implementation", None)) for part in _parts(model.config).values()]
+    before += [(part, getattr(part, "_attn_implementation", None)) for part in parts_of(model.config).values()]
     try:
         _apply(where, model.config, wanted)
+        _apply_to_copies(model, wanted)
         for each in _models(model):
             check(type(each), each.config._attn_implementation)
     except InputError:
@@ -91,10 +93,13 @@ def set_attn_implementation(model: Any, wanted: str | Mapping[str, str]) -> None
         raise
 
 
-def _parts(config: Any) -> dict[str, Any]:
-    """Return the config itself under "" and its sub-configs under their names."""
-    found = {name: getattr(config, name, None) for name in config.sub_configs}
-    return {"": config, **{name: part for name, part in found.items() if part is not None}}
+def _apply_to_copies(model: Any, wanted: str | Mapping[str, str]) -> None:
+    """Let the models inside whose config is none of the model's own parts, such as T5's stacks, follow the whole."""
+    whole = wanted if isinstance(wanted, str) else wanted.get("")
+    own = {id(part) for part in parts_of(model.config).values()}
+    for each in _models(model):
+        if whole is not None and id(each.config) not in own:
+            each.config._attn_implementation = whole
 
 
 def _models(model: nn.Module) -> Iterator[Any]:

@@ -3,10 +3,16 @@
 Shapes: B batch, T query tokens, S key tokens, H heads, N layers.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from modelwright.core.errors import InputError
+from modelwright.core.logging import get_logger
+from modelwright.nn.tracing import is_tracing
+
+logger = get_logger(__name__)
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -47,3 +53,27 @@ def head_mask_per_layer(head_mask: Tensor, num_layers: int, dtype: torch.dtype) 
             f"got {tuple(head_mask.shape)}"
         )
     return head_mask[:, None, :, None, None].to(dtype)
+
+
+def warn_if_padding(model: Any, input_ids: Tensor, attention_mask: Tensor | None) -> None:
+    """Warn; documented at `PreTrainedModel.warn_if_padding_and_no_attention_mask`."""
+    config = model.config
+    pad = config.pad_token_id
+    if attention_mask is not None or pad is None or model._looked_for_padding or is_tracing():
+        return
+    if input_ids.is_meta or not input_ids.numel():
+        return
+    on_cpu = input_ids.device.type == "cpu"
+    # To look makes an accelerator wait, so there it is done for the first batch only.
+    model._looked_for_padding = not on_cpu
+    if not bool((input_ids[..., [0, -1]] == pad).any()):
+        return
+    model._looked_for_padding = True
+    text = (
+        f"{type(model).__name__}: a row begins or ends with the pad token {pad}, and there is no attention_mask: "
+        "padding is attended to like text. Pass the attention_mask that the tokenizer returns."
+    )
+    twins = [name for name in ("bos_token_id", "eos_token_id", "sep_token_id") if getattr(config, name, None) == pad]
+    if twins:
+        text += f" (If these are no padding but {' or '.join(twins)}, which is the same id, pass a mask of ones.)"
+    logger.warning_once(text)

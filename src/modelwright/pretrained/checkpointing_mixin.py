@@ -56,9 +56,14 @@ class GradientCheckpointingMixin:
                 f"{where}: expected every_n_layers to be a whole number of 1 or more, got {every_n_layers!r}"
             )
         self._switch(where, default_function(**kwargs), every_n_layers)
+        if kwargs.get("use_reentrant") and getattr(self, "_hf_peft_config_loaded", False):
+            # The reentrant kind gives no gradient to what lies behind frozen embeddings.
+            self.enable_input_require_grads()
 
     def gradient_checkpointing_disable(self) -> None:
         """Store activations again."""
+        if getattr(self, "_hf_peft_config_loaded", False):
+            self.disable_input_require_grads()
         if _old_hook(self):
             cast(nn.Module, self).apply(lambda module: cast(Any, self)._set_gradient_checkpointing(module, value=False))
         for module in _checkpointed(self):

@@ -6,7 +6,7 @@ every parameter gets an initial value, and then loaded into.
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -50,13 +50,20 @@ def takes_factory_arguments(model_class: type) -> bool:
 
 
 def construct(
-    model_class: type, config: Any, *args: Any, device: torch.device | str | None, dtype: torch.dtype, **kwargs: Any
+    model_class: type,
+    config: Any,
+    *args: Any,
+    device: torch.device | str | None,
+    dtypes: Mapping[str, torch.dtype],
+    **kwargs: Any,
 ) -> Any:
-    """Return `model_class(config)` with parameters of `dtype`, on `device` (a class of the 4.x kind: on the CPU).
+    """Return `model_class(config)` on `device` (a class of the 4.x kind: on the CPU).
 
-    In float16, what lies in the modules that the class names in `_keep_in_fp32_modules` stays float32, and in bfloat16
-    too what lies in those of `_keep_in_fp32_modules_strict`.
+    `dtypes`: that of all parameters under "", and those of the models inside which have a sub-config for their config,
+    under its name. In float16, what lies in the modules that its class, or that of a model inside, names in
+    `_keep_in_fp32_modules` stays float32, and in bfloat16 too what lies in those of `_keep_in_fp32_modules_strict`.
     """
+    dtype = dtypes[""]
     if takes_factory_arguments(model_class):
         model = model_class(config, *args, device=device, dtype=dtype, **kwargs)
     elif dtype == torch.get_default_dtype():
@@ -65,7 +72,12 @@ def construct(
         with DefaultFloatDtype(dtype):
             model = model_class(config, *args, **kwargs)
         _cast(model.parameters(), dtype)
-    _cast(_kept_in_fp32(model, dtype), torch.float32)
+    dtype_of = {id(getattr(config, name)): own for name, own in dtypes.items() if name}
+    for part in model.modules():
+        own = dtype_of.get(id(vars(part).get("config")))
+        if own is not None:
+            _cast(part.parameters(), own)
+        _cast(_kept_in_fp32(part, own or dtype), torch.float32)
     return model
 
 
@@ -76,6 +88,8 @@ def _kept_in_fp32(model: nn.Module, dtype: torch.dtype) -> list[nn.Parameter]:
         modules += getattr(model, "_keep_in_fp32_modules_strict", None) or ()
     if dtype == torch.float16:
         modules += getattr(model, "_keep_in_fp32_modules", None) or ()
+    if not modules:
+        return []
     # An entry is one part of a dotted name, or several in a row.
     return [
         parameter

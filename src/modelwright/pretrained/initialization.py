@@ -68,6 +68,11 @@ def check_nothing_on_meta(model: nn.Module) -> None:
                 )
 
 
+def owner_of(model: nn.Module, module: nn.Module) -> Any:
+    """Return the innermost model that contains `module`: the one whose `_init_weights` initialises it."""
+    return next(owner for _, each, owner in _children_first(model) if each is module)
+
+
 def _children_first(model: nn.Module, prefix: str = "", owner: Any = None) -> Iterator[tuple[str, nn.Module, Any]]:
     """Yield each module with its name and the innermost model that contains it."""
     owner = model if callable(getattr(model, "_init_weights", None)) else owner

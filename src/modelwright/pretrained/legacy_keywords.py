@@ -1,33 +1,24 @@
 """The keywords of 4.x's `from_pretrained` that load nothing: each is said once to do nothing, or refused with a reason.
 
-A keyword with the value that it has by default in 4.x says nothing. One that only matters for the hub is checked and
-said once to have no effect on a local folder.
+A keyword with the value that it has by default in 4.x says nothing. The keywords about downloads are in
+`modelwright.hub.download`.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
 
 logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class HubKeyword:
-    """A keyword about the download: the types that its value may have, and its default."""
-
-    types: tuple[type, ...]
-    default: Any = None
-
-
-@dataclass(frozen=True)
 class NoEffect:
-    """A keyword that is accepted, whatever its value, and why it does nothing."""
+    """A keyword that is accepted, whatever its value, and why it does nothing; what it `asks` for is so anyway."""
 
     reason: str
+    asks: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,30 +29,16 @@ class Refused:
     harmless: tuple[Any, ...] = (None, False)
 
 
-_PATH = (str, os.PathLike)
 _STEP_6 = "device maps and offloading are not built yet; pass one device as device_map, or none"
 _TF = "only PyTorch checkpoints are read; convert it once with a transformers 4.x that has {0} and save_pretrained"
 _QUANTIZED = "quantized loading is not supported; load in a floating-point dtype, such as dtype='bfloat16'"
 _TENSOR_PARALLEL = "tensor parallelism is not supported"
 
-HUB: dict[str, HubKeyword] = {
-    "cache_dir": HubKeyword(_PATH),
-    "force_download": HubKeyword((bool,), False),
-    "local_files_only": HubKeyword((bool,), False),
-    "token": HubKeyword((str, bool)),
-    "use_auth_token": HubKeyword((str, bool)),
-    "revision": HubKeyword((str,), "main"),
-    "code_revision": HubKeyword((str,)),
-    "proxies": HubKeyword((dict,)),
-    "resume_download": HubKeyword((bool,), False),
-    "mirror": HubKeyword((str,)),
-}
-LEGACY: dict[str, HubKeyword | NoEffect | Refused] = {
-    **HUB,
+LEGACY: dict[str, NoEffect | Refused] = {
     "low_cpu_mem_usage": NoEffect("loading always uses as little memory as the model's class allows"),
     "_fast_init": NoEffect("what the checkpoint holds is never initialised first, if the class can be built without"),
     "offload_state_dict": NoEffect("the weights are read one by one, never all at once beside the model"),
-    "trust_remote_code": NoEffect("a model class runs no code of the checkpoint"),
+    "trust_remote_code": NoEffect("a model class runs no code of the checkpoint", asks=False),
     "max_memory": Refused(_STEP_6, (None,)),
     "offload_folder": Refused(_STEP_6, (None,)),
     "offload_buffers": Refused(_STEP_6),
@@ -71,8 +48,6 @@ LEGACY: dict[str, HubKeyword | NoEffect | Refused] = {
     "load_in_8bit": Refused(_QUANTIZED),
     "load_in_4bit": Refused(_QUANTIZED),
     "quantization_config": Refused(_QUANTIZED, (None,)),
-    "adapter_kwargs": Refused("adapters (PEFT) are not built yet", (None, {})),
-    "adapter_name": Refused("adapters (PEFT) are not built yet", (None, "default")),
     "use_flash_attention_2": Refused("choose the kernel by attn_implementation='flash_attention_2'"),
     "use_kernels": Refused("kernels of the hub are not supported"),
     "tp_plan": Refused(_TENSOR_PARALLEL, (None,)),
@@ -83,22 +58,16 @@ LEGACY: dict[str, HubKeyword | NoEffect | Refused] = {
 }
 
 
-def settle(
-    where: str, keywords: Mapping[str, Any], table: Mapping[str, HubKeyword | NoEffect | Refused] = LEGACY
-) -> dict[str, Any]:
-    """Deal with those of the `keywords` that `table` holds and return the others.
+def settle(where: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Deal with those of the `keywords` that `LEGACY` holds and return the others.
 
-    Raises InputError for a hub keyword of a wrong type, NotImplementedError with the reason for a refused one.
+    Raises NotImplementedError with the reason for a refused one.
     """
-    if keywords.get("use_auth_token") is not None and keywords.get("token") is not None:
-        raise InputError(f"{where}: expected token or use_auth_token (its older name), got both; pass token only")
     rest = {}
     for name, value in keywords.items():
-        rule = table.get(name)
-        if isinstance(rule, HubKeyword):
-            _check_hub_keyword(where, name, value, rule)
-        elif isinstance(rule, NoEffect):
-            if value is not None:
+        rule = LEGACY.get(name)
+        if isinstance(rule, NoEffect):
+            if value is not None and value is not rule.asks:
                 logger.warning_once(f"{where}: {name}={value!r} changes nothing: {rule.reason}.")
         elif isinstance(rule, Refused):
             if not any(value is harmless or value == harmless for harmless in rule.harmless):
@@ -106,13 +75,3 @@ def settle(
         else:
             rest[name] = value
     return rest
-
-
-def _check_hub_keyword(where: str, name: str, value: Any, rule: HubKeyword) -> None:
-    if value is None or value == rule.default:
-        return
-    if not isinstance(value, rule.types):
-        expected = " or ".join("a path" if kind is os.PathLike else kind.__name__ for kind in rule.types)
-        raise InputError(f"{where}: expected {name} to be {expected} or None, got {value!r}")
-    # The value may be a secret.
-    logger.warning_once(f"{where}: {name} has no effect here: it is about downloads, and the model is a local folder.")

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from modelwright.checkpoint.strictness import Strictness
 from modelwright.core.errors import InputError
+from modelwright.hub.download import Download
 
 _DEVICE_MAP_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 
@@ -25,12 +27,15 @@ class LoadOptions:
     subfolder: str = ""
     variant: str | None = None
     use_safetensors: bool | None = None
-    strict: bool = False
+    strict: bool | Mapping[str, str] = False
     ignore_mismatched_sizes: bool = False
     output_loading_info: bool = False
     key_mapping: Mapping[str, str] | None = None
     generation_config: Any = None
     attn_implementation: Any = None
+    adapter_kwargs: Mapping[str, Any] | None = None
+    adapter_name: str = "default"
+    download: Download = field(default_factory=Download)
 
     def __post_init__(self) -> None:
         """Raise InputError for a value of a wrong type."""
@@ -38,14 +43,21 @@ class LoadOptions:
         self._check("subfolder", str, "a folder name")
         self._check("variant", str, "a name such as 'fp16' or None", optional=True)
         self._check("use_safetensors", bool, "True, False or None", optional=True)
+        self._check("adapter_kwargs", Mapping, "a dictionary of keywords of load_adapter or None", optional=True)
+        self._check("adapter_name", str, "a name")
         self._check("key_mapping", Mapping, "a dictionary {pattern: replacement} or None", optional=True)
-        for name in ("strict", "ignore_mismatched_sizes", "output_loading_info"):
+        for name in ("ignore_mismatched_sizes", "output_loading_info"):
             self._check(name, bool, "True or False")
+        self.strictness()
 
     def _check(self, name: str, kind: Any, expected: str, optional: bool = False) -> None:
         value = getattr(self, name)
         if not isinstance(value, kind) and not (optional and value is None):
             raise InputError(f"{self.where}: expected {name} to be {expected}, got {value!r}")
+
+    def strictness(self) -> Strictness:
+        """Return what `strict` and `ignore_mismatched_sizes` ask for; raise InputError if that makes no sense."""
+        return Strictness.of(self.where, self.strict, self.ignore_mismatched_sizes)
 
     def device(self) -> torch.device:
         """Return the device to load to: what `device_map` names, the CPU if it is None.

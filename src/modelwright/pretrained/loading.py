@@ -8,29 +8,40 @@ A class of the 4.x kind, whose constructor takes a config only, is built on the 
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from modelwright.checkpoint.headers import Checkpoint, dtype_name
+from modelwright.checkpoint.headers import Checkpoint
 from modelwright.checkpoint.load import load_into, module_targets
 from modelwright.checkpoint.memory import MemoryCheckpoint
 from modelwright.checkpoint.names import Rename
 from modelwright.checkpoint.open import open_checkpoint
 from modelwright.checkpoint.plan import LoadPlan, make_load_plan
 from modelwright.checkpoint.report import LoadReport, merge_keys
-from modelwright.config.configuration import PretrainedConfig
-from modelwright.core.errors import CheckpointMismatchError, ConfigError, InputError, UnknownArgumentError, nearest
+from modelwright.checkpoint.strictness import Strictness
+from modelwright.config.configuration import PretrainedConfig, read_config
+from modelwright.core.errors import (
+    CheckpointMismatchError,
+    ConfigError,
+    InputError,
+    RepoError,
+    UnknownArgumentError,
+    nearest,
+)
 from modelwright.core.logging import INFO, WARNING, get_logger
 from modelwright.generation.configuration import GenerationConfig
-from modelwright.hub.names import CONFIG_NAME, GENERATION_CONFIG_NAME
+from modelwright.hub.custom_code import hash_of_class
+from modelwright.hub.names import ADAPTER_CONFIG_NAME, CONFIG_NAME, GENERATION_CONFIG_NAME
 from modelwright.hub.open import open_repo
 from modelwright.hub.repo import Repo
-from modelwright.pretrained import dtypes, initialization, tying
+from modelwright.pretrained import adapters, dtypes, initialization, tying
 from modelwright.pretrained.attention_choice import apply_to_config
 from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.legacy_keywords import LEGACY
 from modelwright.pretrained.load_options import LoadOptions, PathLike
+from modelwright.pretrained.quantized import make_optional_buffers
 
 logger = get_logger(__name__)
 
@@ -44,31 +55,61 @@ def load_pretrained(
 ) -> Any:
     """Return the loaded model; documented at `PreTrainedModel.from_pretrained`."""
     device = options.device()
-    wanted = dtypes.wanted_dtype(options.where, options.dtype, options.torch_dtype)
+    wanted = dtypes.wanted_dtypes(options.where, options.dtype, options.torch_dtype)
     repo = _repo(name_or_path, options)
+    adapter, repo = _with_base(repo, options)
     config, rest = _config(model_class, repo, options, keywords)
     apply_to_config(options.where, config, options.attn_implementation)
     arguments = _constructor_arguments(model_class, config, rest, options.where)
     with _checkpoint(repo, options) as checkpoint:
-        dtype = dtypes.resolve(wanted, config, checkpoint.infos)
-        config.dtype = dtype_name(dtype)
-        model = construct(model_class, config, *model_args, device="meta", dtype=dtype, **arguments)
+        resolved = dtypes.resolve(options.where, wanted, config, checkpoint.infos)
+        model = construct(model_class, config, *model_args, device="meta", dtypes=resolved, **arguments)
+        make_optional_buffers(model, checkpoint.infos)
         plan = _plan(model, checkpoint, options)
-        model.load_report = load_into(model, checkpoint, plan, device, strict=options.strict)
+        model.load_report = load_into(model, checkpoint, plan, device, strictness=options.strictness())
+        model.load_report.code_sha256 = hash_of_class(model_class)
     _finish(model, device)
-    _say(model, name_or_path)
+    _say(model, name_or_path, options.strictness())
     model.generation_config = _generation_config(model, repo, options)
+    if adapter is not None:
+        assert name_or_path is not None
+        _attach(model, name_or_path, options)
     return model.eval()
 
 
 def _repo(name_or_path: PathLike | None, options: LoadOptions) -> Repo | None:
     if name_or_path is not None:
-        return open_repo(os.fspath(name_or_path), subfolder=options.subfolder)
+        return open_repo(name_or_path, subfolder=options.subfolder, download=options.download)
     if options.state_dict is None or options.config is None:
         raise InputError(
             f"{options.where}: expected the folder of a model, got None; without one, pass both config and state_dict"
         )
     return None
+
+
+# --- adapters -------------------------------------------------------------------------------------------------------
+
+
+def _with_base(repo: Repo | None, options: LoadOptions) -> tuple[Repo | None, Repo | None]:
+    """Return the repository of the adapter, if `repo` is one, and that of the model."""
+    base = None if repo is None or options.state_dict is not None else adapters.base_of(repo)
+    if base is None:
+        if options.adapter_kwargs:
+            raise InputError(f"{options.where}: adapter_kwargs is given, and there is no {ADAPTER_CONFIG_NAME}")
+        return None, repo
+    assert repo is not None
+    adapters.peft()
+    name, revision = base
+    try:
+        model = open_repo(name, download=replace(options.download, revision=revision, commit_hash=None))
+    except RepoError as error:
+        raise RepoError(f"{repo}: the model {name!r} of this adapter cannot be found: {error}") from error
+    return repo, model
+
+
+def _attach(model: Any, name_or_path: PathLike, options: LoadOptions) -> None:
+    place = {"subfolder": options.subfolder, **options.download.keywords(), **(options.adapter_kwargs or {})}
+    model.load_adapter(name_or_path, options.adapter_name, **place)
 
 
 # --- the config -----------------------------------------------------------------------------------------------------
@@ -87,10 +128,9 @@ def _config(
     else:
         if given is not None and not isinstance(given, str | os.PathLike):
             raise InputError(f"{options.where}: expected config to be a config or a folder, got {given!r}")
-        source = repo if given is None else open_repo(os.fspath(given))
+        source = repo if given is None else open_repo(given, download=replace(options.download, commit_hash=None))
         assert source is not None
-        path = source.path(CONFIG_NAME)
-        values, _ = PretrainedConfig.get_config_dict(path)
+        path, values = source.path(CONFIG_NAME), read_config(source)
         found = values.pop("model_type", None)
         _check_model_type(model_class, found, str(path))
         try:
@@ -144,7 +184,7 @@ def _plan(model: Any, checkpoint: Checkpoint, options: LoadOptions) -> LoadPlan:
         keys_to_ignore_missing=model._keys_to_ignore_on_load_missing or (),
         keys_to_ignore_unexpected=model._keys_to_ignore_on_load_unexpected or (),
         tied=tying.tied_groups(model),
-        ignore_mismatched_sizes=options.ignore_mismatched_sizes,
+        not_sources=model._tied_weights_not_sources,
     )
 
 
@@ -156,11 +196,13 @@ def _finish(model: Any, device: torch.device) -> None:
     initialization.check_nothing_on_meta(model)
 
 
-def _say(model: Any, name_or_path: PathLike | None) -> None:
-    """Tell in one message what was initialised, and in one what was not used."""
+def _say(model: Any, name_or_path: PathLike | None, strictness: Strictness) -> None:
+    """Tell in one message what was initialised, and in one what was not used, but for what is to be ignored."""
     report: LoadReport = model.load_report
     where, place = type(model).__name__, "the state dict" if name_or_path is None else name_or_path
-    fresh = [*report.missing_keys, *(mismatch[0] for mismatch in report.mismatched_keys)]
+    fresh = report.missing_keys if strictness.missing == "warn" else []
+    if strictness.mismatched == "warn":
+        fresh = [*fresh, *(mismatch[0] for mismatch in report.mismatched_keys)]
     if fresh:
         logger.warning(
             "%s: %d weights are not in %s, or not in this shape, and are newly initialised: %s. Train the model before "
@@ -170,7 +212,7 @@ def _say(model: Any, name_or_path: PathLike | None) -> None:
             place,
             ", ".join(merge_keys(fresh)),
         )
-    if report.unexpected_keys:
+    if report.unexpected_keys and strictness.unexpected == "warn":
         # The checkpoint of another class, such as one with a head, naturally holds more than is used.
         own = where in (model.config.architectures or [where])
         logger.log(

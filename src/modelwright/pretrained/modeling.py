@@ -8,35 +8,64 @@ Nothing here changes the state of the process: many threads may load at once.
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, overload
 
 import torch
 from torch import Tensor, nn
 
-from modelwright.checkpoint.headers import dtype_name
 from modelwright.checkpoint.names import Rename
 from modelwright.checkpoint.report import LoadReport
+from modelwright.checkpoint.strictness import Reaction
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
-from modelwright.pretrained import attention_choice, dtypes, initialization, pruning, saving, tying
+from modelwright.hub.custom_code import AutoClassMixin
+from modelwright.hub.download import take_download
+from modelwright.hub.publish import PushToHubMixin
+from modelwright.pretrained import (
+    attention_choice,
+    attention_masks,
+    bad_ids,
+    dtypes,
+    initialization,
+    pruning,
+    quantized,
+    saving,
+    tying,
+)
+from modelwright.pretrained.adapters_mixin import AdaptersMixin
 from modelwright.pretrained.checkpointing_mixin import GradientCheckpointingMixin
 from modelwright.pretrained.construction import construct, init_parameters
+from modelwright.pretrained.embeddings_mixin import EmbeddingsMixin
 from modelwright.pretrained.legacy_keywords import settle
 from modelwright.pretrained.load_options import LoadOptions, PathLike
 from modelwright.pretrained.loading import load_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
+from modelwright.pretrained.unpadding import UnpaddingMixin
+
+Dtype = torch.dtype | str | Mapping[str, torch.dtype | str] | None
 
 
-class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, GenerationMixin):
+class PreTrainedModel(
+    nn.Module,
+    ModuleUtilsMixin,
+    EmbeddingsMixin,
+    GradientCheckpointingMixin,
+    AdaptersMixin,
+    UnpaddingMixin,
+    GenerationMixin,
+    AutoClassMixin,
+    PushToHubMixin,
+):
     """Base of all models: a torch module with a config that can be loaded, saved, initialised and tied.
 
     A subclass sets `config_class` and `base_model_prefix`, builds its layers in `__init__(self, config, *,
     device=None, dtype=None)`, handing both to each of them, and calls `post_init()` last. It initialises its layers in
     `_init_weights(self, module)`. A class whose `__init__` takes a config only works too; it is built on the CPU.
 
-    Other class attributes: `_tied_weights_keys` (see `modelwright.pretrained.tying`), `_checkpoint_renames` (rules for
+    Other class attributes: `_tied_weights_keys` (see `modelwright.pretrained.tying`), `_tied_weights_not_sources`
+    (names that never stand for what they are tied to when only they are in a file), `_checkpoint_renames` (rules for
     names in files, undone when saving), `_compatible_model_types` (other model types whose checkpoints this class may
     read), `_keys_to_ignore_on_load_missing`, `_keys_to_ignore_on_load_unexpected` (regular expressions),
     `_keys_to_ignore_on_save` (names), `_supports_attention_backend` (whether attention runs the kernel that the config
@@ -49,13 +78,17 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
     _checkpoint_renames: ClassVar[tuple[Rename, ...]] = ()
     _compatible_model_types: ClassVar[tuple[str, ...]] = ()
     _tied_weights_keys: ClassVar[Any] = None
+    _tied_weights_not_sources: ClassVar[tuple[str, ...]] = ()
     _keys_to_ignore_on_load_missing: ClassVar[Any] = None
     _keys_to_ignore_on_load_unexpected: ClassVar[Any] = None
     _keys_to_ignore_on_save: ClassVar[Any] = None
     _supports_attention_backend: ClassVar[bool] = False
     _pruning_refusal: ClassVar[str | None] = None
+    _default_auto_class: ClassVar[str] = "AutoModel"
 
     load_report: LoadReport | None = None
+    model_tags: list[str] | None = None
+    _looked_for_padding: bool = False
 
     def __init__(self, config: Any, *inputs: Any, **kwargs: Any) -> None:
         """Keep the config; raise InputError if it is none, UnknownArgumentError for what nobody took."""
@@ -80,7 +113,36 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
             GenerationConfig.from_model_config(config) if self.can_generate() else None
         )
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model; a token id without an embedding raises InputError that says so."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except IndexError as error:
+            if not isinstance(error, InputError):
+                bad_ids.explain(self, args, kwargs)
+            raise
+
     # --- making and loading -----------------------------------------------------------------------------------------
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: PathLike | None,
+        *model_args: Any,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[Self, dict[str, list[Any]]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: PathLike | None,
+        *model_args: Any,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Any,
+    ) -> Self: ...
 
     @classmethod
     def from_pretrained(
@@ -89,21 +151,23 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
         *model_args: Any,
         config: PretrainedConfig | PathLike | None = None,
         state_dict: Mapping[str, Tensor] | None = None,
-        dtype: torch.dtype | str | None = None,
-        torch_dtype: torch.dtype | str | None = None,
+        dtype: Dtype = None,
+        torch_dtype: Dtype = None,
         device_map: Any = None,
         subfolder: str = "",
         variant: str | None = None,
         use_safetensors: bool | None = None,
-        strict: bool = False,
+        strict: bool | Mapping[str, Reaction] = False,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         key_mapping: Mapping[str, str] | None = None,
         generation_config: GenerationConfig | None = None,
         attn_implementation: str | Mapping[str, str] | None = None,
+        adapter_kwargs: Mapping[str, Any] | None = None,
+        adapter_name: str = "default",
         **kwargs: Any,
-    ) -> Any:
-        """Return the model of a folder (config.json and weights) with its weights, in evaluation mode.
+    ) -> Self | tuple[Self, dict[str, list[Any]]]:
+        """Return the model of a folder or hub repository (config.json and weights), in evaluation mode.
 
         With `output_loading_info` the result is (model, {"missing_keys", "unexpected_keys", "mismatched_keys",
         "error_msgs"}); the same, and more, is always in `model.load_report`. What the checkpoint lacks is initialised
@@ -111,22 +175,31 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
 
         config: a config, or a folder to read it from, instead of the checkpoint's.
         state_dict: weights to use instead of the folder's; the path may then be None if `config` is a config.
-        dtype: a floating-point dtype, its name, or "auto" (the config's, else the checkpoint's); None is float32.
-            `torch_dtype` is its older name.
+        dtype: a floating-point dtype, its name, or "auto" (the config's, else the checkpoint's); None is float32. A
+            dictionary says it for sub-configs by their names, and for the rest under "". `torch_dtype` is its older
+            name.
         device_map: one device, or None for the CPU.
         subfolder, variant: where in the folder, and "fp16" for files such as model.fp16.safetensors.
         use_safetensors: True reads safetensors files only, False .bin files only, None what is there.
-        strict: raise for missing, unexpected and mismatched keys.
-        ignore_mismatched_sizes: initialise parameters whose shape differs in the checkpoint, instead of raising.
+        strict: True raises for missing, unexpected and mismatched keys, False for mismatched ones only and warns of the
+            others; {"missing": "error", "unexpected": "ignore"} says it for each, "warn" being the third possibility.
+        ignore_mismatched_sizes: the same as strict={"mismatched": "warn"}: parameters whose shape differs in the
+            checkpoint are initialised.
         key_mapping: {regular expression: replacement} for names in the checkpoint.
         attn_implementation: the attention kernel, such as "sdpa" or "eager", or {sub-config: kernel}.
+        revision, cache_dir, token, local_files_only, force_download: how to get the files of a hub repository; see
+            `modelwright.hub.download`.
+        adapter_name, adapter_kwargs: for a folder with an adapter of peft (adapter_config.json), which is attached to
+            the model that it names: a name for it, and keywords of `load_adapter`.
         model_args and other keywords: attributes of the config override it, parameters of the class's constructor are
             handed to it, keywords of 4.x that do nothing say so once.
 
-        Raises RepoError (no such folder or file), ConfigError, CheckpointError (damaged files),
-        CheckpointMismatchError (another architecture or shape), UnknownArgumentError, NotImplementedError.
+        Raises RepoError (no such folder or file), HubError (no such repository, no access, offline),
+        ConfigError, CheckpointError (damaged files), CheckpointMismatchError (another architecture or shape),
+        UnknownArgumentError, NotImplementedError.
         """
         where = f"{cls.__name__}.from_pretrained"
+        download, kwargs = take_download(where, kwargs)
         options = LoadOptions(
             where=where,
             config=config,
@@ -143,10 +216,14 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
             output_loading_info=output_loading_info,
             generation_config=generation_config,
             attn_implementation=attn_implementation,
+            download=download,
+            adapter_kwargs=adapter_kwargs,
+            adapter_name=adapter_name,
         )
-        model = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
+        model: Self = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
         if not output_loading_info:
             return model
+        assert model.load_report is not None
         return model, model.load_report.loading_info()
 
     @classmethod
@@ -154,8 +231,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
         cls,
         config: PretrainedConfig,
         *,
-        dtype: torch.dtype | str | None = None,
-        torch_dtype: torch.dtype | str | None = None,
+        dtype: Dtype = None,
+        torch_dtype: Dtype = None,
         device: torch.device | str | None = None,
         attn_implementation: str | Mapping[str, str] | None = None,
         **kwargs: Any,
@@ -175,9 +252,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
                 raise UnknownArgumentError(f"{where} got an unknown keyword {name!r}.{nearest(name, choices)}")
         config = copy.deepcopy(config)
         attention_choice.apply_to_config(where, config, attn_implementation)
-        resolved = dtypes.resolve(dtypes.wanted_dtype(where, dtype, torch_dtype), config)
-        config.dtype = dtype_name(resolved)
-        model: Self = construct(cls, config, device=device, dtype=resolved, **kwargs)
+        resolved = dtypes.resolve(where, dtypes.wanted_dtypes(where, dtype, torch_dtype), config)
+        model: Self = construct(cls, config, device=device, dtypes=resolved, **kwargs)
         if device is not None:
             tying.move(model, device)
         return model
@@ -186,25 +262,28 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
     _from_config = from_config
 
     def post_init(self) -> None:
-        """Initialise and tie; the last call of every constructor."""
+        """Initialise and tie; the last call of every constructor.
+
+        A config of early 4.x may say `gradient_checkpointing=True`: it is switched on, and is not in the config then.
+        """
         self.init_weights()
+        if getattr(self.config, "gradient_checkpointing", False) and self.supports_gradient_checkpointing:
+            self.gradient_checkpointing_enable()
+            del self.config.gradient_checkpointing
 
     def init_weights(self) -> None:
-        """Prune the heads that the config names, initialise the modules that have not been and tie the weights.
+        """Prune and quantize as the config says, initialise the modules that have not been and tie the weights.
 
         On meta nothing is initialised.
         """
         pruning.prune_as_configured(self)
+        quantized.quantize_as_configured(self)
         if not any(parameter.is_meta for parameter in self.parameters()):
             initialization.initialize(self)
         self.tie_weights()
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise the parameters of `module`; a subclass overrides this. Here: what torch does for its layers."""
-
-    def tie_weights(self) -> None:
-        """Make tied parameters one again, as after replacing embeddings; see `modelwright.pretrained.tying`."""
-        tying.tie(self)
 
     # --- heads and kernels ------------------------------------------------------------------------------------------
 
@@ -243,7 +322,8 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
     ) -> None:
         """Write config.json, generation_config.json (if the model generates) and the weights into a folder.
 
-        The folder then holds the new checkpoint whole; if anything fails, the old one.
+        The folder then holds the new checkpoint whole; if anything fails, the old one. Of a model with adapters only
+        the active one is written, as one file, and its config.
 
         is_main_process: False writes nothing, for the other processes of a distributed run.
         state_dict: the weights to write instead of the model's own.
@@ -252,9 +332,12 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
             that is larger gets a file of its own.
         safe_serialization: safetensors files, or with False .bin files.
         variant: goes into the file names, as in model.fp16.safetensors.
+        save_peft_format: begin the names of an adapter's tensors with "base_model.model.", as peft does.
+        push_to_hub: upload what was saved as one commit; repo_id (by default the folder's name), token, private,
+            revision, create_pr, commit_message, commit_description and tags are as for `push_to_hub`.
 
-        Raises InputError and UnknownArgumentError for arguments, RepoError or CheckpointError if the folder cannot be
-        written, NotImplementedError for push_to_hub.
+        Raises InputError (also while `to_bettertransformer()` holds) and UnknownArgumentError for arguments, RepoError
+        or CheckpointError if the folder cannot be written, HubError if the upload is refused.
         """
         saving.save_pretrained(
             self,
@@ -271,6 +354,22 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
             **kwargs,
         )
 
+    def add_model_tags(self, tags: str | Iterable[str]) -> None:
+        """Add tags (one, or several) to those that go into the model card when the model is pushed to the hub."""
+        new = [tags] if isinstance(tags, str) else list(tags)
+        self.model_tags = list(dict.fromkeys([*(self.model_tags or ()), *new]))
+
+    def _obsolete_files(self, **save_keywords: Any) -> Callable[[str], bool]:
+        return saving.obsolete_files(self, save_keywords.get("variant"))
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | type | None = "AutoModel") -> None:
+        """Make saving copy this class's file, so that `AutoModel`, or another auto class, can load what is saved.
+
+        See `AutoClassMixin.register_for_auto_class`.
+        """
+        super().register_for_auto_class(auto_class)
+
     # --- parts ------------------------------------------------------------------------------------------------------
 
     @property
@@ -278,24 +377,12 @@ class PreTrainedModel(nn.Module, ModuleUtilsMixin, GradientCheckpointingMixin, G
         """The model without its head: the submodule `base_model_prefix`, or the model itself."""
         return getattr(self, self.base_model_prefix, self) if self.base_model_prefix else self
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the module that maps token ids to hidden states; raise NotImplementedError if there is none."""
-        base: Any = self.base_model
-        if base is self:
-            raise NotImplementedError(f"{type(self).__name__} does not say where its input embeddings are")
-        embeddings: nn.Module = base.get_input_embeddings()
-        return embeddings
+    def warn_if_padding_and_no_attention_mask(self, input_ids: Tensor, attention_mask: Tensor | None) -> None:
+        """Say once that rows of `input_ids` (B, T) begin or end with the pad token although there is no mask.
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the input embeddings; call `tie_weights()` after it. Raises NotImplementedError if there are none."""
-        base: Any = self.base_model
-        if base is self:
-            raise NotImplementedError(f"{type(self).__name__} does not say where its input embeddings are")
-        base.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """Return the module that maps hidden states to vocabulary scores, or None for a model without one."""
-        return None
+        Nothing is looked at while the model is traced or compiled, nor on an accelerator after the first batch.
+        """
+        attention_masks.warn_if_padding(self, input_ids, attention_mask)
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:

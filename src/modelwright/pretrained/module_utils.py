@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
-from modelwright.pretrained import attention_masks, memory_hooks
+from modelwright.pretrained import attention_masks, flops, memory_hooks
 
 logger = get_logger(__name__)
 
@@ -66,9 +66,20 @@ class ModuleUtilsMixin:
     def floating_point_ops(self, input_dict: Mapping[str, Tensor | Any], exclude_embeddings: bool = True) -> int:
         """Estimate the floating-point operations of a forward and a backward: 6 x tokens x parameters.
 
-        Attention scores, quadratic in the length, are not counted. Source: Kaplan et al. 2020, section 2.1.
+        Attention scores, quadratic in the length, are not counted: see `count_floating_point_ops`.
+        Source: Kaplan et al. 2020, section 2.1.
         """
         return 6 * self.estimate_tokens(input_dict) * self.num_parameters(exclude_embeddings=exclude_embeddings)
+
+    def count_floating_point_ops(self, input_dict: Mapping[str, Tensor | Any], backward: bool = True) -> int:
+        """Run the model on `input_dict`, with its backward unless that is False, and count what it computes.
+
+        A multiplication and an addition are two operations. Counted are matrix products, convolutions and attention
+        kernels (a causal one as if it were full), and what is recomputed by gradient checkpointing; not elementwise
+        work. Gradients (`grad`) and torch's random stream stay as they are. Raises InputError for the backward of a
+        model with nothing to train.
+        """
+        return flops.count(_module(self), input_dict, backward)
 
     def add_memory_hooks(self) -> None:
         """Record in `mem_rss_diff` of each submodule by how many bytes its forwards make the process grow.

@@ -47,7 +47,8 @@ def _checked(where: str, model: Any, heads_to_prune: Mapping[int, Iterable[int]]
         raise InputError(
             f"{where}: expected a dictionary {{layer: heads}} such as {{0: [1, 2]}}, got {heads_to_prune!r}"
         )
-    layers = getattr(model.config, "num_hidden_layers", None)
+    # A family with several stacks counts the layers of all of them.
+    layers = getattr(model, "_num_prunable_layers", None) or getattr(model.config, "num_hidden_layers", None)
     heads = getattr(model.config, "num_attention_heads", None)
     checked = {}
     for layer, given in heads_to_prune.items():

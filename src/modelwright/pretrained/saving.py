@@ -1,7 +1,7 @@
 """What `save_pretrained` writes: the weights under the names of the files, and the configs beside them."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,16 @@ from torch import Tensor
 from modelwright.checkpoint.headers import dtype_name
 from modelwright.checkpoint.names import restore_names
 from modelwright.checkpoint.save import save_checkpoint
-from modelwright.core.errors import InputError, UnknownArgumentError, nearest
+from modelwright.checkpoint.transition import belongs_to_variant
+from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
-from modelwright.hub.names import CONFIG_NAME, GENERATION_CONFIG_NAME
-from modelwright.pretrained import tying
+from modelwright.hub.names import CONFIG_NAME, GENERATION_CONFIG_NAME, MANIFEST_NAME
+from modelwright.hub.publish import publish, take_push
+from modelwright.pretrained import adapters, tying
 from modelwright.pretrained.load_options import PathLike
+from modelwright.pretrained.unpadding import check_can_be_saved
 
 logger = get_logger(__name__)
-
-_PUSH_KEYWORDS = frozenset(
-    {"repo_id", "commit_message", "commit_description", "private", "create_pr", "revision", "tags", "use_auth_token"}
-)
 
 
 def save_pretrained(
@@ -41,7 +40,10 @@ def save_pretrained(
 ) -> None:
     """Write `model` into a folder; documented at `PreTrainedModel.save_pretrained`."""
     where = f"{type(model).__name__}.save_pretrained"
-    _check_keywords(where, push_to_hub, token, save_peft_format, kwargs)
+    push = take_push(model, save_directory, push_to_hub, {**kwargs, "token": token})
+    if not save_peft_format and not model._hf_peft_config_loaded:
+        logger.warning_once(f"{where}: save_peft_format has no effect: the model has no adapter.")
+    check_can_be_saved(where, model)
     if not is_main_process:
         return
     folder = Path(save_directory)
@@ -49,7 +51,20 @@ def save_pretrained(
         raise InputError(f"{where}: expected a folder to save in, got the file {folder}")
     if safe_serialization and save_function is not torch.save:
         logger.warning_once(f"{where}: save_function is unused, it writes .bin files; safe_serialization is True.")
-    save_checkpoint(
+    if model._hf_peft_config_loaded:
+        files = adapters.save(
+            model,
+            folder,
+            state_dict=state_dict,
+            safe=safe_serialization,
+            save_function=save_function,
+            variant=variant,
+            prefixed=save_peft_format,
+        )
+        if push is not None:
+            publish(folder, files, push, obsolete=obsolete_files(model, variant))
+        return
+    report = save_checkpoint(
         weights_to_save(model, state_dict),
         folder,
         max_shard_size=max_shard_size,
@@ -59,6 +74,15 @@ def save_pretrained(
         save_function=save_function,
         total_parameters=model.num_parameters(),
     )
+    if push is not None:
+        publish(folder, (*report.files, MANIFEST_NAME), push, obsolete=obsolete_files(model, variant))
+
+
+def obsolete_files(model: Any, variant: str | None) -> Callable[[str], bool]:
+    """Return which files of a hub repository a save of `model` in this variant replaces, whatever their names."""
+    if model._hf_peft_config_loaded:
+        return lambda name: name in adapters.weights_names(variant)
+    return lambda name: belongs_to_variant(name, variant)
 
 
 def weights_to_save(model: Any, state_dict: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -72,28 +96,15 @@ def weights_to_save(model: Any, state_dict: Mapping[str, Tensor] | None) -> dict
 
 
 def config_files(model: Any) -> dict[str, str]:
-    """Return the texts of the config files by name: the class and dtype of `model` are noted in config.json."""
+    """Return the texts of the config files, and of code to save, by name.
+
+    The class and dtype of `model` are noted in config.json.
+    """
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = dtype_name(model.dtype)
-    files = {CONFIG_NAME: config.to_json_string()}
+    files: dict[str, str] = config.note_code([type(config), type(model)])
+    files[CONFIG_NAME] = config.to_json_string()
     if model.can_generate() and model.generation_config is not None:
         files[GENERATION_CONFIG_NAME] = model.generation_config.to_json_string()
     return files
-
-
-def _check_keywords(
-    where: str, push_to_hub: bool, token: str | bool | None, save_peft_format: bool, others: Iterable[str]
-) -> None:
-    for name in others:
-        if name not in _PUSH_KEYWORDS:
-            known = {*_PUSH_KEYWORDS, "is_main_process", "state_dict", "save_function", "push_to_hub", "max_shard_size"}
-            known |= {"safe_serialization", "variant", "token", "save_peft_format"}
-            raise UnknownArgumentError(f"{where} got an unknown keyword {name!r}.{nearest(name, known)}")
-        logger.warning_once(f"{where}: {name} has no effect without push_to_hub.")
-    if push_to_hub:
-        raise NotImplementedError(f"{where}: push_to_hub is not built yet; save to a folder and upload that")
-    if token is not None:
-        logger.warning_once(f"{where}: token has no effect without push_to_hub.")
-    if not save_peft_format:
-        logger.warning_once(f"{where}: save_peft_format has no effect: the model has no adapter.")

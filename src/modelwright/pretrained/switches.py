@@ -66,15 +66,23 @@ def switches_of(
 
 def embedded(model: Any, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
     """Return `inputs_embeds`, or the embeddings of `input_ids`; raise InputError unless there is exactly one."""
-    if (input_ids is None) == (inputs_embeds is None):
-        raise InputError(
-            f"{type(model).__name__}: expected either input_ids or inputs_embeds, got "
-            f"{'neither' if input_ids is None else 'both'}"
-        )
+    check_one_input(model, input_ids, inputs_embeds)
     if inputs_embeds is not None:
         return inputs_embeds
     result: Tensor = model.get_input_embeddings()(input_ids)
     return result
+
+
+def check_one_input(model: Any, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+    """Return the one of `input_ids` and `inputs_embeds` that is given; raise InputError unless there is exactly one."""
+    if input_ids is not None and inputs_embeds is None:
+        return input_ids
+    if inputs_embeds is not None and input_ids is None:
+        return inputs_embeds
+    raise InputError(
+        f"{type(model).__name__}: expected either input_ids or inputs_embeds, got "
+        f"{'neither' if input_ids is None else 'both'}"
+    )
 
 
 def wants_dict(model: Any, return_dict: bool | None) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from modelwright.checkpoint.load import tied_groups as shared_groups
 from modelwright.checkpoint.sharing import drop_tied
 from modelwright.core.errors import InputError
+from modelwright.nn.resizing import resize_rows, zeros
 
 
 def tie(model: Any) -> None:
@@ -61,12 +62,17 @@ def tied_pairs(model: Any) -> dict[str, str]:
 def tied_groups(model: Any) -> list[list[str]]:
     """Return the groups of names that stand for one parameter, what others are tied to first."""
     groups = [set(group) for group in shared_groups(model)]
-    pairs = tied_pairs(model)
+    pairs, declared = tied_pairs(model), getattr(model, "_tied_weights_keys", None) or ()
     # With config.torchscript what is tied is equal, but not the same object.
     for pair in pairs.items():
         touching = [group for group in groups if group & set(pair)]
         groups = [group for group in groups if group not in touching] + [set(pair).union(*touching)]
-    return [sorted(group, key=lambda name: (name in pairs, name)) for group in groups]
+
+    def is_tied(name: str) -> bool:
+        # What a constructor shares is tied though the config ties no embeddings.
+        return name in pairs or any(re.search(pattern, name) for pattern in declared)
+
+    return [sorted(group, key=lambda name: (is_tied(name), name)) for group in groups]
 
 
 def move(model: Any, device: torch.device | str) -> None:
@@ -133,10 +139,9 @@ def _declared_pairs(model: Any, declared: Mapping[str, str]) -> dict[str, str]:
 
 def _fit_output(output: nn.Module) -> None:
     """Give the bias and the sizes of the output embeddings the number of rows that their tied weight has."""
-    weight: Any = output.weight
-    bias: Any = getattr(output, "bias", None)
-    missing = 0 if bias is None else weight.shape[0] - bias.shape[0]
-    if missing > 0:
-        output.bias = nn.Parameter(nn.functional.pad(bias.detach(), (0, missing)), requires_grad=bias.requires_grad)
-    if hasattr(output, "out_features"):
-        output.out_features = weight.shape[0]
+    layer: Any = output
+    rows, bias = len(layer.weight), getattr(layer, "bias", None)
+    if bias is not None:
+        resize_rows(bias, rows, zeros)
+    if hasattr(layer, "out_features"):
+        layer.out_features = rows

@@ -4,6 +4,7 @@ from typing import Any
 
 from modelwright.config.json_file import read_json
 from modelwright.core.errors import ConfigError
+from modelwright.hub.custom_code import qualify
 from modelwright.hub.names import TOKENIZER_CONFIG_NAME
 from modelwright.hub.repo import Repo
 
@@ -26,4 +27,4 @@ def read_tokenizer_config(repo: Repo) -> dict[str, Any]:
         value = stored.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or value != value):
             raise ConfigError(f"{path}: expected {name} to be {expected}, got {value!r}")
-    return stored
+    return stored if repo.commit_hash is None else qualify(stored, repo.name)

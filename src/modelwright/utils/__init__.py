@@ -7,6 +7,13 @@ from modelwright._public import DOORS
 from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
+    from modelwright.core.docstrings import (
+        add_code_sample_docstrings,
+        add_end_docstrings,
+        add_start_docstrings,
+        add_start_docstrings_to_model_forward,
+        replace_return_docstrings,
+    )
     from modelwright.core.optional import (
         is_accelerate_available,
         is_flax_available,
@@ -30,7 +37,9 @@ if TYPE_CHECKING:
         WEIGHTS_INDEX_NAME,
         WEIGHTS_NAME,
     )
+    from modelwright.hub.publish import PushToHubMixin
     from modelwright.outputs.base import ModelOutput
+    from modelwright.tokenization.json_schema import get_json_schema
     from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
     from modelwright.utils import logging
 
@@ -43,8 +52,14 @@ __all__ = [
     "WEIGHTS_NAME",
     "ModelOutput",
     "PaddingStrategy",
+    "PushToHubMixin",
     "TensorType",
     "TruncationStrategy",
+    "add_code_sample_docstrings",
+    "add_end_docstrings",
+    "add_start_docstrings",
+    "add_start_docstrings_to_model_forward",
+    "get_json_schema",
     "is_accelerate_available",
     "is_flax_available",
     "is_keras_available",
@@ -59,6 +74,7 @@ __all__ = [
     "is_tokenizers_available",
     "is_torch_available",
     "logging",
+    "replace_return_docstrings",
 ]
 
 __getattr__, __dir__ = serve(__name__, DOORS[__name__])

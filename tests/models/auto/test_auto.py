@@ -141,11 +141,11 @@ def test_code_of_a_checkpoint_is_never_run(saved, auto):
     _, folder = saved
     change_config(folder, auto_map={"AutoModel": "code.Model"})
     assert auto.from_pretrained(folder) is not None, "our own class for it needs no code"
-    with pytest.raises(NotImplementedError, match=r"brings its own code .* is not built yet"):
-        auto.from_pretrained(folder, trust_remote_code=True)
+    with pytest.raises(RepoError, match=r"there is no file 'code\.py'"):
+        AutoModel.from_pretrained(folder, trust_remote_code=True)
     change_config(folder, model_type="own")
     with pytest.raises(
-        InputError, match=f"{auto.__name__}: .* brings its own code .*, which is not run. Read it, import"
+        InputError, match=f"{auto.__name__}: .* brings its own code .*, which is not run. Read it; if you"
     ):
         auto.from_pretrained(folder)
     with pytest.raises(InputError, match="expected trust_remote_code to be True, False or None, got 'yes'"):

@@ -1,13 +1,14 @@
 """AutoConfig: the configuration class that a config.json asks for."""
 
 import os
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import ConfigError, InputError
-from modelwright.models.auto.remote_code import refuse_remote_code
+from modelwright.hub.download import take_download
+from modelwright.models.auto.remote_code import Origin, find_custom_class
 from modelwright.models.auto.tables import CONFIGS, AutoTable
-from modelwright.pretrained.legacy_keywords import HUB, settle
 
 TABLE = AutoTable("AutoConfig", CONFIGS)
 
@@ -48,24 +49,33 @@ class AutoConfig:
         trust_remote_code: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Return the config of a folder with a config.json, or of a JSON file; other keywords override its attributes.
+        """Return the config of a folder or hub repository, or of a JSON file; other keywords override its attributes.
 
-        With `return_unused_kwargs` the result is (config, keywords that name no attribute), else those raise
-        UnknownArgumentError. Raises RepoError if there is no such file, ConfigError if it is damaged or its model_type
-        is unknown or absent, InputError (NotImplementedError with trust_remote_code) for a model with code of its own.
+        The keywords about downloads are those of `PretrainedConfig.from_pretrained`. trust_remote_code: True runs the
+        code of a checkpoint that brings its own. With `return_unused_kwargs` the result is (config, keywords that name
+        no attribute), else those raise UnknownArgumentError. Raises RepoError if there is no such file, ConfigError if
+        it is damaged or its model_type is unknown or absent, InputError for code that is not trusted.
         """
-        kwargs = settle("AutoConfig.from_pretrained", kwargs, HUB)
-        values, _ = PretrainedConfig.get_config_dict(pretrained_model_name_or_path, subfolder=subfolder)
-        place = str(pretrained_model_name_or_path)
-        model_type = values.get("model_type")
-        refuse_remote_code("AutoConfig", place, values, trust_remote_code, model_type in TABLE)
-        if not model_type:
+        download, kwargs = take_download("AutoConfig.from_pretrained", kwargs)
+        values, _ = PretrainedConfig.get_config_dict(
+            pretrained_model_name_or_path, subfolder=subfolder, **download.keywords()
+        )
+        download = replace(download, commit_hash=values.get("_commit_hash"))
+        place, model_type = str(pretrained_model_name_or_path), values.get("model_type")
+        origin = Origin(pretrained_model_name_or_path, subfolder, download)
+        found = find_custom_class("AutoConfig", origin, values, trust_remote_code, known=model_type in TABLE)
+        if found is None and not model_type:
             raise ConfigError(
                 f"{place}: expected a model_type in config.json, found none; add one of {', '.join(TABLE.known())}, or "
                 "use the config class of its family"
             )
-        return TABLE.find(model_type, place).from_pretrained(
-            pretrained_model_name_or_path, subfolder=subfolder, return_unused_kwargs=return_unused_kwargs, **kwargs
+        found = found or TABLE.find(str(model_type), place)
+        return found.from_pretrained(
+            pretrained_model_name_or_path,
+            subfolder=subfolder,
+            return_unused_kwargs=return_unused_kwargs,
+            **download.keywords(),
+            **kwargs,
         )
 
     @classmethod

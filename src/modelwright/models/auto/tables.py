@@ -8,20 +8,65 @@ from modelwright import _public
 from modelwright.core.errors import ConfigError, InputError, nearest
 from modelwright.core.registry import Registry
 
-CONFIGS = {"gpt2": "GPT2Config", "llama": "LlamaConfig", "reformer": "ReformerConfig"}
+CONFIGS = {
+    "bert": "BertConfig",
+    "gpt2": "GPT2Config",
+    "llama": "LlamaConfig",
+    "qdqbert": "QDQBertConfig",
+    "reformer": "ReformerConfig",
+    "t5": "T5Config",
+}
 MODELS = {
-    "AutoModel": {"gpt2": "GPT2Model", "llama": "LlamaModel", "reformer": "ReformerModel"},
+    "AutoModel": {
+        "bert": "BertModel",
+        "gpt2": "GPT2Model",
+        "llama": "LlamaModel",
+        "qdqbert": "QDQBertModel",
+        "reformer": "ReformerModel",
+        "t5": "T5Model",
+    },
     "AutoModelForCausalLM": {
+        "bert": "BertLMHeadModel",
+        "qdqbert": "QDQBertLMHeadModel",
         "gpt2": "GPT2LMHeadModel",
         "llama": "LlamaForCausalLM",
         "reformer": "ReformerModelWithLMHead",
     },
-    "AutoModelForQuestionAnswering": {"gpt2": "GPT2ForQuestionAnswering", "llama": "LlamaForQuestionAnswering"},
+    "AutoModelForMaskedLM": {"bert": "BertForMaskedLM", "qdqbert": "QDQBertForMaskedLM"},
+    "AutoModelForMultipleChoice": {"bert": "BertForMultipleChoice", "qdqbert": "QDQBertForMultipleChoice"},
+    "AutoModelForNextSentencePrediction": {
+        "bert": "BertForNextSentencePrediction",
+        "qdqbert": "QDQBertForNextSentencePrediction",
+    },
+    "AutoModelForPreTraining": {
+        "bert": "BertForPreTraining",
+        "gpt2": "GPT2LMHeadModel",
+        "llama": "LlamaForCausalLM",
+        "reformer": "ReformerModelWithLMHead",
+        "t5": "T5ForConditionalGeneration",
+    },
+    "AutoModelForQuestionAnswering": {
+        "bert": "BertForQuestionAnswering",
+        "qdqbert": "QDQBertForQuestionAnswering",
+        "gpt2": "GPT2ForQuestionAnswering",
+        "llama": "LlamaForQuestionAnswering",
+        "t5": "T5ForQuestionAnswering",
+    },
+    "AutoModelForSeq2SeqLM": {"t5": "T5ForConditionalGeneration"},
     "AutoModelForSequenceClassification": {
+        "bert": "BertForSequenceClassification",
+        "qdqbert": "QDQBertForSequenceClassification",
         "gpt2": "GPT2ForSequenceClassification",
         "llama": "LlamaForSequenceClassification",
+        "t5": "T5ForSequenceClassification",
     },
-    "AutoModelForTokenClassification": {"gpt2": "GPT2ForTokenClassification", "llama": "LlamaForTokenClassification"},
+    "AutoModelForTokenClassification": {
+        "bert": "BertForTokenClassification",
+        "qdqbert": "QDQBertForTokenClassification",
+        "gpt2": "GPT2ForTokenClassification",
+        "llama": "LlamaForTokenClassification",
+        "t5": "T5ForTokenClassification",
+    },
 }
 TOKENIZERS = {
     "bert": "BertTokenizer",

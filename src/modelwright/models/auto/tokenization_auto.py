@@ -1,19 +1,20 @@
 """AutoTokenizer: the tokenizer class that a folder asks for."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from modelwright import _public
-from modelwright.config.configuration import PretrainedConfig
+from modelwright.config.configuration import PretrainedConfig, read_config
 from modelwright.config.json_file import read_json
 from modelwright.core.errors import ConfigError, InputError
 from modelwright.core.logging import get_logger
+from modelwright.hub.download import take_download
 from modelwright.hub.names import CONFIG_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
 from modelwright.hub.open import open_repo
 from modelwright.hub.repo import Repo
-from modelwright.models.auto.remote_code import refuse_remote_code
+from modelwright.models.auto.remote_code import Origin, find_custom_class
 from modelwright.models.auto.tables import FAST_TOKENIZERS, TOKENIZERS, AutoTable, load_public
-from modelwright.pretrained.legacy_keywords import HUB, settle
 from modelwright.tokenization.config_file import read_tokenizer_config
 
 logger = get_logger(__name__)
@@ -49,21 +50,28 @@ class AutoTokenizer:
         trust_remote_code: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Return the tokenizer of a folder: of the class that tokenizer_config.json names, else the model_type's.
+        """Return the tokenizer of a folder or repository: of the class that its config names, else the model_type's.
 
         use_fast: of two classes of one name, take the one with "Fast" at its end. config: instead of the folder's
-        config.json. Other keywords go to the tokenizer.
-        Raises RepoError, ConfigError for a class or model_type that nobody knows, InputError (NotImplementedError with
-        trust_remote_code) for a tokenizer with code of its own.
+        config.json. trust_remote_code: True runs the code of a tokenizer that brings its own. The keywords about
+        downloads are those of `PretrainedConfig.from_pretrained`; others go to the tokenizer.
+        Raises RepoError, ConfigError for a class or model_type that nobody knows, InputError for code that is not
+        trusted.
         """
-        kwargs = settle("AutoTokenizer.from_pretrained", kwargs, HUB)
-        repo = open_repo(os.fspath(pretrained_model_name_or_path), subfolder=subfolder)
+        download, kwargs = take_download("AutoTokenizer.from_pretrained", kwargs)
+        repo = open_repo(pretrained_model_name_or_path, subfolder=subfolder, download=download)
+        download = replace(download, commit_hash=repo.commit_hash)
         place = str(pretrained_model_name_or_path)
         says = read_tokenizer_config(repo)
         name = says.get("tokenizer_class") or getattr(config, "tokenizer_class", None)
-        found = None if name is None else _class_by_name(name, use_fast)
-        found = found or _fast_without_a_class(repo, name, use_fast, place, says, config)
-        refuse_remote_code("AutoTokenizer", place, says, trust_remote_code, found is not None)
+        ours = None if name is None else _class_by_name(name, use_fast)
+        code = _says_code(repo, says, name)
+        ours = ours or _fast_without_a_class(repo, name, use_fast, place, code, config)
+        origin = Origin(pretrained_model_name_or_path, subfolder, download)
+        found = find_custom_class(
+            "AutoTokenizer", origin, code, trust_remote_code, known=ours is not None, use_fast=use_fast
+        )
+        found = found or ours
         if name is not None and found is None:
             raise ConfigError(
                 f"{place}: AutoTokenizer does not know the tokenizer class {name!r}; import it and call "
@@ -73,7 +81,9 @@ class AutoTokenizer:
             found = _without_vocabulary(repo, _model_type(repo, config, place))
             found = found or cls._class_by_model_type(_model_type(repo, config, place), place, use_fast)
             _check_vocabulary(found, repo, place)
-        return found.from_pretrained(pretrained_model_name_or_path, *inputs, subfolder=subfolder, **kwargs)
+        return found.from_pretrained(
+            pretrained_model_name_or_path, *inputs, subfolder=subfolder, **download.keywords(), **kwargs
+        )
 
     @classmethod
     def _class_by_model_type(cls, model_type: str, place: str, use_fast: bool) -> Any:
@@ -99,6 +109,15 @@ class AutoTokenizer:
             TABLE.add(config_class.model_type, slow_tokenizer_class, exist_ok)
         if fast_tokenizer_class is not None:
             FAST_TABLE.add(config_class.model_type, fast_tokenizer_class, exist_ok)
+
+
+def _says_code(repo: Repo, says: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """Return the content of the file that names the tokenizer's own code: config.json, if its own config names none."""
+    if says.get("auto_map") or name is not None or not repo.has(CONFIG_NAME):
+        return says
+    values = read_config(repo)
+    auto_map = values.get("auto_map")
+    return values if isinstance(auto_map, dict) and "AutoTokenizer" in auto_map else says
 
 
 def _class_by_name(name: str, use_fast: bool) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from modelwright.attention.caches import DynamicCache, EncoderDecoderCache, as_cache
+from modelwright.attention.caches import as_cache, cache_of_call
 from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS, implementation_of
 from modelwright.attention.masks import create_bidirectional_mask, create_causal_mask
 from modelwright.core.errors import InputError
@@ -112,9 +112,13 @@ class GPT2Model(GPT2PreTrainedModel):
                 "add_cross_attention=True"
             )
         words = embedded(self, input_ids, inputs_embeds)
+        if input_ids is not None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         # Choices (B, C, T) are rows like others.
         hidden, attention_mask = words.flatten(0, -3), _rows(attention_mask)
-        past_key_values = self._cache(past_key_values, switches, encoder_hidden_states is not None)
+        if switches.recomputes:
+            past_key_values = None
+        past_key_values = cache_of_call(past_key_values, switches.use_cache, encoder_hidden_states is not None)
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         if cache_position is None:
             cache_position = torch.arange(past, past + hidden.shape[1], device=hidden.device)
@@ -147,16 +151,6 @@ class GPT2Model(GPT2PreTrainedModel):
         assert output.last_hidden_state is not None
         output.last_hidden_state = output.last_hidden_state.view(words.shape)
         return output if switches.return_dict else output.to_tuple()
-
-    def _cache(self, past_key_values: Any, switches: Switches, crosses: bool) -> Any:
-        """Return the cache to read and write: the caller's, a new one if one is wanted, or None."""
-        if switches.recomputes:
-            return None
-        if past_key_values is None and switches.use_cache:
-            past_key_values = DynamicCache()
-        if past_key_values is not None and crosses and not isinstance(past_key_values, EncoderDecoderCache):
-            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
-        return past_key_values
 
     def _embed(
         self,

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelwright.core.errors import InputError
+from modelwright.attention.caches import encoder_states
+from modelwright.attention.common import own_heads
 from modelwright.models.gpt2.configuration_gpt2 import GPT2Config
 from modelwright.nn.activations import get_activation
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
@@ -75,9 +76,9 @@ class GPT2Attention(nn.Module):
         if self.is_cross_attention:
             assert encoder_hidden_states is not None
             query = self._heads(self.q_attn(hidden_states))
-            key, value = self._encoder_states(encoder_hidden_states, past_key_values)
+            key, value = encoder_states(past_key_values, self.layer_idx, lambda: self._split(encoder_hidden_states))
         else:
-            query, key, value = (self._heads(part) for part in self.c_attn(hidden_states).chunk(3, dim=-1))
+            query, key, value = self._split(hidden_states)
             if past_key_values is not None:
                 key, value = past_key_values.update(key, value, self.layer_idx, {"cache_position": cache_position})
         dtype = query.dtype
@@ -95,41 +96,21 @@ class GPT2Attention(nn.Module):
             output_attentions=output_attentions,
         )
         if head_mask is not None:
-            scale_1H11 = self._own_heads(head_mask)
+            scale_1H11 = own_heads(f"layer {self.layer_idx}", head_mask, self.num_heads, self.pruned_heads)
             # (P * m) V = m * (P V), so that every kernel does head masks.
             attended = attended * scale_1H11.transpose(1, 2)
             weights = None if weights is None else weights * scale_1H11
         output = self.resid_dropout(self.c_proj(attended.to(dtype).flatten(-2)))
         return output, weights if output_attentions else None
 
+    def _split(self, states: Tensor) -> list[Tensor]:
+        """Return what `c_attn` makes of (B, T, E): queries (but in cross-attention), keys and values, (B, H, T, D)."""
+        width = self.num_heads * self.head_dim
+        return [self._heads(part) for part in self.c_attn(states).split(width, dim=-1)]
+
     def _heads(self, states: Tensor) -> Tensor:
         """(B, T, E) -> (B, H, T, D)."""
         return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
-
-    def _encoder_states(self, encoder_hidden_states: Tensor, past_key_values: Any) -> tuple[Tensor, Tensor]:
-        """Return keys and values of the encoder's states, computed in the first call with a cache only."""
-        cache = getattr(past_key_values, "cross_attention_cache", None)
-        if cache is not None and past_key_values.is_updated.get(self.layer_idx):
-            key, value = cache[self.layer_idx]
-            return key, value
-        key, value = (self._heads(part) for part in self.c_attn(encoder_hidden_states).chunk(2, dim=-1))
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
-            past_key_values.is_updated[self.layer_idx] = True
-        return key, value
-
-    def _own_heads(self, head_mask_1H11: Tensor) -> Tensor:
-        """Return the mask of the heads that are left, given it for these or for the unpruned layer's."""
-        found, before = head_mask_1H11.shape[1], self.num_heads + len(self.pruned_heads)
-        if found == self.num_heads:
-            return head_mask_1H11
-        if found != before:
-            raise InputError(
-                f"head_mask: expected {self.num_heads} heads for layer {self.layer_idx}, or {before} counted with the "
-                f"pruned ones, got {found}"
-            )
-        left = [head for head in range(before) if head not in self.pruned_heads]
-        return head_mask_1H11[:, left]
 
 
 class GPT2MLP(nn.Module):

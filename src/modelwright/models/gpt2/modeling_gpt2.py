@@ -21,9 +21,9 @@ from modelwright.outputs.model_outputs import (
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
-from modelwright.pretrained.decoder_heads import kept, sequence_output, span_output, token_dropout, token_output
 from modelwright.pretrained.decoding import decoding_inputs
 from modelwright.pretrained.switches import wants_dict
+from modelwright.pretrained.task_heads import kept, sequence_output, span_output, token_dropout, token_output
 
 
 @dataclass
@@ -44,6 +44,7 @@ class _GPT2WithLMHead(GPT2PreTrainedModel):
 
     _tied_weights_keys: ClassVar[list[str]] = ["lm_head.weight"]
     _supports_generation_cache = True
+    _supports_cache_objects = True
     _step_keywords: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: GPT2Config, *, device: Device = None, dtype: torch.dtype | None = None) -> None:

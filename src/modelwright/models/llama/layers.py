@@ -12,6 +12,7 @@ from modelwright.attention.rotary import apply_rotary_pos_emb
 from modelwright.models.llama.configuration_llama import LlamaConfig
 from modelwright.nn.activations import get_activation
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
+from modelwright.nn.decode_layout import apply_each
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 from modelwright.nn.rms_norm import RMSNorm
 
@@ -21,6 +22,8 @@ class LlamaAttention(nn.Module):
 
     Source: Su et al. 2021 (rotary positions), Ainslie et al. 2023 (grouped heads).
     """
+
+    _siblings = ("q_proj", "k_proj", "v_proj")
 
     def __init__(self, config: LlamaConfig, layer_idx: int, **factory: Any) -> None:
         super().__init__()
@@ -73,8 +76,8 @@ class LlamaAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return what is added to the residual stream, (B, T, E), and the attention probabilities if asked for."""
         query, key, value = (
-            layer(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
+            states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
+            for states in apply_each(hidden_states, self.q_proj, self.k_proj, self.v_proj)
         )
         cos, sin = position_embeddings
         query, key = apply_rotary_pos_emb(query, key, cos, sin)
@@ -98,6 +101,8 @@ class LlamaAttention(nn.Module):
 class LlamaMLP(nn.Module):
     """The gated feed-forward, down(act(gate(x)) * up(x)). Source: Shazeer 2020 (arXiv 2002.05202)."""
 
+    _siblings = ("gate_proj", "up_proj")
+
     def __init__(self, config: LlamaConfig, **factory: Any) -> None:
         super().__init__()
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
@@ -108,7 +113,8 @@ class LlamaMLP(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)."""
-        result: Tensor = self.down_proj(self.act_fn(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+        gate, up = apply_each(hidden_states, self.gate_proj, self.up_proj)
+        result: Tensor = self.down_proj(self.act_fn(gate) * up)
         return result
 
 

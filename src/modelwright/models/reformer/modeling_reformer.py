@@ -19,6 +19,7 @@ from modelwright.models.reformer.hashing import choose_num_buckets
 from modelwright.models.reformer.lsh_attention import needs_hashing
 from modelwright.nn.chunking import apply_chunking_to_forward
 from modelwright.nn.losses import causal_lm_loss
+from modelwright.nn.resizing import resize_rows, zeros
 from modelwright.outputs.base import ModelOutput
 from modelwright.outputs.model_outputs import CausalLMOutput
 from modelwright.pretrained.modeling import PreTrainedModel
@@ -139,6 +140,8 @@ class ReformerModel(ReformerPreTrainedModel):
         given = input_ids if input_ids is not None else inputs_embeds
         if given is None or (input_ids is not None and inputs_embeds is not None):
             raise InputError("Reformer: expected either input_ids or inputs_embeds, got both or neither")
+        if input_ids is not None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         num_hashes = self.num_hashes if num_hashes is None else num_hashes
         if num_hashes < 1:
             raise InputError(f"num_hashes: expected a positive number of hash rounds, got {num_hashes}")
@@ -276,10 +279,10 @@ class ReformerModelWithLMHead(ReformerPreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the output projection; the bias is cut, or continued with zeros, to the same number of tokens."""
         self.lm_head.decoder = new_embeddings  # type: ignore[assignment]
-        size, bias = self.lm_head.decoder.weight.shape[0], self.lm_head.bias
-        if size != len(bias):
-            resized = F.pad(bias.detach(), (0, size - len(bias)))
-            self.lm_head.bias = nn.Parameter(resized, requires_grad=bias.requires_grad)
+        resize_rows(self.lm_head.bias, len(self.lm_head.decoder.weight), zeros)
+
+    def _output_bias(self) -> nn.Parameter:
+        return self.lm_head.bias
 
     def forward(
         self,

@@ -1,6 +1,6 @@
-"""What the heads of decoder families have in common: from a base model's output and scores to the head's output.
+"""What the heads of families have in common: from a base model's output and scores to the head's output.
 
-Shapes: B sequences, T tokens, N labels, E hidden size, V vocabulary.
+Shapes: B sequences, C choices, T tokens, N labels, E hidden size, V vocabulary.
 """
 
 from typing import Any
@@ -16,7 +16,9 @@ from modelwright.nn.task_losses import (
     token_classification_loss,
 )
 from modelwright.outputs.model_outputs import (
+    MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
@@ -53,6 +55,28 @@ def sequence_output(
         past_key_values=output.past_key_values,
         hidden_states=output.hidden_states,
         attentions=output.attentions,
+    )
+
+
+def pooled_output(
+    output: Any, logits_BN: Tensor, labels: Tensor | None, problem_type: str | None
+) -> SequenceClassifierOutput:
+    """Return the scores of each sequence and the loss."""
+    return SequenceClassifierOutput(
+        loss=None if labels is None else sequence_classification_loss(logits_BN, labels, problem_type),
+        logits=logits_BN,
+        hidden_states=output.hidden_states,
+        attentions=output.attentions,
+    )
+
+
+def choice_output(output: Any, logits_BC: Tensor, labels: Tensor | None) -> MultipleChoiceModelOutput:
+    """Return the scores of each choice, and with `labels` (B), the right ones, the loss."""
+    loss = None
+    if labels is not None:
+        loss = sequence_classification_loss(logits_BC, labels, "single_label_classification")
+    return MultipleChoiceModelOutput(
+        loss=loss, logits=logits_BC, hidden_states=output.hidden_states, attentions=output.attentions
     )
 
 

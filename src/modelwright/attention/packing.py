@@ -1,0 +1,102 @@
+"""Running an encoder without its padding: the real tokens of a batch in one row, attention sequence by sequence.
+
+Legend: B sequences, T tokens with the padding, N real tokens of the batch, E hidden size, H heads, D head size.
+
+    packing = packing_of(encoder, attention_mask_BT)        None: run as ever
+    hidden_1NE = packing.pack(hidden_BTE)                   then every layer works on N tokens instead of B * T
+    attended = packing.attend(kernel, module, q_1HND, k_1HND, v_1HND, ...)
+    hidden_BTE = packing.unpack(hidden_1NE)                 zeros where the padding is
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modelwright.nn.tracing import is_tracing
+
+
+class Unpaddable:
+    """Mixed into the module of an encoder that can run unpadded; it does while `unpadded` is True.
+
+    `can_unpad` is False for one that could but must not, such as a stack of decoder layers.
+    """
+
+    unpadded: bool = False
+    can_unpad: bool = True
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the real tokens of a batch are.
+
+    `index` [N] counts the B * T places; `places` of each sequence are a slice of its T places, or, where its tokens
+    stand apart, a list.
+    """
+
+    index: Tensor
+    places: list[slice | list[int]]
+    lengths: list[int]
+    batch: int
+    tokens: int
+
+    @classmethod
+    def of_mask(cls, attention_mask_BT: Tensor) -> "Packing":
+        """Return the packing of a padding mask, whose ones may be anywhere; waits for the device."""
+        real_BT = attention_mask_BT.bool().cpu()
+        rows = [row.nonzero().squeeze(1).tolist() for row in real_BT]
+        index = real_BT.flatten().nonzero().squeeze(1).to(attention_mask_BT.device)
+        return cls(index, list(map(_place, rows)), list(map(len, rows)), *attention_mask_BT.shape)
+
+    def pack(self, x_BTE: Tensor) -> Tensor:
+        """Return the real tokens, [1, N, E]."""
+        return x_BTE.flatten(0, 1).index_select(0, self.index)[None]
+
+    def unpack(self, x_1NE: Tensor) -> Tensor:
+        """Return [B, T, E] with zeros where the padding is."""
+        width = x_1NE.shape[-1]
+        places = x_1NE.new_zeros(self.batch * self.tokens, width)
+        return places.index_copy(0, self.index, x_1NE[0]).view(self.batch, self.tokens, width)
+
+    def attend(
+        self,
+        kernel: Callable[..., Any],
+        module: Any,
+        query_1HND: Tensor,
+        key_1HND: Tensor,
+        value_1HND: Tensor,
+        *,
+        bias: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Return the output [1, N, H, D] of an attention kernel, called for each sequence with its tokens only.
+
+        `bias` [1, H, T, T] is added to the scores. `options` go to the kernel.
+        """
+        parts = []
+        split = (torch.split(x, self.lengths, dim=2) for x in (query_1HND, key_1HND, value_1HND))
+        for place, query, key, value in zip(self.places, *split, strict=True):
+            if query.shape[2]:
+                own = None if bias is None else bias[:, :, place][..., place]
+                parts.append(kernel(module, query, key, value, own, is_causal=False, **options)[0])
+        return torch.cat(parts, dim=1)
+
+
+def packing_of(encoder: Unpaddable, attention_mask: Any) -> Packing | None:
+    """Return how `encoder` packs a batch, or None: it runs padded, nothing is padding, or the mask is no [B, T].
+
+    Nor is anything packed while the call is traced, because lengths are values.
+    """
+    packs = encoder.unpadded and isinstance(attention_mask, Tensor) and attention_mask.dim() == 2 and not is_tracing()
+    if not packs:
+        return None
+    packing = Packing.of_mask(attention_mask)
+    nothing_to_gain = packing.index.shape[0] in (0, packing.batch * packing.tokens)
+    return None if nothing_to_gain else packing
+
+
+def _place(row: list[int]) -> slice | list[int]:
+    gapless = bool(row) and row[-1] - row[0] + 1 == len(row)
+    return slice(row[0], row[-1] + 1) if gapless else row

@@ -1,0 +1,19 @@
+"""The import path transformers.quantization.calib of 4.x code; the names live elsewhere."""
+# Made by tools/make_doors.py from _public.py; change the table, not this file.
+
+from typing import TYPE_CHECKING
+
+from modelwright._public import DOORS
+from modelwright.core.lazy import serve
+
+if TYPE_CHECKING:
+    from modelwright.quantization.calibrators import HistogramCalibrator, MaxCalibrator
+    from modelwright.quantization.weight_calibration import calibrate_weights
+
+__all__ = [
+    "HistogramCalibrator",
+    "MaxCalibrator",
+    "calibrate_weights",
+]
+
+__getattr__, __dir__ = serve(__name__, DOORS[__name__])

@@ -1,0 +1,1 @@
+"""The path `nn.modules.tensor_quantizer` of pytorch-quantization."""

@@ -1,0 +1,17 @@
+"""The import path transformers.quantization.quant_modules of 4.x code; the names live elsewhere."""
+# Made by tools/make_doors.py from _public.py; change the table, not this file.
+
+from typing import TYPE_CHECKING
+
+from modelwright._public import DOORS
+from modelwright.core.lazy import serve
+
+if TYPE_CHECKING:
+    from modelwright.quantization.torch_nn_patch import deactivate, initialize
+
+__all__ = [
+    "deactivate",
+    "initialize",
+]
+
+__getattr__, __dir__ = serve(__name__, DOORS[__name__])
