@@ -144,6 +144,14 @@ ROWS = [
     Row("ProphetNetForConditionalGeneration", {**PROPHETNET, "tie_word_embeddings": False, "ngram": 1}),
     Row("ProphetNetForCausalLM", PROPHETNET),
     Row("ProphetNetForCausalLM", {**PROPHETNET, "add_cross_attention": False, "pruned_heads": {1: [0]}}),
+    Row("QDQBertModel", BERT),
+    Row("QDQBertLMHeadModel", BERT_DECODER),
+    Row("QDQBertForMaskedLM", BERT),
+    Row("QDQBertForNextSentencePrediction", BERT),
+    Row("QDQBertForSequenceClassification", BERT),
+    Row("QDQBertForMultipleChoice", BERT),
+    Row("QDQBertForTokenClassification", BERT),
+    Row("QDQBertForQuestionAnswering", BERT),
     Row("LegacyModel"),
     Row("LegacyForMaskedLM"),
 ]
@@ -161,6 +169,12 @@ def _toys() -> Any:
 @pytest.fixture(params=ROWS, ids=lambda row: row.model)
 def row(request) -> Row:
     """Every row of the table in turn."""
+    return request.param
+
+
+@pytest.fixture(params=[row for row in ROWS if _public.find(row.model)], ids=lambda row: row.model)
+def public_row(request) -> Row:
+    """Every row whose class can be imported from modelwright."""
     return request.param
 
 
