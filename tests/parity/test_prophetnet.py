@@ -1,4 +1,4 @@
-"""ProphetNet against transformers 4.57.1: all streams, losses, gradients, caches, generation, checkpoints of either side.
+"""ProphetNet against transformers 4.57.1: all streams, losses, gradients, caches, generation, checkpoints both ways.
 
 With `relative_bias_layout="transformers"`, and with the paper's layout where one token is decoded after the other.
 """
@@ -145,9 +145,7 @@ def test_hidden_states_attentions_and_head_masks():
     }
     options = {"output_hidden_states": True, "output_attentions": True}
     for masks in ({}, heads):
-        a, b = (
-            model(IDS, MASK, decoder_input_ids=TARGET, **options, **masks) for model in (theirs, mine)
-        )
+        a, b = (model(IDS, MASK, decoder_input_ids=TARGET, **options, **masks) for model in (theirs, mine))
         for name in ("logits", "logits_ngram"):
             assert_close(b[name], a[name])
         for name in ("encoder_hidden_states", "decoder_hidden_states", "decoder_ngram_hidden_states"):
@@ -216,7 +214,7 @@ def test_generation_of_the_decoder_alone():
 def test_checkpoints_of_either_side(tmp_path):
     import transformers
 
-    theirs, mine = pair()
+    theirs, _ = pair()
     expected = theirs(IDS, MASK, decoder_input_ids=TARGET).logits
     theirs.save_pretrained(tmp_path / "theirs")
     loaded = ours.ProphetNetForConditionalGeneration.from_pretrained(

@@ -1,0 +1,312 @@
+"""ProphetNet against itself: caches, padding, kernels, pruning, positions, what is refused, and the document's example."""
+
+import pytest
+import torch
+
+from modelwright import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from modelwright.attention.caches import EncoderDecoderCache, StaticCache
+from modelwright.core import logging
+from modelwright.core.errors import ConfigError, InputError
+from modelwright.models.prophetnet import modeling_prophetnet as prophetnet
+from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
+
+SMALL = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 20,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 3,
+    "num_encoder_attention_heads": 4,
+    "num_decoder_attention_heads": 4,
+    "max_position_embeddings": 24,
+    "num_buckets": 8,
+    "relative_max_distance": 12,
+    "ngram": 3,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+}
+RANDOM = torch.Generator().manual_seed(0)
+IDS = torch.randint(3, 40, (3, 8), generator=RANDOM)
+TARGET = torch.randint(3, 40, (3, 6), generator=RANDOM)
+MASK = torch.tensor([[1] * 5 + [0] * 3, [1] * 8, [1] * 2 + [0] * 6])
+
+
+def make(name="ProphetNetForConditionalGeneration", **config):
+    torch.manual_seed(1)
+    model = getattr(prophetnet, name)(ProphetNetConfig(**{**SMALL, **config})).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.4)
+    return model
+
+
+@pytest.fixture
+def model():
+    return make()
+
+
+def both(output):
+    """The logits of all streams, (B, G, T, V)."""
+    return torch.cat([output.logits[:, None], output.logits_ngram], dim=1)
+
+
+@pytest.mark.parametrize("steps", [(1, 1, 1, 1, 1, 1), (4, 2), (1, 3, 2)])
+def test_cached_equals_teacher_forced_in_every_stream(model, steps):
+    whole = both(model(IDS, MASK, decoder_input_ids=TARGET, use_cache=False))
+    encoded, cache, start = model.get_encoder()(IDS, attention_mask=MASK), None, 0
+    for step in steps:
+        output = model(
+            attention_mask=MASK,
+            encoder_outputs=encoded,
+            decoder_input_ids=TARGET[:, start : start + step],
+            past_key_values=cache,
+        )
+        cache = output.past_key_values
+        torch.testing.assert_close(both(output), whole[:, :, start : start + step], rtol=0, atol=1e-5)
+        start += step
+
+
+def test_batches_and_padding_change_nothing(model):
+    whole = both(model(IDS, MASK, decoder_input_ids=TARGET))
+    order = torch.tensor([2, 0, 1])
+    moved = both(model(IDS[order], MASK[order], decoder_input_ids=TARGET[order]))
+    torch.testing.assert_close(moved, whole[order])
+    for row, length in enumerate(MASK.sum(1).tolist()):
+        alone = model(IDS[row : row + 1, :length], decoder_input_ids=TARGET[row : row + 1])
+        torch.testing.assert_close(both(alone)[0], whole[row], rtol=1e-4, atol=3e-5)
+    padded = torch.cat([TARGET, torch.zeros(3, 4, dtype=torch.long)], dim=1)
+    mask = torch.tensor([[1] * 6 + [0] * 4] * 3)
+    found = both(model(IDS, MASK, decoder_input_ids=padded, decoder_attention_mask=mask))
+    torch.testing.assert_close(found[:, :, :6], whole)
+
+
+def test_padding_on_the_left_with_positions_that_count_tokens():
+    model = make("ProphetNetForCausalLM", padding_aware_positions=True)
+    whole = both(model(TARGET))
+    ids = torch.cat([torch.zeros(3, 3, dtype=torch.long), TARGET], dim=1)
+    mask = torch.tensor([[0] * 3 + [1] * 6] * 3)
+    torch.testing.assert_close(both(model(ids, attention_mask=mask))[:, :, 3:], whole)
+    blind = make("ProphetNetForCausalLM")
+    assert not torch.allclose(both(blind(ids, attention_mask=mask))[:, :, 3:], both(blind(TARGET)), atol=1e-2)
+    expected = model.generate(TARGET[:1], max_new_tokens=5, do_sample=False)
+    found = model.generate(ids[:1], attention_mask=mask[:1], max_new_tokens=5, do_sample=False)
+    assert found[0, 3:].tolist() == expected[0].tolist()
+
+
+@pytest.mark.parametrize("layout", ["paper", "transformers"])
+def test_both_kernels_have_the_same_gradients(layout):
+    gradients = []
+    for kernel in ("sdpa", "eager"):
+        model = make(relative_bias_layout=layout)
+        model.set_attn_implementation(kernel)
+        output = model(IDS, MASK, labels=TARGET, decoder_attention_mask=torch.tensor([[1] * 4 + [0] * 2] * 3))
+        output.loss.backward()
+        gradients.append({name: each.grad for name, each in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_layouts_differ_where_several_tokens_are_read():
+    paper, scrambled = (
+        both(make(relative_bias_layout=each)(IDS, decoder_input_ids=TARGET)) for each in ("paper", "transformers")
+    )
+    assert float((paper - scrambled).detach().abs().max()) > 0.1
+
+
+def test_dropout_is_that_of_the_users_seed():
+    model = make(attention_dropout=0.5).train()
+    losses = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        losses.append(float(model(IDS, MASK, labels=TARGET).loss.detach()))
+    assert losses[0] == losses[1] != losses[2]
+    # The backward drops the same probabilities as the forward: a step down the gradient lowers this very loss.
+    torch.manual_seed(0)
+    model(IDS, MASK, labels=TARGET).loss.backward()
+    squares = 0.0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            squares += float((parameter.grad**2).sum())
+            parameter -= 1e-5 * parameter.grad
+    torch.manual_seed(0)
+    fallen = losses[0] - float(model(IDS, MASK, labels=TARGET).loss.detach())
+    assert fallen == pytest.approx(1e-5 * squares, rel=0.1)
+
+
+def test_training_needs_no_logits_and_gives_them_if_asked(model):
+    expected = model(IDS, MASK, labels=TARGET)
+    assert expected.logits.shape == (3, 6, 40)
+    assert expected.logits_ngram.shape == (3, 2, 6, 40)
+    model.train()
+    assert model(IDS, MASK, labels=TARGET).logits is None
+    torch.testing.assert_close(model(IDS, MASK, labels=TARGET, output_logits=True).logits, expected.logits)
+    torch.testing.assert_close(model(IDS, MASK, labels=TARGET, return_dict=False)[1], expected.logits)
+
+
+def test_decoding_computes_one_stream_and_the_encoders_keys_once(model):
+    shapes, keys = [], []
+    layer = model.get_decoder().layers[0]
+    handles = [
+        layer.register_forward_hook(lambda _module, inputs, _output: shapes.append(inputs[0].shape[1])),
+        layer.cross_attn.key_proj.register_forward_hook(lambda _module, _inputs, output: keys.append(output.shape[0])),
+    ]
+    model.generate(IDS, attention_mask=MASK, max_new_tokens=4, min_new_tokens=4, num_beams=4)
+    for handle in handles:
+        handle.remove()
+    assert shapes == [2] * 4
+    assert keys == [3]
+
+
+def test_beams_equal_those_of_single_rows(model):
+    together = model.generate(IDS, attention_mask=MASK, num_beams=4, max_new_tokens=6)
+    for row, length in enumerate(MASK.sum(1).tolist()):
+        alone = model.generate(IDS[row : row + 1, :length], num_beams=4, max_new_tokens=6)
+        assert together[row, : alone.shape[1]].tolist() == alone[0].tolist()
+    groups = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5, "num_return_sequences": 4}
+    assert model.generate(IDS, attention_mask=MASK, max_new_tokens=6, **groups).shape[0] == 12
+
+
+def test_static_caches_generate_the_same(model):
+    expected = model.generate(IDS, attention_mask=MASK, max_new_tokens=6)
+    cache = EncoderDecoderCache(StaticCache(model.config, max_cache_len=8), StaticCache(model.config, max_cache_len=9))
+    assert torch.equal(model.generate(IDS, attention_mask=MASK, max_new_tokens=6, past_key_values=cache), expected)
+
+
+# By number: two layers of the encoder, three of the decoder, three attentions to the encoder.
+GONE = {0: [1, 3], 1: [0], 2: [2], 4: [0, 1], 5: [3], 7: [0]}
+
+
+@pytest.mark.parametrize("layout", ["paper", "transformers"])
+def test_pruned_heads_are_heads_masked_with_zeros(layout, tmp_path):
+    model = make(relative_bias_layout=layout)
+
+    def masked(first, layers):
+        rows = torch.ones(layers, 4)
+        for index in range(layers):
+            rows[index, GONE.get(first + index, [])] = 0
+        return rows
+
+    masks = {
+        "head_mask": masked(0, 2),
+        "decoder_head_mask": masked(2, 3),
+        "cross_attn_head_mask": masked(5, 3),
+    }
+    expected = both(model(IDS, MASK, decoder_input_ids=TARGET, **masks))
+    assert not torch.allclose(expected, both(model(IDS, MASK, decoder_input_ids=TARGET)), atol=1e-2)
+    model.prune_heads({0: [1], 2: [2]})
+    model.prune_heads(GONE)
+    assert model.config.pruned_heads == GONE
+    torch.testing.assert_close(both(model(IDS, MASK, decoder_input_ids=TARGET)), expected, rtol=1e-4, atol=1e-5)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path, strict=True)
+    torch.testing.assert_close(both(loaded(IDS, MASK, decoder_input_ids=TARGET)), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="expected layers from 0 to 7, got 8"):
+        model.prune_heads({8: [0]})
+
+
+def test_texts_as_long_as_the_table_and_longer(model):
+    ids = torch.randint(3, 40, (1, 24), generator=RANDOM)
+    assert model(IDS[:1], decoder_input_ids=ids).logits.isfinite().all()
+    longer = torch.cat([ids, ids], dim=1)
+    with pytest.raises(InputError, match=r"at most 24 tokens.*got 48; cut the text, or call model.resize_position_emb"):
+        model(IDS[:1], decoder_input_ids=longer)
+    tables = model.get_position_embeddings()
+    before = [table.weight.clone() for table in tables]
+    model.resize_position_embeddings(48)
+    for table, old in zip(tables, before, strict=True):
+        assert table.weight.shape == (48, 16)
+        for row in (0, 1, -1):
+            torch.testing.assert_close(table.weight[row], old[row])
+    assert model.config.max_position_embeddings == model.get_decoder().config.max_position_embeddings == 48
+    assert model(IDS[:1], decoder_input_ids=longer).logits.isfinite().all()
+    with pytest.raises(InputError, match="expected a whole number above 1"):
+        model.resize_position_embeddings(1)
+
+
+def test_bf16_autocast_follows_fp32(model):
+    expected = model(IDS, MASK, labels=TARGET)
+    expected.loss.backward()
+    exact = {name: each.grad.clone() for name, each in model.named_parameters()}
+    errors = {}
+    for kernel in ("sdpa", "eager"):
+        model.set_attn_implementation(kernel)
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(IDS, MASK, labels=TARGET).loss
+        loss.backward()
+        torch.testing.assert_close(loss, expected.loss, rtol=0.02, atol=0.02)
+        gaps = [(each.grad - exact[name]).norm() ** 2 for name, each in model.named_parameters()]
+        errors[kernel] = float(sum(gaps) / sum(each.norm() ** 2 for each in exact.values())) ** 0.5
+    # The fused kernel keeps its scores in fp32.
+    assert errors["sdpa"] < min(0.15, 1.1 * errors["eager"])
+
+
+def test_refusals_say_what_to_do(model):
+    with pytest.raises(InputError, match=r"expected labels of the same shape as the decoder's inputs, \(3, 6\), got"):
+        model(IDS, decoder_input_ids=TARGET, labels=TARGET[:, :4])
+    with pytest.raises(InputError, match="the decoder has no inputs: pass decoder_input_ids"):
+        model(IDS)
+    with pytest.raises(InputError, match="set config.add_cross_attention=True"):
+        make("ProphetNetForCausalLM", add_cross_attention=False)(TARGET, encoder_hidden_states=torch.zeros(3, 2, 16))
+    with pytest.raises(InputError, match="expected num_streams from 1 to 3, got 4"):
+        model(IDS, decoder_input_ids=TARGET, num_streams=4)
+    with pytest.raises(InputError, match=r"expected an attention mask of shape \(3, 6\).*got \(3, 5\)"):
+        model(IDS, decoder_input_ids=TARGET, decoder_attention_mask=torch.ones(3, 5))
+    model.config.decoder_start_token_id = None
+    with pytest.raises(InputError, match=r"config\.decoder_start_token_id, which is None; set it"):
+        model(IDS, labels=TARGET)
+    with pytest.raises(ConfigError, match="relative_bias_layout: expected 'paper' or 'transformers', got 'hf'"):
+        ProphetNetConfig(relative_bias_layout="hf")
+    with pytest.raises(NotImplementedError, match="set num_encoder_layers or num_decoder_layers"):
+        model.config.num_hidden_layers = 3
+
+
+@pytest.mark.parametrize(("version", "said"), [("4.26.1", False), ("4.27.0", True), ("5.0.0", True), (None, False)])
+def test_a_checkpoint_of_later_versions_gets_a_note(version, said, monkeypatch):
+    notes = []
+    logger = "modelwright.models.prophetnet.configuration_prophetnet.logger.warning_once"
+    monkeypatch.setattr(logger, notes.append)
+    config = ProphetNetConfig.from_dict({**SMALL, "transformers_version": version})
+    assert config.relative_bias_layout == "paper"
+    assert [('relative_bias_layout="transformers"' in note) for note in notes] == [True] * said
+    again = ProphetNetConfig.from_dict(config.to_diff_dict())
+    assert (again.relative_bias_layout, len(notes)) == ("paper", int(said))
+
+
+def test_the_examples_of_the_document(tmp_path):
+    """ProphetNetForCausalLM's and the generation models' examples, on a checkpoint and a vocabulary made here."""
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[SEP]",
+        "[CLS]",
+        "[MASK]",
+        "[X_SEP]",
+        "hello",
+        ",",
+        "my",
+        "dog",
+        "is",
+        "cute",
+        "studies",
+    ]
+    (tmp_path / "prophetnet.tokenizer").write_text("\n".join(words))
+    make(vocab_size=len(words)).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    logging.set_verbosity_error()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    finally:
+        logging.set_verbosity_warning()
+    assert type(model) is prophetnet.ProphetNetForCausalLM
+    assert model.config.is_decoder, f"{model.__class__} has to be configured as a decoder."
+    inputs = tokenizer("Hello, my dog is cute", return_tensors="pt")
+    assert model(**inputs).logits.shape == (1, inputs.input_ids.shape[1], len(words))
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    decoder_input_ids = tokenizer("studies is", return_tensors="pt").input_ids
+    outputs = model(input_ids=inputs.input_ids, decoder_input_ids=decoder_input_ids)
+    assert outputs.logits.shape == (1, decoder_input_ids.shape[1], len(words))
+    assert outputs.logits_ngram.shape == (1, 2, decoder_input_ids.shape[1], len(words))

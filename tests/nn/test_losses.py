@@ -1,0 +1,46 @@
+"""The loss of a projection that is never made whole equals torch's of the whole one."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from modelwright.nn import losses
+from modelwright.nn.losses import linear_cross_entropy
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("block", [1, 40, 10_000])
+def test_equals_cross_entropy_of_the_scores(smoothing, block, monkeypatch):
+    monkeypatch.setattr(losses, "_SCORES", block)
+    hidden, weight = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((9, 5), (13, 5)))
+    targets = torch.randint(0, 13, (9,))
+    targets[[2, 5]] = -100
+    expected = F.cross_entropy(hidden @ weight.t(), targets, label_smoothing=smoothing)
+    wanted = torch.autograd.grad(3 * expected, (hidden, weight))
+    found = linear_cross_entropy(hidden, weight, targets, smoothing)
+    torch.testing.assert_close(found, expected)
+    for left, right in zip(torch.autograd.grad(3 * found, (hidden, weight)), wanted, strict=True):
+        torch.testing.assert_close(left, right)
+    (alone,) = torch.autograd.grad(linear_cross_entropy(hidden.detach(), weight, targets, smoothing), weight)
+    torch.testing.assert_close(alone, wanted[1] / 3)
+
+
+def test_the_scores_are_never_whole():
+    hidden, weight = torch.randn(4000, 4, requires_grad=True), torch.randn(8000, 4, requires_grad=True)
+    largest = 0
+
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                largest = max(largest, result.numel())
+            return result
+
+    with Watch():
+        linear_cross_entropy(hidden, weight, torch.zeros(4000, dtype=torch.long))
+    assert largest <= losses._SCORES < 4000 * 8000
+
+
+def test_no_target_counts():
+    assert linear_cross_entropy(torch.randn(2, 3), torch.randn(5, 3), torch.tensor([-100, -100])).isnan()
