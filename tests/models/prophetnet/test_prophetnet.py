@@ -1,4 +1,4 @@
-"""ProphetNet against itself: caches, padding, kernels, pruning, positions, what is refused, and the document's example."""
+"""ProphetNet against itself: caches, padding, kernels, pruning, positions, refusals, and the document's example."""
 
 import pytest
 import torch
