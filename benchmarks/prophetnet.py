@@ -4,6 +4,7 @@ All sides load one checkpoint (width 512, 4 + 4 layers, 8 heads, feed-forward 20
 256). Losses, and the ids that decoding writes, are compared before anything is timed: on the side of transformers the
 losses are those of its own reading of the relative bias, so ours loads with `relative_bias_layout="transformers"` for
 the comparison and for all times. Every ratio is to the faster (or smaller) of the two versions of transformers.
+CPU seconds are those of all threads, which on a busy machine say more than the clock; threads that wait count too.
 
 The floor is the time of the matrix products alone, forward, or forward and backward, of the streams that the task needs
 (the main stream of the last layer excepted), measured in the same worker by products of the same shapes.
@@ -94,6 +95,11 @@ def work(package: str, threads: int) -> None:
         return {"loss": float(loss), "gradients": scale}
 
     def run(kind: str, target: int = 0, half: bool = False, rows: int = BATCH, beams: int = 1) -> dict:
+        before = time.process_time()
+        figures = timed(kind, target, half, rows, beams)
+        return {**figures, "cpu_seconds": time.process_time() - before}
+
+    def timed(kind: str, target: int, half: bool, rows: int, beams: int) -> dict:
         model = held["model"]
         if kind == "generate":
             return harness.measure(lambda: generate(rows, beams), held["idle"])
@@ -250,7 +256,8 @@ def main() -> None:
 def _row(task: str, figures: dict, floor: float) -> list[str]:
     """One row of the table."""
     mine = figures.pop("ours")
-    seconds, peak = (min(each[key] for each in figures.values()) for key in ("seconds", "peak_bytes"))
+    keys = ("seconds", "cpu_seconds", "peak_bytes")
+    seconds, cpu, peak = (min(each[key] for each in figures.values()) for key in keys)
     memory_bar = TASKS[task].get("memory_bar")
     return [
         task,
@@ -259,6 +266,9 @@ def _row(task: str, figures: dict, floor: float) -> list[str]:
         f"{mine['seconds'] / seconds:.2f}",
         f"{TASKS[task]['bar']:.2f}",
         f"{floor:.2f}",
+        f"{mine['cpu_seconds']:.2f}",
+        f"{cpu:.2f}",
+        f"{mine['cpu_seconds'] / cpu:.2f}",
         f"{mine['peak_bytes'] / 1e6:.0f}",
         f"{peak / 1e6:.0f}",
         f"{mine['peak_bytes'] / peak:.2f}",
