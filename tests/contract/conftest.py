@@ -79,6 +79,11 @@ T5 = {
 }
 T5_GATED = {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 1}
 
+PAIR = {"encoder": {"model_type": "bert", **BERT}, "decoder": {"model_type": "bert", **BERT_DECODER}}
+# Of another width, so that the states are projected.
+TO_GPT2 = {**PAIR, "decoder": {"model_type": "gpt2", **GPT2, "is_decoder": True, "add_cross_attention": True}}
+STARTS = {"decoder_start_token_id": 1, "pad_token_id": 0}
+
 ROWS = [
     Row("ReformerModel", REFORMER),
     Row("ReformerModelWithLMHead", REFORMER),
@@ -119,6 +124,9 @@ ROWS = [
     Row("T5ForSequenceClassification", {**T5, "num_labels": 3}),
     Row("T5ForTokenClassification", {**T5_GATED, "num_labels": 3}),
     Row("T5ForQuestionAnswering", T5),
+    Row("EncoderDecoderModel", {**PAIR, **STARTS}),
+    Row("EncoderDecoderModel", {**PAIR, **STARTS, "tie_encoder_decoder": True}),
+    Row("EncoderDecoderModel", {**TO_GPT2, **STARTS}),
     Row("LegacyModel"),
     Row("LegacyForMaskedLM"),
 ]

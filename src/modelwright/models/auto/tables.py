@@ -10,6 +10,7 @@ from modelwright.core.registry import Registry
 
 CONFIGS = {
     "bert": "BertConfig",
+    "encoder-decoder": "EncoderDecoderConfig",
     "gpt2": "GPT2Config",
     "llama": "LlamaConfig",
     "qdqbert": "QDQBertConfig",
@@ -52,7 +53,7 @@ MODELS = {
         "llama": "LlamaForQuestionAnswering",
         "t5": "T5ForQuestionAnswering",
     },
-    "AutoModelForSeq2SeqLM": {"t5": "T5ForConditionalGeneration"},
+    "AutoModelForSeq2SeqLM": {"encoder-decoder": "EncoderDecoderModel", "t5": "T5ForConditionalGeneration"},
     "AutoModelForSequenceClassification": {
         "bert": "BertForSequenceClassification",
         "qdqbert": "QDQBertForSequenceClassification",
