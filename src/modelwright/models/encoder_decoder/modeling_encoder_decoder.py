@@ -30,6 +30,7 @@ from modelwright.nn.task_losses import IGNORED
 from modelwright.outputs.model_outputs import BaseModelOutput, Seq2SeqLMOutput
 from modelwright.pretrained import pruning
 from modelwright.pretrained.modeling import PreTrainedModel
+from modelwright.pretrained.quantized import quantize_as_configured
 from modelwright.pretrained.switches import wants_dict
 
 Device = torch.device | str | None
@@ -75,7 +76,9 @@ class EncoderDecoderModel(PreTrainedModel):
         if wide != narrow and config.decoder.cross_attention_hidden_size is None:
             of_parts = {"device": self.decoder.device, "dtype": self.decoder.dtype}
             self.enc_to_dec_proj = nn.Linear(wide, narrow, **of_parts)
-        self.post_init()
+        # Not post_init(): the parts are initialised, or loaded.
+        quantize_as_configured(self)
+        self.tie_weights()
 
     @classmethod
     def from_encoder_decoder_pretrained(
