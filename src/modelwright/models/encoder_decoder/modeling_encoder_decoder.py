@@ -69,6 +69,8 @@ class EncoderDecoderModel(PreTrainedModel):
         self.encoder = make_part(where, "encoder", config.encoder, device, dtype) if encoder is None else encoder
         self.decoder = make_part(where, "decoder", config.decoder, device, dtype) if decoder is None else decoder
         check_models(where, self.encoder, self.decoder)
+        # A class may keep a copy of the config that it was given; one object says what a part is.
+        config.encoder, config.decoder = self.encoder.config, self.decoder.config
         # GPT-2 sees no later tokens whatever its config says; a file says it of every decoder.
         config.decoder.is_decoder = True
         wide, narrow = config.encoder.hidden_size, config.decoder.hidden_size
