@@ -52,7 +52,7 @@ def train(
 def make_tokenizer(
     kind: Kind, texts: Iterable[str], vocab_size: int, folder: Path, *, lower_case: bool = True, quiet: bool = True
 ) -> Any:
-    """Return a tokenizer trained on `texts`, with its tokenizer.json in `folder`; raise InputError for too few tokens."""
+    """Return a tokenizer trained on `texts`, whose file is in `folder`; raise InputError for too few tokens."""
     from modelwright.models.auto.tables import load_public
 
     backend, class_name, options = _pipeline(kind, lower_case)

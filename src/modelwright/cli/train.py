@@ -174,7 +174,7 @@ def train(
 
 def _runner(given: dict[str, Any]) -> Callable[["Observer | None"], Any]:
     """Return what runs the training that these options ask for, as a function of who observes it."""
-    shared = {name: given[name] for name in ("out", "config", "resume") if name in given}
+    shared: dict[str, Any] = {name: given[name] for name in ("out", "config", "resume") if name in given}
     shared["settings"] = {name: given[name] for name in given if name in _SETTINGS}
     task = given.get("task")
     if task is None:
@@ -183,8 +183,8 @@ def _runner(given: dict[str, Any]) -> Callable[["Observer | None"], Any]:
     _check_task(task, given)
     if task is TaskName.SUMMARIZE:
         own = {name: given[name] for name in ("pairs", "start", "vocab_size") if name in given}
-        parts = {kind: {name: given[name] for name in names if name in given} for kind, names in _OF_SUMMARIES.items()}
-        return partial(_observed, run_summaries, SummaryRequest(**shared, **own, **parts))
+        options, sizes = ({name: given[name] for name in names if name in given} for names in (OPTIONS, SIZES))
+        return partial(_observed, run_summaries, SummaryRequest(**shared, **own, options=options, sizes=sizes))
     sizes = {name: parse_layers(given[name]) if name == "layers" else given[name] for name in given if name in _SIZES}
     return partial(_observed, run_training, TrainRequest(**shared, text=tuple(given.get("text", ())), sizes=sizes))
 
@@ -204,7 +204,6 @@ def _check_task(task: TaskName, given: dict[str, Any]) -> None:
 
 _SETTINGS = {field.name for field in dataclasses.fields(TrainingSettings)}
 _SIZES = {field.name for field in dataclasses.fields(ReformerSizes)}
-_OF_SUMMARIES = {"options": OPTIONS, "sizes": SIZES}
 
 
 def interrupted(out: Path) -> str:
