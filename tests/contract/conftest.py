@@ -127,6 +127,14 @@ ROWS = [
     Row("EncoderDecoderModel", {**PAIR, **STARTS}),
     Row("EncoderDecoderModel", {**PAIR, **STARTS, "tie_encoder_decoder": True}),
     Row("EncoderDecoderModel", {**TO_GPT2, **STARTS}),
+    Row("QDQBertModel", BERT),
+    Row("QDQBertLMHeadModel", BERT_DECODER),
+    Row("QDQBertForMaskedLM", BERT),
+    Row("QDQBertForNextSentencePrediction", BERT),
+    Row("QDQBertForSequenceClassification", BERT),
+    Row("QDQBertForMultipleChoice", BERT),
+    Row("QDQBertForTokenClassification", BERT),
+    Row("QDQBertForQuestionAnswering", BERT),
     Row("LegacyModel"),
     Row("LegacyForMaskedLM"),
 ]
@@ -144,6 +152,12 @@ def _toys() -> Any:
 @pytest.fixture(params=ROWS, ids=lambda row: row.model)
 def row(request) -> Row:
     """Every row of the table in turn."""
+    return request.param
+
+
+@pytest.fixture(params=[row for row in ROWS if _public.find(row.model)], ids=lambda row: row.model)
+def public_row(request) -> Row:
+    """Every row whose class can be imported from modelwright."""
     return request.param
 
 
