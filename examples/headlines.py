@@ -100,7 +100,7 @@ def main() -> None:
         steps=steps, warmup=min(100, steps // 2), batch=32, lr=2e-3, beta2=0.98, weight_decay=0.1, eval_every=300
     )
     pairs = PairsFile(file, held_out=0.05)
-    print(f"{len(pairs.train)} docstrings to learn from, {len(pairs.held_out)} held out, in {out}")
+    print(f"{len(pairs.train)} docstrings to learn from, {len(pairs.held_out)} held out, in {out}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = make_tokenizer(pairs, folder)
     model = make_model(tokenizer)

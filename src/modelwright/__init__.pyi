@@ -195,6 +195,12 @@ from modelwright.models.llama.modeling_llama import (
 )
 from modelwright.models.llama.tokenization_llama import LlamaTokenizer
 from modelwright.models.llama.tokenization_llama_fast import LlamaTokenizerFast
+from modelwright.models.prophetnet.backbone import ProphetNetModel
+from modelwright.models.prophetnet.base import ProphetNetPreTrainedModel
+from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
+from modelwright.models.prophetnet.decoder import ProphetNetDecoder
+from modelwright.models.prophetnet.encoder import ProphetNetEncoder
+from modelwright.models.prophetnet.modeling_prophetnet import ProphetNetForCausalLM, ProphetNetForConditionalGeneration
 from modelwright.models.prophetnet.tokenization_prophetnet import ProphetNetTokenizer
 from modelwright.models.qdqbert.configuration_qdqbert import QDQBertConfig
 from modelwright.models.qdqbert.modeling_qdqbert import (
@@ -408,6 +414,13 @@ __all__ = [
     "PreTrainedTokenizerFast",
     "PrefixConstrainedLogitsProcessor",
     "PretrainedConfig",
+    "ProphetNetConfig",
+    "ProphetNetDecoder",
+    "ProphetNetEncoder",
+    "ProphetNetForCausalLM",
+    "ProphetNetForConditionalGeneration",
+    "ProphetNetModel",
+    "ProphetNetPreTrainedModel",
     "ProphetNetTokenizer",
     "QDQBertConfig",
     "QDQBertForMaskedLM",

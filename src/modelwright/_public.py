@@ -219,6 +219,17 @@ _T5 = {
     "modelwright.models.t5.modeling_t5": ("T5ForConditionalGeneration",),
     "modelwright.models.t5.stack": ("T5PreTrainedModel",),
 }
+_PROPHETNET = {
+    "modelwright.models.prophetnet.backbone": ("ProphetNetModel",),
+    "modelwright.models.prophetnet.base": ("ProphetNetPreTrainedModel",),
+    "modelwright.models.prophetnet.configuration_prophetnet": ("ProphetNetConfig",),
+    "modelwright.models.prophetnet.decoder": ("ProphetNetDecoder",),
+    "modelwright.models.prophetnet.encoder": ("ProphetNetEncoder",),
+    "modelwright.models.prophetnet.modeling_prophetnet": (
+        "ProphetNetForCausalLM",
+        "ProphetNetForConditionalGeneration",
+    ),
+}
 _PRUNING = ("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_layer", "prune_linear_layer")
 _POOLING = ("PoolerAnswerClass", "PoolerEndLogits", "PoolerStartLogits")
 _SQUAD = ("SQuADHead", "SquadHeadOutput")
@@ -315,6 +326,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.gpt2.tokenization_gpt2_fast": ("GPT2TokenizerFast",),
     "modelwright.models.llama.tokenization_llama": ("LlamaTokenizer",),
     "modelwright.models.llama.tokenization_llama_fast": ("LlamaTokenizerFast",),
+    **_PROPHETNET,
     "modelwright.models.prophetnet.tokenization_prophetnet": ("ProphetNetTokenizer",),
     "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
     "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
@@ -468,6 +480,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.llama.configuration_llama": ("LlamaConfig",),
         "modelwright.models.llama.modeling_llama": _LLAMA,
     },
+    "modelwright.models.prophetnet": _PROPHETNET,
     "modelwright.models.qdqbert": {
         "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
         "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
