@@ -55,6 +55,24 @@ DECODERS = {
     "wide-bert": ("BertConfig", {**BERT, "hidden_size": 32}),
     "gpt2": ("GPT2Config", GPT2),
 }
+PROPHETNET = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    # As many as of the decoder, or the cache of theirs is too short.
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "num_encoder_attention_heads": 4,
+    "num_decoder_attention_heads": 4,
+    "max_position_embeddings": 32,
+    "init_std": 0.3,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "num_buckets": 8,
+    "relative_max_distance": 16,
+}
 IDS = {"decoder_start_token_id": 1, "pad_token_id": 0, "eos_token_id": 2}
 RANDOM = torch.Generator().manual_seed(0)
 SOURCE = torch.randint(3, 40, (2, 9), generator=RANDOM)
@@ -286,3 +304,71 @@ def test_config_class_of_the_parts():
     assert (type(config.encoder), type(config.decoder)) == (BertConfig, GPT2Config)
     model = EncoderDecoderModel(config)
     assert type(model.encoder) is BertModel
+
+
+# --- BERT to ProphetNet -----------------------------------------------------------------------------------------------
+
+
+def prophet_pair(tmp_path):
+    """Their BERT to ProphetNet, and ours with its bias of relative positions, loaded from its folder."""
+    import transformers
+
+    torch.manual_seed(1)
+    parts = (transformers.BertConfig(**BERT), transformers.ProphetNetConfig(**PROPHETNET))
+    joint = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(*parts, **IDS)
+    theirs = transformers.EncoderDecoderModel(config=joint).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    config = EncoderDecoderConfig.from_pretrained(tmp_path / "theirs")
+    config.decoder.relative_bias_layout = "transformers"
+    mine, info = EncoderDecoderModel.from_pretrained(
+        tmp_path / "theirs", config=config, output_loading_info=True, strict=True
+    )
+    assert not any(info.values())
+    return theirs, mine
+
+
+def test_prophetnet_logits_losses_and_gradients(tmp_path):
+    theirs, mine = prophet_pair(tmp_path)
+    mine.config.decoder_ngram_loss = False
+    a, b = (model(SOURCE, PADDED, labels=TARGET) for model in (theirs, mine))
+    assert_close(b.logits, a.logits)
+    assert_close(b.loss, a.loss)
+    a.loss.backward(), b.loss.backward()
+    expected = dict(theirs.named_parameters())
+    for name, parameter in mine.named_parameters():
+        if expected[name].grad is not None and parameter.grad is not None:
+            assert_close(parameter.grad, expected[name].grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_prophetnet_learns_the_token_after_the_next_one_too(tmp_path):
+    """Theirs scores the next token only; ours as their decoder itself does, given its inputs and unshifted labels."""
+    theirs, mine = prophet_pair(tmp_path)
+    inputs = torch.cat([torch.ones_like(TARGET[:, :1]), TARGET[:, :-1]], dim=1)
+    states = theirs.encoder(SOURCE, PADDED).last_hidden_state
+    expected = theirs.decoder(
+        inputs, encoder_hidden_states=states, encoder_attention_mask=PADDED, labels=TARGET, use_cache=False
+    ).loss
+    assert_close(mine(SOURCE, PADDED, labels=TARGET).loss, expected)
+    assert (expected - theirs(SOURCE, PADDED, labels=TARGET).loss).abs() > 0.01
+    mine.train()
+    mine.zero_grad()
+    mine(SOURCE, PADDED, labels=TARGET).loss.backward()
+    second = mine.decoder.prophetnet.decoder.ngram_embeddings.weight.grad
+    assert (second.abs().sum(dim=1) > 0).all(), "every stream learns"
+
+
+def test_prophetnet_decoding_token_for_token(tmp_path):
+    theirs, mine = prophet_pair(tmp_path)
+    for options in ({"max_new_tokens": 12}, {"max_new_tokens": 8, "num_beams": 4, "pad_token_id": 0}):
+        a, b = (model.generate(SOURCE, attention_mask=PADDED, do_sample=False, **options) for model in (theirs, mine))
+        assert torch.equal(a, b), options
+
+
+def test_their_library_loads_our_bert_to_prophetnet(tmp_path):
+    import transformers
+
+    theirs, mine = prophet_pair(tmp_path)
+    mine.save_pretrained(tmp_path / "mine")
+    back, info = transformers.EncoderDecoderModel.from_pretrained(tmp_path / "mine", output_loading_info=True)
+    assert not any(info.values())
+    assert_close(back(SOURCE, PADDED, labels=LABELS).loss, theirs(SOURCE, PADDED, labels=LABELS).loss)

@@ -6,9 +6,11 @@ import torch
 from modelwright import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoTokenizer,
     BertConfig,
     BertLMHeadModel,
     BertModel,
+    BertTokenizer,
     BertTokenizerFast,
     EncoderDecoderConfig,
     EncoderDecoderModel,
@@ -16,6 +18,8 @@ from modelwright import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    ProphetNetConfig,
+    ProphetNetForCausalLM,
     T5Config,
     T5Model,
 )
@@ -34,6 +38,20 @@ BERT = {
     "attention_probs_dropout_prob": 0.0,
 }
 GPT2 = {"vocab_size": 40, "n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
+PROPHETNET = {
+    "vocab_size": 40,
+    "hidden_size": 24,
+    "decoder_ffn_dim": 24,
+    "num_decoder_layers": 2,
+    "num_encoder_attention_heads": 4,
+    "num_decoder_attention_heads": 4,
+    "max_position_embeddings": 32,
+    "init_std": 0.3,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "is_decoder": True,
+}
 IDS = {"decoder_start_token_id": 1, "pad_token_id": 0, "eos_token_id": 2}
 RANDOM = torch.Generator().manual_seed(0)
 SOURCE = torch.randint(3, 40, (2, 9), generator=RANDOM)
@@ -217,6 +235,42 @@ def test_the_examples_of_the_document(tmp_path, folders):
         generated = model.generate(input_ids, max_new_tokens=5)
         assert generated[0, 0] == tokenizer.cls_token_id
         assert generated.shape == (1, 6)
+
+
+def test_the_example_of_bert_and_prophetnet(tmp_path, folders):
+    """The document's, on checkpoints of this machine: labels and inputs given, each a token apart."""
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] us rejects charges against its ambassador".split()
+    for folder, name in ((tmp_path / "bert", "vocab.txt"), (tmp_path / "prophetnet", "prophetnet.tokenizer")):
+        folder.mkdir()
+        (folder / name).write_text("\n".join(words))
+    BertModel(BertConfig(**BERT)).save_pretrained(tmp_path / "bert")
+    ProphetNetForCausalLM(ProphetNetConfig(**PROPHETNET)).save_pretrained(tmp_path / "prophetnet")
+    tokenizer_enc = BertTokenizer.from_pretrained(tmp_path / "bert")
+    tokenizer_dec = AutoTokenizer.from_pretrained(tmp_path / "prophetnet")
+    model = EncoderDecoderModel.from_encoder_decoder_pretrained(tmp_path / "bert", tmp_path / "prophetnet")
+    input_ids = tokenizer_enc("charges against its ambassador rejects us", return_tensors="pt").input_ids
+    labels = tokenizer_dec("us rejects charges against its ambassador", return_tensors="pt").input_ids
+    outputs = model(input_ids=input_ids, decoder_input_ids=labels[:, :-1], labels=labels[:, 1:])
+    assert outputs.loss.isfinite()
+    assert outputs.logits.shape == (1, labels.shape[1] - 1, 40)
+    model.config.decoder_ngram_loss = False
+    next_token = model(input_ids=input_ids, decoder_input_ids=labels[:, :-1], labels=labels[:, 1:])
+    torch.testing.assert_close(next_token.loss, torch.nn.functional.cross_entropy(outputs.logits[0], labels[0, 1:]))
+    assert (next_token.loss - outputs.loss).abs() > 1e-3
+
+
+def test_a_prophetnet_decoder_shares_the_source_among_beams():
+    model = make(ProphetNetConfig(**PROPHETNET))
+    assert model._shares_source
+    assert model.decoder.config is model.config.decoder
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0, 0], [1] * 9])
+    together = model.generate(SOURCE, attention_mask=mask, max_new_tokens=6, num_beams=3, eos_token_id=None)
+    alone = model.generate(SOURCE[:1, :4], max_new_tokens=6, num_beams=3, eos_token_id=None)
+    assert torch.equal(together[:1], alone)
+    again = model.generate(
+        SOURCE, attention_mask=mask, max_new_tokens=6, num_beams=3, eos_token_id=None, use_cache=False
+    )
+    assert torch.equal(again, together)
 
 
 # --- a call -----------------------------------------------------------------------------------------------------------
