@@ -359,9 +359,11 @@ def test_prophetnet_learns_the_token_after_the_next_one_too(tmp_path):
 
 def test_prophetnet_decoding_token_for_token(tmp_path):
     theirs, mine = prophet_pair(tmp_path)
-    for options in ({"max_new_tokens": 12}, {"max_new_tokens": 8, "num_beams": 4, "pad_token_id": 0}):
+    for options in ({"max_new_tokens": 12}, {"max_new_tokens": 8, "num_beams": 4, "num_return_sequences": 2}):
         a, b = (model.generate(SOURCE, attention_mask=PADDED, do_sample=False, **options) for model in (theirs, mine))
-        assert torch.equal(a, b), options
+        # Their beam search takes a padding id of 0 for none, and fills up with the end token.
+        ended = (a == 2).cumsum(dim=1) - (a == 2).long() > 0
+        assert torch.equal(a.masked_fill(ended, 0), b), options
 
 
 def test_their_library_loads_our_bert_to_prophetnet(tmp_path):

@@ -239,7 +239,8 @@ def test_the_examples_of_the_document(tmp_path, folders):
 
 def test_the_example_of_bert_and_prophetnet(tmp_path, folders):
     """The document's, on checkpoints of this machine: labels and inputs given, each a token apart."""
-    words = "[PAD] [UNK] [CLS] [SEP] [MASK] us rejects charges against its ambassador".split()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += ["us", "rejects", "charges", "against", "its", "ambassador"]
     for folder, name in ((tmp_path / "bert", "vocab.txt"), (tmp_path / "prophetnet", "prophetnet.tokenizer")):
         folder.mkdir()
         (folder / name).write_text("\n".join(words))
