@@ -20,9 +20,9 @@ def encoder_pairs(model: Any) -> dict[str, str]:
     config = model.config
     if not (getattr(config, "is_encoder_decoder", False) and getattr(config, "tie_encoder_decoder", False)):
         return {}
-    encoder, decoder = model.get_encoder(), model.get_decoder()
+    encoder, decoder = (getattr(model, name, lambda: None)() for name in ("get_encoder", "get_decoder"))
     where = type(model).__name__
-    if decoder is None:
+    if encoder is None or decoder is None:
         raise ConfigError(f"{where}: config.tie_encoder_decoder=True needs a decoder; set it to False")
     decoder = getattr(decoder, "base_model", decoder)
     names = {id(module): name for name, module in model.named_modules()}
