@@ -113,7 +113,9 @@ def test_ties_of_a_modules_own(toys):
 
 
 def test_a_tied_encoder_needs_a_decoder(toys):
-    with pytest.raises(ConfigError, match=r"ToyModel: config.tie_encoder_decoder=True needs a decoder; set it to False"):
+    with pytest.raises(
+        ConfigError, match=r"ToyModel: config.tie_encoder_decoder=True needs a decoder; set it to False"
+    ):
         toys.ToyModel(toys.ToyConfig(is_encoder_decoder=True, tie_encoder_decoder=True))
 
 

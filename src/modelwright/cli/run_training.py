@@ -48,9 +48,8 @@ def run_training(request: TrainRequest, *, observe: "Observer | None" = None) ->
     if request.config is not None and request.sizes:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(request.sizes))
         raise InputError(f"--config describes the whole model: expected it alone, got it with {given}.")
-    settings_given = (
-        None if request.resume else fresh_settings(request.settings)
-    )  # bad values are told before torch is loaded
+    # Bad values are told before torch is loaded.
+    settings_given = None if request.resume else fresh_settings(request.settings)
     from modelwright.tokenization.byte_tokenizer import ByteTokenizer
     from modelwright.training.data import TextBytes
     from modelwright.training.folder import check_folder

@@ -21,7 +21,7 @@ from modelwright.core.optional import is_matplotlib_available
 from modelwright.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from modelwright.training.loop import Observer, TaskResult, TrainingResult
+    from modelwright.training.loop import TaskResult, TrainingResult
 
 _TRAINING, _MODEL, _SAVING = "Training", "Model (a Reformer)", "Saving and measuring"
 _SUMMARIES = "Summaries (--task summarize)"
@@ -162,18 +162,18 @@ def train(
     run = _runner(given)
     try:
         if json:
-            print_json(result_dict(run(None)))
+            print_json(result_dict(run()))
             return
         with TrainingProgress(progress_console()) as progress:
-            result = run(progress.observe)
+            result = run(observe=progress.observe)
     except KeyboardInterrupt:
         print(interrupted(out), file=sys.stderr)
         raise typer.Exit(130) from None
     print_result(result)
 
 
-def _runner(given: dict[str, Any]) -> Callable[["Observer | None"], Any]:
-    """Return what runs the training that these options ask for, as a function of who observes it."""
+def _runner(given: dict[str, Any]) -> Callable[..., Any]:
+    """Return what runs the training that these options ask for; it takes `observe`."""
     shared: dict[str, Any] = {name: given[name] for name in ("out", "config", "resume") if name in given}
     shared["settings"] = {name: given[name] for name in given if name in _SETTINGS}
     task = given.get("task")
@@ -184,13 +184,9 @@ def _runner(given: dict[str, Any]) -> Callable[["Observer | None"], Any]:
     if task is TaskName.SUMMARIZE:
         own = {name: given[name] for name in ("pairs", "start", "vocab_size") if name in given}
         options, sizes = ({name: given[name] for name in names if name in given} for names in (OPTIONS, SIZES))
-        return partial(_observed, run_summaries, SummaryRequest(**shared, **own, options=options, sizes=sizes))
+        return partial(run_summaries, SummaryRequest(**shared, **own, options=options, sizes=sizes))
     sizes = {name: parse_layers(given[name]) if name == "layers" else given[name] for name in given if name in _SIZES}
-    return partial(_observed, run_training, TrainRequest(**shared, text=tuple(given.get("text", ())), sizes=sizes))
-
-
-def _observed(run: Callable[..., Any], request: Any, observe: "Observer | None") -> Any:
-    return run(request, observe=observe)
+    return partial(run_training, TrainRequest(**shared, text=tuple(given.get("text", ())), sizes=sizes))
 
 
 def _check_task(task: TaskName, given: dict[str, Any]) -> None:
@@ -227,7 +223,7 @@ def result_dict(result: "TrainingResult | TaskResult") -> dict[str, Any]:
 def print_result(result: "TrainingResult | TaskResult") -> None:
     """Print what a training measured as a table on stdout."""
     console = result_console()
-    console.print(_scores_table(result) if isinstance(getattr(result, "scores", None), dict) else _bits_table(result))
+    console.print(_scores_table(result) if hasattr(result, "scores") else _bits_table(result))
     memory = human_bytes(result.peak_rss_bytes)
     console.print(f"{result.seconds:,.0f} s, {result.tokens_per_s:,.0f} tokens/s, peak memory {memory}")
     console.print(f"saved in {result.folder}")
