@@ -62,7 +62,7 @@ def make_tokenizer(pairs: PairsFile, folder: str) -> BertTokenizerFast:
 
 
 def make_model(tokenizer: BertTokenizerFast) -> EncoderDecoderModel:
-    """Return two small BERTs as one model, which share all but the cross-attention: there is little to learn from."""
+    """Return two small BERTs as one model, which share nothing."""
     sizes = {
         "vocab_size": len(tokenizer),
         "hidden_size": 128,
@@ -78,7 +78,6 @@ def make_model(tokenizer: BertTokenizerFast) -> EncoderDecoderModel:
         decoder_start_token_id=tokenizer.cls_token_id,
         eos_token_id=tokenizer.sep_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        tie_encoder_decoder=True,
     )
     torch.manual_seed(0)
     return EncoderDecoderModel(config)
@@ -98,7 +97,7 @@ def main() -> None:
     file = out / "pairs.jsonl"
     file.write_text("\n".join(map(json.dumps, docstrings())), encoding="utf-8")
     settings = TrainingSettings(
-        steps=steps, warmup=min(100, steps // 2), batch=32, lr=1.5e-3, beta2=0.98, weight_decay=0.1, eval_every=300
+        steps=steps, warmup=min(100, steps // 2), batch=32, lr=2e-3, beta2=0.98, weight_decay=0.1, eval_every=300
     )
     pairs = PairsFile(file, held_out=0.05)
     print(f"{len(pairs.train)} docstrings to learn from, {len(pairs.held_out)} held out, in {out}", flush=True)
