@@ -14,8 +14,8 @@ from modelwright.nn.precision import at_least_float32
 from modelwright.nn.task_losses import IGNORED
 from modelwright.nn.tracing import is_tracing
 
-# Scores that are in memory at once: 64 MB in fp32.
-_SCORES = 2**24
+# Scores that are in memory at once: 16 MB in fp32.
+_SCORES = 2**22
 
 
 def causal_lm_loss(logits_BTV: Tensor, labels_BT: Tensor, ignore_index: int = -100) -> Tensor:

@@ -36,7 +36,7 @@ class ProphetNetPreTrainedModel(PreTrainedModel):
         """A small batch that the model accepts."""
         ids = torch.tensor([[4, 3, 5, 2], [3, 4, 5, 2]])
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        return {**inputs, "decoder_input_ids": ids} if self.config.is_encoder_decoder else inputs
+        return {**inputs, "decoder_input_ids": ids} if hasattr(self.base_model, "encoder") else inputs
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draw weights from a normal distribution; biases and the padding's embeddings are zero."""
