@@ -171,6 +171,8 @@ from modelwright.models.bert.task_heads import (
 )
 from modelwright.models.bert.tokenization_bert import BertTokenizer
 from modelwright.models.bert.tokenization_bert_fast import BertTokenizerFast
+from modelwright.models.encoder_decoder.configuration_encoder_decoder import EncoderDecoderConfig
+from modelwright.models.encoder_decoder.modeling_encoder_decoder import EncoderDecoderModel
 from modelwright.models.gpt2.backbone import GPT2Model, GPT2PreTrainedModel
 from modelwright.models.gpt2.configuration_gpt2 import GPT2Config
 from modelwright.models.gpt2.modeling_gpt2 import (
@@ -344,6 +346,8 @@ __all__ = [
     "DataCollatorWithPadding",
     "DynamicCache",
     "EncoderDecoderCache",
+    "EncoderDecoderConfig",
+    "EncoderDecoderModel",
     "EncoderNoRepeatNGramLogitsProcessor",
     "EncoderRepetitionPenaltyLogitsProcessor",
     "EosTokenCriteria",

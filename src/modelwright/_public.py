@@ -204,6 +204,10 @@ _LLAMA = (
     "LlamaModel",
     "LlamaPreTrainedModel",
 )
+_ENCODER_DECODER: dict[str, tuple[str, ...]] = {
+    "modelwright.models.encoder_decoder.configuration_encoder_decoder": ("EncoderDecoderConfig",),
+    "modelwright.models.encoder_decoder.modeling_encoder_decoder": ("EncoderDecoderModel",),
+}
 _T5 = {
     "modelwright.models.t5.backbone": ("T5EncoderModel", "T5Model"),
     "modelwright.models.t5.configuration_t5": ("T5Config",),
@@ -310,6 +314,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.auto.modeling_auto": _AUTO_MODELS,
     "modelwright.models.auto.tokenization_auto": ("AutoTokenizer",),
     **_BERT,
+    **_ENCODER_DECODER,
     "modelwright.models.gpt2.backbone": _GPT2_BASE,
     "modelwright.models.gpt2.configuration_gpt2": ("GPT2Config",),
     "modelwright.models.gpt2.modeling_gpt2": _GPT2,
@@ -465,6 +470,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.models.bert.modeling_bert": {
         home: (*_BERT.get(home, ()), *_BERT_PARTS.get(home, ())) for home in {**_BERT, **_BERT_PARTS}
     },
+    "modelwright.models.encoder_decoder": _ENCODER_DECODER,
     "modelwright.models.gpt2": {
         "modelwright.models.gpt2.backbone": _GPT2_BASE,
         "modelwright.models.gpt2.configuration_gpt2": ("GPT2Config",),

@@ -95,6 +95,11 @@ PROPHETNET = {
     "attention_dropout": 0.0,
     "activation_dropout": 0.0,
 }
+PAIR = {"encoder": {"model_type": "bert", **BERT}, "decoder": {"model_type": "bert", **BERT_DECODER}}
+# Of another width, so that the states are projected.
+TO_GPT2 = {**PAIR, "decoder": {"model_type": "gpt2", **GPT2, "is_decoder": True, "add_cross_attention": True}}
+TO_PROPHETNET = {**PAIR, "decoder": {"model_type": "prophetnet", **PROPHETNET, "is_decoder": True}}
+STARTS = {"decoder_start_token_id": 1, "pad_token_id": 0}
 
 ROWS = [
     Row("ReformerModel", REFORMER),
@@ -136,6 +141,10 @@ ROWS = [
     Row("T5ForSequenceClassification", {**T5, "num_labels": 3}),
     Row("T5ForTokenClassification", {**T5_GATED, "num_labels": 3}),
     Row("T5ForQuestionAnswering", T5),
+    Row("EncoderDecoderModel", {**PAIR, **STARTS}),
+    Row("EncoderDecoderModel", {**PAIR, **STARTS, "tie_encoder_decoder": True}),
+    Row("EncoderDecoderModel", {**TO_GPT2, **STARTS}),
+    Row("EncoderDecoderModel", {**TO_PROPHETNET, **STARTS}),
     Row("ProphetNetModel", PROPHETNET),
     Row("ProphetNetEncoder", PROPHETNET),
     Row("ProphetNetDecoder", {**PROPHETNET, "is_encoder_decoder": False, "is_decoder": True}),

@@ -10,6 +10,7 @@ from modelwright.core.registry import Registry
 
 CONFIGS = {
     "bert": "BertConfig",
+    "encoder-decoder": "EncoderDecoderConfig",
     "gpt2": "GPT2Config",
     "llama": "LlamaConfig",
     "prophetnet": "ProphetNetConfig",
@@ -55,7 +56,11 @@ MODELS = {
         "llama": "LlamaForQuestionAnswering",
         "t5": "T5ForQuestionAnswering",
     },
-    "AutoModelForSeq2SeqLM": {"prophetnet": "ProphetNetForConditionalGeneration", "t5": "T5ForConditionalGeneration"},
+    "AutoModelForSeq2SeqLM": {
+        "encoder-decoder": "EncoderDecoderModel",
+        "prophetnet": "ProphetNetForConditionalGeneration",
+        "t5": "T5ForConditionalGeneration",
+    },
     "AutoModelForSequenceClassification": {
         "bert": "BertForSequenceClassification",
         "qdqbert": "QDQBertForSequenceClassification",

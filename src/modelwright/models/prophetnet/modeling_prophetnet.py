@@ -256,6 +256,8 @@ class ProphetNetForCausalLM(_WithHead):
         "lm_head.weight": "prophetnet.word_embeddings.weight",
     }
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^(prophetnet\.)?encoder\."]
+    _scores_unshifted_labels = True
+    _shares_source = True
 
     def __init__(self, config: ProphetNetConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         config = copy.deepcopy(config)
