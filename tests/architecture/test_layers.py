@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": _FOUR,
     "training": _FOUR,
     "keras_layers": _FOUR,
-    "cli": _FIVE,
+    "migration": set(),
+    "cli": _FIVE | {"migration"},
 }
 # Families of models that may import another one.
 FAMILY_MAY_IMPORT = {"qdqbert": {"bert"}, "encoder_decoder": {"auto"}}

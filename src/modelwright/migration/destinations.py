@@ -1,34 +1,44 @@
 """Where a name of transformers or pytorch_quantization lives here, found without importing anything."""
 
 import ast
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from modelwright import _public
 
+_ROOT = "modelwright"
 _PACKAGE = Path(_public.__file__).parent
 
 # What each package becomes.
-ROOTS = {"transformers": "modelwright", "pytorch_quantization": "modelwright.quantization"}
+PACKAGES = {"transformers": _ROOT, "pytorch_quantization": "modelwright.quantization"}
 
 # Out of scope: these work on models of transformers, not on ours.
 OUT_OF_SCOPE = frozenset(
     {"Trainer", "TrainingArguments", "Seq2SeqTrainer", "Seq2SeqTrainingArguments", "TrainerCallback", "pipeline"}
 )
 # Names that exist here and mean something else.
-OTHER_MEANING = {"__version__": "it is the version of another library; compare with modelwright.__version__ on purpose"}
+OTHER_MEANING = {"__version__": "here it is the version of another library; compare with the one you mean"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an attribute path of theirs leads here: a module of ours, and what is looked up in it."""
+
+    module: str
+    rest: tuple[str, ...]
 
 
 def package_of(module: str) -> str | None:
     """Return the package that is moved from and that `module` belongs to, None if it belongs to none."""
     root = module.partition(".")[0]
-    return root if root in ROOTS else None
+    return root if root in PACKAGES else None
 
 
 def moved_module(module: str) -> str:
-    """Return what a module of a package that is moved from would be called here."""
+    """Return what a module of a package that is moved from would be called here, whether or not it is here."""
     root = module.partition(".")[0]
-    return ROOTS[root] + module.removeprefix(root)
+    return PACKAGES[root] + module.removeprefix(root)
 
 
 def destination(module: str, name: str) -> str | None:
@@ -41,7 +51,7 @@ def destination(module: str, name: str) -> str | None:
     ours = moved_module(module)
     if is_module(f"{ours}.{name}") or name in names_of(ours):
         return ours
-    return "modelwright" if package_of(module) == "transformers" and name in names_of("modelwright") else None
+    return _ROOT if package_of(module) == "transformers" and name in names_of(_ROOT) else None
 
 
 def why_kept(name: str) -> str:
@@ -53,42 +63,62 @@ def why_kept(name: str) -> str:
     return "modelwright does not have it"
 
 
-def moved_path(dotted: str) -> str | None:
-    """Return what the attribute path "transformers.models.bert.BertModel.from_pretrained" is here, None if it is not.
+def place_of(module: str, path: tuple[str, ...]) -> Place | str:
+    """Return where the attributes `path` of their `module` lead here, or the reason why they lead nowhere.
 
-    Only the part that names a module or a name in one counts; what follows is the object's own.
+    The longest front of the path that names a module of ours counts as a module, the next part as a name in it.
     """
-    parts = dotted.split(".")
-    module = parts[0]
-    for index, name in enumerate(parts[1:], start=1):
+    for count, name in enumerate(path):
         if is_module(moved_module(f"{module}.{name}")):
             module = f"{module}.{name}"
             continue
         found = destination(module, name)
-        return None if found is None else ".".join([found, *parts[index:]])
-    return moved_module(module)
+        return why_kept(name) if found is None else Place(found, path[count:])
+    return Place(moved_module(module), ())
+
+
+def is_module(module: str) -> bool:
+    """Tell whether we have a module of this name, under its own path or as a public name."""
+    return _file_of(module) is not None
+
+
+def is_bare_package(module: str) -> bool:
+    """Tell whether a module of ours is a folder that serves no names, not even its own modules."""
+    file = _file_of(module)
+    return file is not None and file.name == "__init__.py" and module not in (_ROOT, *_public.DOORS)
+
+
+def serves(module: str, child: str) -> bool:
+    """Tell whether `module.child`, a module of ours, can be reached as an attribute without importing it."""
+    return child in names_of(module)
+
+
+def needs_import(module: str) -> bool:
+    """Tell whether a module of ours must be imported by its path before attributes lead to it."""
+    parts = module.split(".")
+    return not all(serves(".".join(parts[:count]), parts[count]) for count in range(1, len(parts)))
 
 
 @cache
-def is_module(module: str) -> bool:
-    """Tell whether we have a module of this name."""
-    path = _PACKAGE.parent.joinpath(*module.split("."))
-    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+def _file_of(module: str) -> Path | None:
+    home = _public.find(module.removeprefix(_ROOT + "."))
+    path = _PACKAGE.parent.joinpath(*(f"{home}.{module.rpartition('.')[2]}" if home else module).split("."))
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((each for each in candidates if each.is_file()), None)
 
 
 @cache
 def names_of(module: str) -> frozenset[str]:
     """Return the names that can be imported from a module of ours; none if there is no such module."""
-    if module == "modelwright":
+    if module == _ROOT:
         return frozenset(_public.names()) | _public.submodules(module) | {"__version__"}
     if module in _public.DOORS:
         return frozenset(name for names in _public.DOORS[module].values() for name in names)
-    if not is_module(module):
+    file = _file_of(module)
+    if file is None:
         return frozenset()
-    path = _PACKAGE.parent.joinpath(*module.split("."))
-    path = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
     found: set[str] = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             found.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
