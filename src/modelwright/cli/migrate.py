@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def migrate(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Python files, and folders that hold some.")],
-    write: Annotated[bool, typer.Option("--write", help="Change the files; without it, only show what would be.")] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Change the files; without it, only show what would be.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Move the imports of code written for transformers 4.x to modelwright.

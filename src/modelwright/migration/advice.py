@@ -1,4 +1,4 @@
-"""What a user has to change by hand after the imports: arguments that are refused here, and objects that must not meet."""
+"""What is left to change by hand after the imports: arguments that are refused, and objects that must not meet."""
 
 from dataclasses import dataclass
 
@@ -37,12 +37,13 @@ REFUSED_ARGUMENTS = {
     "proxies": Refused("set the environment variables HTTPS_PROXY and HTTP_PROXY", (None,)),
 }
 
+_PROPHETNET = (
+    "has the paper's relative bias, which transformers 4.27 and later scramble; for a checkpoint trained by those, "
+    "set relative_bias_layout='transformers' in its config"
+)
 # Names whose results differ from upstream's on purpose.
 DIFFERENCES = {
-    "ProphetNetForConditionalGeneration": "trains the paper's relative bias; transformers 4.27 and later scramble it: "
-    "relative_bias_layout='transformers' in the config brings that back",
-    "ProphetNetForCausalLM": "has the paper's relative bias; relative_bias_layout='transformers' is that of 4.27 and later",
-    "ProphetNetModel": "has the paper's relative bias; relative_bias_layout='transformers' is that of 4.27 and later",
+    **dict.fromkeys(("ProphetNetForConditionalGeneration", "ProphetNetForCausalLM", "ProphetNetModel"), _PROPHETNET),
     "ReformerModelWithLMHead": "never reseeds the process, and the bias of its head has an effect",
 }
 

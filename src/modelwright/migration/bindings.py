@@ -161,8 +161,7 @@ class _Declared(cst.CSTVisitor):
 
 
 def _binds(assignment: metadata.ImportAssignment, binding: Binding) -> bool:
-    names = assignment.node.names
-    return not isinstance(names, cst.ImportStar) and any(alias in binding.imports for alias in names)
+    return any(alias in binding.imports for alias, _ in _modules_of(assignment.node))
 
 
 def _imports_ours(assignment: metadata.BaseAssignment) -> bool:
@@ -170,12 +169,21 @@ def _imports_ours(assignment: metadata.BaseAssignment) -> bool:
     node = getattr(assignment, "node", None)
     if not isinstance(node, cst.Import):
         return False
-    return all((dotted(alias.name) or "").partition(".")[0] == _OURS for alias in node.names if local_name(alias) == _OURS)
+    return all(
+        (dotted(alias.name) or "").partition(".")[0] == _OURS for alias in node.names if local_name(alias) == _OURS
+    )
 
 
-def _modules_of(node: cst.Import | cst.ImportFrom) -> list[tuple[cst.ImportAlias, str]]:
+def _is_ours_too(package: str, name: str) -> bool:
+    """Tell whether a from-import binds a module that we have, too."""
+    if destinations.package_of(package) is None:
+        return False
+    return destinations.is_module(destinations.moved_module(f"{package}.{name}"))
+
+
+def _modules_of(node: cst.CSTNode) -> list[tuple[cst.ImportAlias, str]]:
     """Return the aliases of a statement that bind a module of a package that is moved from, and what they bind."""
-    if isinstance(node.names, cst.ImportStar):
+    if not isinstance(node, cst.Import | cst.ImportFrom) or isinstance(node.names, cst.ImportStar):
         return []
     found = []
     package = dotted(node.module) if isinstance(node, cst.ImportFrom) else None
@@ -184,7 +192,6 @@ def _modules_of(node: cst.Import | cst.ImportFrom) -> list[tuple[cst.ImportAlias
         if isinstance(node, cst.Import):
             if destinations.package_of(name):
                 found.append((alias, name if alias.asname else name.partition(".")[0]))
-        elif package and not node.relative and destinations.package_of(package):
-            if destinations.is_module(destinations.moved_module(f"{package}.{name}")):
-                found.append((alias, f"{package}.{name}"))
+        elif package and _is_ours_too(package, name) and not node.relative:
+            found.append((alias, f"{package}.{name}"))
     return found

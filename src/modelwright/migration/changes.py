@@ -35,8 +35,8 @@ class Changes:
 
     def diff(self, path: str) -> str:
         """Return a unified diff, "" if nothing changed."""
-        lines = (text.splitlines(keepends=True) for text in (self.before, self.after))
-        return "".join(difflib.unified_diff(*lines, fromfile=path, tofile=path))
+        before, after = (text.splitlines(keepends=True) for text in (self.before, self.after))
+        return "".join(difflib.unified_diff(before, after, fromfile=path, tofile=path))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the texts as JSON-ready data."""

@@ -22,7 +22,9 @@ def rewrite(source: str, path: str = "<text>") -> Changes:
     after = wrapper.module.visit(_Rewriter(survey)).code if survey.statements or survey.expressions else source
     reader = ByHand(survey)
     wrapper.visit(reader)
-    notes = [sorted(set(each), key=lambda note: (note.line, note.what)) for each in (survey.moved, survey.kept, reader.notes)]
+    notes = [
+        sorted(set(each), key=lambda note: (note.line, note.what)) for each in (survey.moved, survey.kept, reader.notes)
+    ]
     return Changes(source, after, *notes)
 
 

@@ -51,9 +51,7 @@ def from_import_part(
     old_last, new_last = statement.names[-1], aliases[-1]
     changes: dict[str, object] = {} if module is None else {"module": name_node(module)}
     if statement.lpar is None or statement.rpar is None:
-        return statement.with_changes(
-            names=[*map(_with_comma, aliases[:-1]), _without_comma(new_last)], **changes
-        )
+        return statement.with_changes(names=[*map(_with_comma, aliases[:-1]), _without_comma(new_last)], **changes)
     lpar, rpar = statement.lpar, statement.rpar
     if not is_first and isinstance(lpar.whitespace_after, cst.ParenthesizedWhitespace):
         first_line = cst.TrailingWhitespace(newline=lpar.whitespace_after.first_line.newline)
@@ -67,8 +65,9 @@ def from_import_part(
 
 def _closed(alias: cst.ImportAlias, rpar: cst.RightParen) -> tuple[cst.ImportAlias, cst.RightParen]:
     """Return an alias that others followed, and the parenthesis, so that the alias can be the last one."""
-    after = alias.comma.whitespace_after if isinstance(alias.comma, cst.Comma) else None
-    if not isinstance(after, cst.ParenthesizedWhitespace):
+    if not isinstance(alias.comma, cst.Comma) or not isinstance(
+        after := alias.comma.whitespace_after, cst.ParenthesizedWhitespace
+    ):
         return _without_comma(alias), rpar.with_changes(whitespace_before=_plain(rpar.whitespace_before))
     before = rpar.whitespace_before
     if isinstance(before, cst.ParenthesizedWhitespace):

@@ -1,7 +1,7 @@
 """Deciding what becomes of each import of a file and of each attribute path that begins at an imported module.
 
-An import moves if all that is used of it is here. Else it is split: what is here comes from modelwright, the rest stays.
-Nothing is changed here: a `Survey` holds the nodes to be replaced, and what they are replaced by.
+An import moves if all that is used of it is here. Else it is split: what is here comes from modelwright, the rest
+stays. Nothing is changed here: a `Survey` holds the nodes to be replaced, and what they are replaced by.
 """
 
 from collections.abc import Sequence
