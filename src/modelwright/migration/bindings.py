@@ -13,6 +13,12 @@ from libcst import metadata
 from modelwright.migration import destinations
 
 _OURS = "modelwright"
+_PROVIDERS = (
+    metadata.ParentNodeProvider,
+    metadata.PositionProvider,
+    metadata.ExpressionContextProvider,
+    metadata.ScopeProvider,
+)
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,11 @@ class Bindings:
     """The bindings of a file, and what else is to be known about its names."""
 
     def __init__(self, wrapper: metadata.MetadataWrapper) -> None:
-        self._parents = wrapper.resolve(metadata.ParentNodeProvider)
-        self._positions = wrapper.resolve(metadata.PositionProvider)
-        self._contexts = wrapper.resolve(metadata.ExpressionContextProvider)
-        scopes = wrapper.resolve(metadata.ScopeProvider).values()
+        found = wrapper.resolve_many(_PROVIDERS)  # in as few walks through the file as possible
+        self._parents = found[metadata.ParentNodeProvider]
+        self._positions = found[metadata.PositionProvider]
+        self._contexts = found[metadata.ExpressionContextProvider]
+        scopes = found[metadata.ScopeProvider].values()
         self._scopes = list(dict.fromkeys(scope for scope in scopes if scope is not None))
         # The alias that made a binding, or the string that is an annotation with a name of theirs in it.
         self.of_alias: dict[cst.ImportAlias, Binding] = {}
@@ -80,7 +87,8 @@ class Bindings:
         for scope in self._scopes:
             for access in scope.accesses:
                 self._note(access)
-        self._find_obstacles(wrapper.module)
+        if self._bindings:
+            self._find_obstacles(wrapper.module)
 
     def line(self, node: cst.CSTNode) -> int:
         """Return the line of a node; the first is 1."""

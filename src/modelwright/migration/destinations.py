@@ -1,6 +1,7 @@
 """Where a name of transformers or pytorch_quantization lives here, found without importing anything."""
 
 import ast
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,9 @@ from modelwright import _public
 
 _ROOT = "modelwright"
 _PACKAGE = Path(_public.__file__).parent
+
+# "transformers.modeling_bert" of 3.x is "transformers.models.bert.modeling_bert" of 4.x.
+_PATH_OF_3 = re.compile(r"transformers\.((?:modeling|configuration|tokenization)_(\w+))")
 
 # What each package becomes.
 PACKAGES = {"transformers": _ROOT, "pytorch_quantization": "modelwright.quantization"}
@@ -44,13 +48,15 @@ def moved_module(module: str) -> str:
 def destination(module: str, name: str) -> str | None:
     """Return our module from which `name`, imported from `module` there, is imported here; None if it is not here.
 
-    The module at the same path if it has the name, else the root.
+    The module at the same path if it has the name, or the one where 4.x moved a module of 3.x; else the root.
     """
     if name in OTHER_MEANING or name in OUT_OF_SCOPE:
         return None
     ours = moved_module(module)
-    if is_module(f"{ours}.{name}") or name in names_of(ours):
-        return ours
+    old = _PATH_OF_3.fullmatch(module)
+    for place in (ours, f"{_ROOT}.models.{old[2]}.{old[1]}") if old else (ours,):
+        if is_module(f"{place}.{name}") or name in names_of(place):
+            return place
     return _ROOT if package_of(module) == "transformers" and name in names_of(_ROOT) else None
 
 

@@ -11,12 +11,16 @@ from libcst import metadata
 from modelwright.core.errors import InputError
 from modelwright.migration.by_hand import ByHand
 from modelwright.migration.changes import Changes
+from modelwright.migration.destinations import PACKAGES
 from modelwright.migration.survey import Survey
 
 
 def rewrite(source: str, path: str = "<text>") -> Changes:
     """Return what becomes of a Python text; raise InputError, naming `path` and the line, if it cannot be parsed."""
-    wrapper = metadata.MetadataWrapper(_parsed(source, path), unsafe_skip_copy=True)
+    module = _parsed(source, path)
+    if not any(package in source for package in PACKAGES):
+        return Changes(source, source)
+    wrapper = metadata.MetadataWrapper(module, unsafe_skip_copy=True)
     survey = Survey(wrapper, is_package=path.endswith("__init__.py"))
     wrapper.module.visit(survey)
     after = wrapper.module.visit(_Rewriter(survey)).code if survey.statements or survey.expressions else source
@@ -30,12 +34,15 @@ def rewrite(source: str, path: str = "<text>") -> Changes:
 
 def _parsed(source: str, path: str) -> cst.Module:
     try:
-        return cst.parse_module(source)
+        module = cst.parse_module(source)
     except cst.ParserSyntaxError as error:
         where = f"{path}, line {error.raw_line}"
         raise InputError(f"{where}: this is no Python 3 that can be parsed: {error.message.splitlines()[0]}") from None
     except (RecursionError, ValueError) as error:
         raise InputError(f"{path}: this is no Python 3 that can be parsed: {error}") from None
+    if module.code != source:
+        raise InputError(f"{path}: the parser (libcst) cannot give this text back as it is, so it is not touched")
+    return module
 
 
 class _Rewriter(cst.CSTTransformer):

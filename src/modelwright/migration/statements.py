@@ -59,19 +59,25 @@ def from_import_part(
             whitespace_after=lpar.whitespace_after.with_changes(first_line=first_line, empty_lines=[])
         )
     if new_last is not old_last:
-        new_last, rpar = _closed(new_last, rpar)
+        last_comma = old_last.comma
+        end = last_comma.whitespace_after if isinstance(last_comma, cst.Comma) else rpar.whitespace_before
+        new_last, rpar = _closed(new_last, rpar, end)
     return statement.with_changes(names=[*aliases[:-1], new_last], lpar=lpar, rpar=rpar, **changes)
 
 
-def _closed(alias: cst.ImportAlias, rpar: cst.RightParen) -> tuple[cst.ImportAlias, cst.RightParen]:
-    """Return an alias that others followed, and the parenthesis, so that the alias can be the last one."""
+def _closed(
+    alias: cst.ImportAlias, rpar: cst.RightParen, end: cst.BaseParenthesizableWhitespace
+) -> tuple[cst.ImportAlias, cst.RightParen]:
+    """Return an alias that others followed, and the parenthesis, so that the alias can be the last one.
+
+    `end` is what stood before the parenthesis; its indentation is used.
+    """
     if not isinstance(alias.comma, cst.Comma) or not isinstance(
         after := alias.comma.whitespace_after, cst.ParenthesizedWhitespace
     ):
         return _without_comma(alias), rpar.with_changes(whitespace_before=_plain(rpar.whitespace_before))
-    before = rpar.whitespace_before
-    if isinstance(before, cst.ParenthesizedWhitespace):
-        after = after.with_changes(indent=before.indent, last_line=before.last_line)
+    if isinstance(end, cst.ParenthesizedWhitespace):
+        after = after.with_changes(indent=end.indent, last_line=end.last_line)
     comma = alias.comma.with_changes(whitespace_after=cst.SimpleWhitespace(""))
     return alias.with_changes(comma=comma), rpar.with_changes(whitespace_before=after)
 
