@@ -29,11 +29,10 @@ def test_it_shows_a_diff_and_a_table_and_changes_nothing(run: Run, tmp_path: Pat
 
 def test_it_writes_in_place_with_mode_encoding_and_line_ends(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.py"
-    data = BEFORE.replace("# é", "# coding: latin-1 é").replace("\n", "\r\n").encode("latin-1")
-    path.write_bytes(data)
+    path.write_bytes(BEFORE.replace("# é", "# coding: latin-1\n# é").replace("\n", "\r\n").encode("latin-1"))
     path.chmod(0o750)
     assert run("migrate", path, "--write").exit_code == 1
-    expected = AFTER.replace("# é", "# coding: latin-1 é").replace("\n", "\r\n").encode("latin-1")
+    expected = AFTER.replace("# é", "# coding: latin-1\n# é").replace("\n", "\r\n").encode("latin-1")
     assert path.read_bytes() == expected
     assert path.stat().st_mode & 0o777 == 0o750
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.py"]
