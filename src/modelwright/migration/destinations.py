@@ -115,7 +115,10 @@ def _file_of(module: str) -> Path | None:
 
 @cache
 def names_of(module: str) -> frozenset[str]:
-    """Return the names that can be imported from a module of ours; none if there is no such module."""
+    """Return the names that code may import from a module of ours; none if there is no such module.
+
+    What a file imports for its own use counts only if it is public: a part of a model may have an interface of its own.
+    """
     if module == _ROOT:
         return frozenset(_public.names()) | _public.submodules(module) | {"__version__"}
     if module in _public.DOORS:
@@ -128,8 +131,9 @@ def names_of(module: str) -> frozenset[str]:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             found.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {alias.asname or alias.name for alias in node.names}
+            found |= {alias.name for alias in node.names if alias.asname is None and _public.find(alias.name)}
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= {each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
+            named = {each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
+            found |= set(ast.literal_eval(node.value)) if named == {"__all__"} and node.value else named
     return frozenset(name for name in found if not name.startswith("_"))
