@@ -47,6 +47,36 @@ NAMES = {
     r"models\.\w+\.(modeling|tokenization)_\w+\.(?!\w*(Model|For[A-Z]\w+|Config|Tokenizer(Fast)?)$)\w+": "a part of a model or a tokenizer that has another interface here",
 }
 
-# "name" or "name.method" -> parameters that ours neither takes nor refuses by a message of its own: Python's TypeError
-# names them. Each with its reason.
-PARAMETERS: dict[str, tuple[tuple[str, ...], str]] = {}
+# Patterns of "name.method.parameter" ("name..parameter" for a function): parameters of upstream that ours does not have,
+# so that Python refuses them by name.
+PARAMETERS = {
+    r".*\.__init__\.(n_sequences|layer_class_to_replicate|offload\w+)": "is found by the object itself, or not built",
+    r"(QDQ)?BertLayer\.forward\.past_key_value": "a layer gets the whole cache, as past_key_values",
+    r"\w+\.get_mask_sizes\.cache_position": "takes the length of the query, as 5.x does",
+    r"DataCollatorForSeq2Seq\.__call__\.return_tensors": "is given to the constructor",
+    r"\w+\.(crop\.maximum_length|set_input_embeddings\.new_embeddings)": "given by position",
+    r"\w+\.prepare_inputs_for_generation\.(inputs_embeds|past_key_values|use_cache)": "part of the state that it is given",
+    r"GenerationConfig\.(to_json_string\.ignore_metadata|validate\.(is_init|strict))": "only valid settings are kept",
+    r"PreTrainedTokenizer(Base|Fast)\.tokenize\.(add_special_tokens|pair)": "tokenize is about one text",
+    r"RepetitionPenaltyLogitsProcessor\.__init__\.prompt_ignore_length": "not built",
+    r"StaticSlidingWindowLayer\.__init__\.max_cache_len": "the window is the length",
+    r"get_activation\.\.activation_string": "given by position",
+    r"is_accelerate_available\.\.min_version": "our packages have a lowest version",
+    r"prepare_padding_mask\.\._slice": "private",
+}
+
+# Patterns of "name.method": public methods of upstream's classes that ours do not have.
+METHODS = {
+    r"BatchEncoding\.words|\w+\.(de)?parallelize|\w+\.default_chat_template": "out of date before 4.37, and removed later",
+    r"\w*Cache\.\w+|\w+Layer\.\w+": "out of date, or a part of upstream's machinery of caches",
+    r"DataCollator\w+\.((torch|numpy|tf)_\w+|create_rng|get_generator)": "the call does it, for PyTorch; no other framework",
+    r"GenerationMixin\.\w+": "generate does it; the modes that it lacks are refused there",
+    r"(GPT2Tokenizer\.bpe|\w+Tokenizer\w*\.(do_lower_case|decoder|get_spm_processor|unk_token_length|can_save_slow_tokenizer|"
+    r"set_truncation_and_padding|clean_up_tokenization|convert_added_tokens|convert_tokens_to_string|save_chat_templates|"
+    r"prepare_seq2seq_batch))": "out of date, on the concrete classes only, or a part of upstream's machinery",
+    r"SpecialTokensMixin\.\w+": "on the tokenizers; sanitize_special_tokens is out of date",
+    r"(PretrainedConfig|PreTrainedConfig|GenerationConfig)\.\w+": "no config of ours has sub-configs of images or sounds; "
+    "a helper of upstream's own code, or not built",
+    r"PreTrainedModel\.\w+|LlamaForCausalLM\.[gs]et_decoder": "a part of upstream's loading, kernels or parallelism, or not built",
+    r"StopStringCriteria\.clean_\w+|RepetitionPenalty\w+\.\w+": "a part of upstream's machinery",
+}
