@@ -1,6 +1,6 @@
 """The `modelwright` command.
 
-Exit codes: 0 done, 1 a negative answer (`verify`, `migrate`) or a failing machine, 2 bad input, 130 interrupted. Bad
+Exit codes: 0 done, 1 a negative answer (`verify`, `migrate`, `doctor`) or a failing machine, 2 bad input, 130 interrupted. Bad
 input is one sentence on stderr, never a traceback; a traceback is a defect of ours.
 """
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from modelwright.cli.doctor import doctor
 from modelwright.cli.generate import generate
 from modelwright.cli.inspect import inspect
 from modelwright.cli.migrate import migrate
@@ -78,7 +79,7 @@ def _start(
         raise typer.Exit
 
 
-for command in (train, generate, inspect, verify, prune, migrate):
+for command in (train, generate, inspect, verify, prune, migrate, doctor):
     app.command()(command)
 app.add_typer(tokenizer)
 
