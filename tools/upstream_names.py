@@ -1,4 +1,4 @@
-"""Write the table of the public names of transformers, within our scope, that the tests in tests/migration compare with.
+"""Write the table of public names of transformers, within our scope, that the tests in tests/migration compare with.
 
     python tools/upstream_names.py tests/migration/upstream_names.json PYTHON_WITH_4_37 PYTHON_WITH_4_57
 
@@ -50,8 +50,7 @@ def parameters(node: ast.FunctionDef) -> list[str]:
 def methods(node: ast.ClassDef) -> dict[str, list[str]]:
     """Return the parameters of the public methods that a class itself defines, and of its constructor and call."""
     found = {each.name: parameters(each) for each in node.body if isinstance(each, ast.FunctionDef)}
-    special = {name: found[name] for name in ("__init__", "__call__") if name in found}
-    return {**public(found), **special}
+    return {name: found[name] for name in sorted(found) if not name.startswith("_") or name in ("__init__", "__call__")}
 
 
 def definitions(path: Path) -> dict[str, Any]:

@@ -21,18 +21,18 @@ def decode(ids):
     return ["".join(chr(max(each - 2, 32)) for each in row.tolist()) for row in ids]
 
 
-def main(steps=150, window=64):
+def main(steps=200, window=48):
     torch.manual_seed(0)
     config = tr.ReformerConfig(
         vocab_size=258,
-        hidden_size=64,
-        attention_head_size=16,
+        hidden_size=32,
+        attention_head_size=8,
         num_attention_heads=4,
-        feed_forward_size=128,
+        feed_forward_size=64,
         attn_layers=["local", "lsh"],
-        axial_pos_shape=[8, 16],
-        axial_pos_embds_dim=[16, 48],
-        max_position_embeddings=128,
+        axial_pos_shape=[8, 8],
+        axial_pos_embds_dim=[8, 24],
+        max_position_embeddings=64,
         local_attn_chunk_length=16,
         lsh_attn_chunk_length=16,
         num_buckets=4,
@@ -42,13 +42,13 @@ def main(steps=150, window=64):
         local_attention_probs_dropout_prob=0.0,
     )
     model = tr.ReformerModelWithLMHead(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    # In training, the length is that of all positions; the rest of a shorter window is ignored.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    # In training, the length must be that of the grid of positions.
     ids, _ = encode([TEXT])
     model.train()
     for _ in range(steps):
-        starts = torch.randint(0, ids.shape[1] - 128, (4,))
-        batch = torch.stack([ids[0, start : start + 128] for start in starts.tolist()])
+        starts = torch.randint(0, ids.shape[1] - 64, (4,))
+        batch = torch.stack([ids[0, start : start + 64] for start in starts.tolist()])
         loss = model(batch, labels=batch).loss
         loss.backward()
         optimizer.step()

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 Run = Callable[..., Any]
-BEFORE = "#!/usr/bin/env python\n# é\nfrom transformers import BertModel, Trainer\nBertModel.from_pretrained('x', from_tf=True)\n"
+BEFORE = """#!/usr/bin/env python
+# é
+from transformers import BertModel, Trainer
+BertModel.from_pretrained('x', from_tf=True)
+"""
 AFTER = BEFORE.replace(
     "from transformers import BertModel, Trainer", "from modelwright import BertModel\nfrom transformers import Trainer"
 )

@@ -1,5 +1,7 @@
 """Why public names of transformers 4.x, within scope, are not here: patterns of "module.name", each with its reason."""
 
+# ruff: noqa: E501 - a table, in which a line is an entry
+
 NAMES = {
     # Other frameworks and tasks.
     r".*\.(Flax|FLAX_)\w+|.*flax.*": "Flax is not supported",

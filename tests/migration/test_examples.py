@@ -1,12 +1,14 @@
 """The examples in examples/migration: `migrate` makes each from the script for transformers, and it runs."""
 
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from modelwright import logging
 from modelwright.migration.rewrite import rewrite
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "migration"
@@ -14,9 +16,8 @@ SCRIPTS = sorted(path.name for path in (FOLDER / "before").glob("*.py"))
 
 
 @pytest.fixture(autouse=True)
-def verbosity() -> Any:
-    from modelwright import logging
-
+def own_process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("sys.argv", ["script"])
     before = logging.get_verbosity()
     yield
     logging.set_verbosity(before)

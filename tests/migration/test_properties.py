@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from modelwright.migration.rewrite import rewrite
 
 _NAMES = ("BertModel", "BertConfig", "Trainer", "AutoModel", "NotThere", "PreTrainedModel", "logging", "models")
-_MODULES = ("transformers", "transformers.models.bert", "transformers.modeling_utils", "transformers.nowhere", "os.path")
+_MODULES = ("transformers", "transformers.models.bert", "transformers.modeling_utils", "transformers.nowhere", "os")
 _ROOTS = ("transformers", "tf", "pytorch_quantization", "modelwright")
 
 names = st.sampled_from(_NAMES)
@@ -47,12 +47,14 @@ def expressions(draw: st.DrawFn) -> str:
     return form.format(chain, chain)
 
 
-statements = st.one_of(from_imports(), imports(), expressions(), st.sampled_from(["pass", "# a comment", "x = '''a\nb'''"]))
+others = st.sampled_from(["pass", "# a comment", "x = '''a\nb'''"])
+statements = st.one_of(from_imports(), imports(), expressions(), others)
 
 
 @st.composite
 def blocks(draw: st.DrawFn) -> str:
-    head = draw(st.sampled_from(["def f(tf=1):", "if x:", "class C:", "try:", "for modelwright in y:", "if a: pass\nelse:"]))
+    heads = ("def f(tf=1):", "if x:", "class C:", "try:", "for modelwright in y:", "if a: pass\nelse:")
+    head = draw(st.sampled_from(heads))
     indent = draw(st.sampled_from(["  ", "    ", "\t"]))
     body = [line for line in draw(st.lists(statements, max_size=3)) if not line.startswith("from") or "*" not in line]
     text = "".join(f"{line}\n" for line in [*body, "pass"]).replace("'''a\nb'''", "1")

@@ -1,4 +1,4 @@
-"""Each public name of transformers 4.37.2 and 4.57.1 within scope is here at the same path, or is listed with a reason."""
+"""Each public name of transformers 4.37.2 and 4.57.1 within scope is here at the same path, or listed with a reason."""
 
 import importlib
 import inspect
@@ -104,6 +104,9 @@ def test_parameters_are_taken_or_refused(table: dict[str, Any]) -> None:
 def test_every_reason_is_needed() -> None:
     paths = {f"{home}.{name}" for table in TABLE["versions"] for name, home in table["root"].items()}
     paths |= {
-        f"{module}.{name}" for table in TABLE["versions"] for module, names in table["modules"].items() for name in names
+        f"{module}.{name}"
+        for table in TABLE["versions"]
+        for module, names in table["modules"].items()
+        for name in names
     }
     assert [pattern for pattern in NAMES if not any(re.fullmatch(pattern, path) for path in paths)] == []

@@ -38,7 +38,7 @@ def make_reviews(count, generator):
     reviews = []
     for _ in range(count):
         label = generator.randrange(2)
-        words = generator.choices(OTHER, k=generator.randrange(3, 9)) + [generator.choice((BAD, GOOD)[label])]
+        words = [generator.choice((BAD, GOOD)[label]), *generator.choices(OTHER, k=generator.randrange(3, 9))]
         generator.shuffle(words)
         reviews.append((" ".join(words), label))
     return reviews
@@ -57,7 +57,7 @@ def accuracy(model, loader):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     args = parser.parse_args(arguments)
@@ -89,6 +89,7 @@ def main(arguments=None):
     print(f"loss {loss.item():.3f}, right {accuracy(model, held_out):.0%}")
     label = model(**tokenizer("the film was lovely", return_tensors="pt")).logits.argmax(-1).item()
     print("the film was lovely:", model.config.id2label[label])
+    return loss.item(), model.config.id2label[label]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A text encoder that reads an image, too: BERT's layers with a cross attention between, and heads that can be pruned."""
+"""A text encoder that also reads an image: BERT with a cross attention in each layer, and heads that can be pruned."""
 
 import math
 import tempfile
@@ -58,11 +58,7 @@ class Attention(nn.Module):
         return states.view(*states.shape[:2], self.num_heads, self.head_size).transpose(1, 2)
 
     def forward(self, hidden_states, source, mask, head_mask):
-        query, key, value = (
-            self.split(self.query(hidden_states)),
-            self.split(self.key(source)),
-            self.split(self.value(source)),
-        )
+        query, key, value = map(self.split, (self.query(hidden_states), self.key(source), self.value(source)))
         scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_size) + mask
         weights = self.dropout(scores.softmax(-1))
         if head_mask is not None:
@@ -116,7 +112,7 @@ class ImageTextModel(BertPreTrainedModel):
         image_mask = self.invert_attention_mask(image_mask)
         head_masks = self.get_head_mask(head_mask, self.config.num_hidden_layers)
         states, attentions, crosses = self.embeddings(input_ids=input_ids), (), ()
-        for layer, layer_head_mask in zip(self.layers, head_masks):
+        for layer, layer_head_mask in zip(self.layers, head_masks, strict=True):
             states, weights, cross_weights = layer(states, mask, image, image_mask, layer_head_mask)
             attentions, crosses = (*attentions, weights), (*crosses, cross_weights)
         return BaseModelOutputWithPoolingAndCrossAttentions(
@@ -150,6 +146,7 @@ def main():
         again = ImageTextModel.from_pretrained(folder).eval()
     same = torch.equal(again(words, image).last_hidden_state, output.last_hidden_state)
     print("the same after saving and loading:", same)
+    return output.last_hidden_state
 
 
 if __name__ == "__main__":

@@ -34,7 +34,9 @@ def _show(console: "Console", found: dict[str, Any]) -> None:
         hint = f"for {entry['enables']}: pip install 'modelwright[{entry['extra']}]'"
         _row(console, entry["version"] is not None, name, f"{entry['version']} ({entry['enables']})", hint)
     cpu = found["cpu"]
-    console.print(f"[bold]processor[/] {cpu['name']}, {cpu['usable_cores']} of {cpu['cores']} cores usable", markup=True)
+    console.print(
+        f"[bold]processor[/] {cpu['name']}, {cpu['usable_cores']} of {cpu['cores']} cores usable", markup=True
+    )
     console.print(f"  torch: {cpu['torch_threads']} threads, {cpu['torch_uses']}")
     for name, there in (cpu["features"] or {}).items():
         _row(console, there, name, CPU_FEATURES[name], CPU_FEATURES[name])

@@ -1,7 +1,7 @@
 """The `modelwright` command.
 
-Exit codes: 0 done, 1 a negative answer (`verify`, `migrate`, `doctor`) or a failing machine, 2 bad input, 130 interrupted. Bad
-input is one sentence on stderr, never a traceback; a traceback is a defect of ours.
+Exit codes: 0 done, 1 a negative answer (`verify`, `migrate`, `doctor`) or a failing machine, 2 bad input, 130
+interrupted. Bad input is one sentence on stderr, never a traceback; a traceback is a defect of ours.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""What this machine offers: versions, optional packages, processor, devices, the cache of the hub. Read, never changed."""
+"""What this machine offers: versions, optional packages, processor, devices, the cache of the hub. It is only read."""
 
 import importlib.metadata
 import os

@@ -6,6 +6,7 @@ A binding is a name in a scope; `import transformers` and `import transformers.m
 import builtins
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import libcst as cst
 from libcst import metadata
@@ -70,11 +71,11 @@ class Bindings:
     """The bindings of a file, and what else is to be known about its names."""
 
     def __init__(self, wrapper: metadata.MetadataWrapper) -> None:
-        found = wrapper.resolve_many(_PROVIDERS)  # in as few walks through the file as possible
+        found: dict[Any, Any] = dict(wrapper.resolve_many(_PROVIDERS))  # in as few walks through the file as possible
         self._parents = found[metadata.ParentNodeProvider]
         self._positions = found[metadata.PositionProvider]
         self._contexts = found[metadata.ExpressionContextProvider]
-        scopes = found[metadata.ScopeProvider].values()
+        scopes: Iterable[metadata.Scope | None] = found[metadata.ScopeProvider].values()
         self._scopes = list(dict.fromkeys(scope for scope in scopes if scope is not None))
         # The alias that made a binding, or the string that is an annotation with a name of theirs in it.
         self.of_alias: dict[cst.ImportAlias, Binding] = {}
@@ -92,7 +93,7 @@ class Bindings:
 
     def line(self, node: cst.CSTNode) -> int:
         """Return the line of a node; the first is 1."""
-        return self._positions[node].start.line
+        return int(self._positions[node].start.line)
 
     def _collect(self, scope: metadata.Scope) -> None:
         for assignment in scope.assignments:
