@@ -177,6 +177,8 @@ from modelwright.models.bert.task_heads import (
 )
 from modelwright.models.bert.tokenization_bert import BertTokenizer
 from modelwright.models.bert.tokenization_bert_fast import BertTokenizerFast
+from modelwright.models.encoder_decoder.configuration_encoder_decoder import EncoderDecoderConfig
+from modelwright.models.encoder_decoder.modeling_encoder_decoder import EncoderDecoderModel
 from modelwright.models.gpt2.backbone import GPT2Model, GPT2PreTrainedModel
 from modelwright.models.gpt2.configuration_gpt2 import GPT2Config
 from modelwright.models.gpt2.modeling_gpt2 import (
@@ -199,6 +201,12 @@ from modelwright.models.llama.modeling_llama import (
 )
 from modelwright.models.llama.tokenization_llama import LlamaTokenizer
 from modelwright.models.llama.tokenization_llama_fast import LlamaTokenizerFast
+from modelwright.models.prophetnet.backbone import ProphetNetModel
+from modelwright.models.prophetnet.base import ProphetNetPreTrainedModel
+from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
+from modelwright.models.prophetnet.decoder import ProphetNetDecoder
+from modelwright.models.prophetnet.encoder import ProphetNetEncoder
+from modelwright.models.prophetnet.modeling_prophetnet import ProphetNetForCausalLM, ProphetNetForConditionalGeneration
 from modelwright.models.prophetnet.tokenization_prophetnet import ProphetNetTokenizer
 from modelwright.models.qdqbert.configuration_qdqbert import QDQBertConfig
 from modelwright.models.qdqbert.modeling_qdqbert import (
@@ -346,6 +354,8 @@ __all__ = [
     "DynamicLayer",
     "DynamicSlidingWindowLayer",
     "EncoderDecoderCache",
+    "EncoderDecoderConfig",
+    "EncoderDecoderModel",
     "EncoderNoRepeatNGramLogitsProcessor",
     "EncoderRepetitionPenaltyLogitsProcessor",
     "EosTokenCriteria",
@@ -412,6 +422,13 @@ __all__ = [
     "PreTrainedTokenizerFast",
     "PrefixConstrainedLogitsProcessor",
     "PretrainedConfig",
+    "ProphetNetConfig",
+    "ProphetNetDecoder",
+    "ProphetNetEncoder",
+    "ProphetNetForCausalLM",
+    "ProphetNetForConditionalGeneration",
+    "ProphetNetModel",
+    "ProphetNetPreTrainedModel",
     "ProphetNetTokenizer",
     "QDQBertConfig",
     "QDQBertForMaskedLM",

@@ -204,6 +204,10 @@ _LLAMA = (
     "LlamaModel",
     "LlamaPreTrainedModel",
 )
+_ENCODER_DECODER: dict[str, tuple[str, ...]] = {
+    "modelwright.models.encoder_decoder.configuration_encoder_decoder": ("EncoderDecoderConfig",),
+    "modelwright.models.encoder_decoder.modeling_encoder_decoder": ("EncoderDecoderModel",),
+}
 _T5 = {
     "modelwright.models.t5.backbone": ("T5EncoderModel", "T5Model"),
     "modelwright.models.t5.configuration_t5": ("T5Config",),
@@ -214,6 +218,17 @@ _T5 = {
     ),
     "modelwright.models.t5.modeling_t5": ("T5ForConditionalGeneration",),
     "modelwright.models.t5.stack": ("T5PreTrainedModel",),
+}
+_PROPHETNET = {
+    "modelwright.models.prophetnet.backbone": ("ProphetNetModel",),
+    "modelwright.models.prophetnet.base": ("ProphetNetPreTrainedModel",),
+    "modelwright.models.prophetnet.configuration_prophetnet": ("ProphetNetConfig",),
+    "modelwright.models.prophetnet.decoder": ("ProphetNetDecoder",),
+    "modelwright.models.prophetnet.encoder": ("ProphetNetEncoder",),
+    "modelwright.models.prophetnet.modeling_prophetnet": (
+        "ProphetNetForCausalLM",
+        "ProphetNetForConditionalGeneration",
+    ),
 }
 _PRUNING = ("find_pruneable_heads_and_indices", "prune_conv1d_layer", "prune_layer", "prune_linear_layer")
 _POOLING = ("PoolerAnswerClass", "PoolerEndLogits", "PoolerStartLogits")
@@ -300,6 +315,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.auto.modeling_auto": _AUTO_MODELS,
     "modelwright.models.auto.tokenization_auto": ("AutoTokenizer",),
     **_BERT,
+    **_ENCODER_DECODER,
     "modelwright.models.gpt2.backbone": _GPT2_BASE,
     "modelwright.models.gpt2.configuration_gpt2": ("GPT2Config",),
     "modelwright.models.gpt2.modeling_gpt2": _GPT2,
@@ -311,6 +327,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.gpt2.tokenization_gpt2_fast": ("GPT2TokenizerFast",),
     "modelwright.models.llama.tokenization_llama": ("LlamaTokenizer",),
     "modelwright.models.llama.tokenization_llama_fast": ("LlamaTokenizerFast",),
+    **_PROPHETNET,
     "modelwright.models.prophetnet.tokenization_prophetnet": ("ProphetNetTokenizer",),
     "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
     "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
@@ -454,6 +471,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     "modelwright.models.bert.modeling_bert": {
         home: (*_BERT.get(home, ()), *_BERT_PARTS.get(home, ())) for home in {**_BERT, **_BERT_PARTS}
     },
+    "modelwright.models.encoder_decoder": _ENCODER_DECODER,
     "modelwright.models.gpt2": {
         "modelwright.models.gpt2.backbone": _GPT2_BASE,
         "modelwright.models.gpt2.configuration_gpt2": ("GPT2Config",),
@@ -463,6 +481,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.llama.configuration_llama": ("LlamaConfig",),
         "modelwright.models.llama.modeling_llama": _LLAMA,
     },
+    "modelwright.models.prophetnet": _PROPHETNET,
     "modelwright.models.qdqbert": {
         "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
         "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,

@@ -79,6 +79,28 @@ T5 = {
 }
 T5_GATED = {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 1}
 
+PROPHETNET = {
+    "vocab_size": 11,
+    "hidden_size": 8,
+    "encoder_ffn_dim": 12,
+    "decoder_ffn_dim": 10,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "num_encoder_attention_heads": 2,
+    "num_decoder_attention_heads": 2,
+    "max_position_embeddings": 16,
+    "num_buckets": 8,
+    "relative_max_distance": 12,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+}
+PAIR = {"encoder": {"model_type": "bert", **BERT}, "decoder": {"model_type": "bert", **BERT_DECODER}}
+# Of another width, so that the states are projected.
+TO_GPT2 = {**PAIR, "decoder": {"model_type": "gpt2", **GPT2, "is_decoder": True, "add_cross_attention": True}}
+TO_PROPHETNET = {**PAIR, "decoder": {"model_type": "prophetnet", **PROPHETNET, "is_decoder": True}}
+STARTS = {"decoder_start_token_id": 1, "pad_token_id": 0}
+
 ROWS = [
     Row("ReformerModel", REFORMER),
     Row("ReformerModelWithLMHead", REFORMER),
@@ -119,6 +141,26 @@ ROWS = [
     Row("T5ForSequenceClassification", {**T5, "num_labels": 3}),
     Row("T5ForTokenClassification", {**T5_GATED, "num_labels": 3}),
     Row("T5ForQuestionAnswering", T5),
+    Row("EncoderDecoderModel", {**PAIR, **STARTS}),
+    Row("EncoderDecoderModel", {**PAIR, **STARTS, "tie_encoder_decoder": True}),
+    Row("EncoderDecoderModel", {**TO_GPT2, **STARTS}),
+    Row("EncoderDecoderModel", {**TO_PROPHETNET, **STARTS}),
+    Row("ProphetNetModel", PROPHETNET),
+    Row("ProphetNetEncoder", PROPHETNET),
+    Row("ProphetNetDecoder", {**PROPHETNET, "is_encoder_decoder": False, "is_decoder": True}),
+    Row("ProphetNetForConditionalGeneration", PROPHETNET),
+    Row("ProphetNetForConditionalGeneration", {**PROPHETNET, "pruned_heads": {0: [1], 2: [0], 5: [1]}}),
+    Row("ProphetNetForConditionalGeneration", {**PROPHETNET, "tie_word_embeddings": False, "ngram": 1}),
+    Row("ProphetNetForCausalLM", PROPHETNET),
+    Row("ProphetNetForCausalLM", {**PROPHETNET, "add_cross_attention": False, "pruned_heads": {1: [0]}}),
+    Row("QDQBertModel", BERT),
+    Row("QDQBertLMHeadModel", BERT_DECODER),
+    Row("QDQBertForMaskedLM", BERT),
+    Row("QDQBertForNextSentencePrediction", BERT),
+    Row("QDQBertForSequenceClassification", BERT),
+    Row("QDQBertForMultipleChoice", BERT),
+    Row("QDQBertForTokenClassification", BERT),
+    Row("QDQBertForQuestionAnswering", BERT),
     Row("LegacyModel"),
     Row("LegacyForMaskedLM"),
 ]
@@ -136,6 +178,12 @@ def _toys() -> Any:
 @pytest.fixture(params=ROWS, ids=lambda row: row.model)
 def row(request) -> Row:
     """Every row of the table in turn."""
+    return request.param
+
+
+@pytest.fixture(params=[row for row in ROWS if _public.find(row.model)], ids=lambda row: row.model)
+def public_row(request) -> Row:
+    """Every row whose class can be imported from modelwright."""
     return request.param
 
 

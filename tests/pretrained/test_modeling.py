@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from modelwright.core.errors import InputError, UnknownArgumentError
+from modelwright.core.errors import ConfigError, InputError, UnknownArgumentError
 
 IDS = torch.tensor([[1, 2, 3]])
 
@@ -112,8 +112,10 @@ def test_ties_of_a_modules_own(toys):
     assert model.layers[1].dense.weight is model.layers[0].dense.weight
 
 
-def test_tied_encoder_and_decoder_are_not_built_yet(toys):
-    with pytest.raises(NotImplementedError, match="tie_encoder_decoder=True is not built yet"):
+def test_a_tied_encoder_needs_a_decoder(toys):
+    with pytest.raises(
+        ConfigError, match=r"ToyModel: config.tie_encoder_decoder=True needs a decoder; set it to False"
+    ):
         toys.ToyModel(toys.ToyConfig(is_encoder_decoder=True, tie_encoder_decoder=True))
 
 

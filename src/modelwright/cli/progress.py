@@ -1,4 +1,4 @@
-"""The progress bar of a training: fed with its records, shows bits per byte, speed and peak memory."""
+"""The progress bar of a training: fed with its records, shows the loss, speed and peak memory."""
 
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from modelwright.cli.console import human_bytes
+from modelwright.training.metrics import figure_of
 
 if TYPE_CHECKING:
     from modelwright.training.metrics import Record
@@ -43,15 +44,16 @@ class TrainingProgress:
         total = record["total_steps"]
         known = {"total": total, "total_text": f"{total:,}"} if total is not None else {}
         if record["kind"] == "held_out":
-            bits = record["bits_per_byte"]
-            self._bar.console.print(f"step {record['step']:>7,}   held out {bits:.3f} bits/byte", highlight=False)
+            value, unit = figure_of(record)
+            self._bar.console.print(f"step {record['step']:>7,}   held out {value:.3f} {unit}", highlight=False)
         if record["kind"] != "train":
             self._bar.update(self._task, completed=record["step"], **known)
             return
-        self._smooth = _smoothed(self._smooth, record["bits_per_byte"])
+        value, unit = figure_of(record)
+        self._smooth = _smoothed(self._smooth, value)
         self._speed = _smoothed(self._speed, record["tokens_per_s"])
         figures = (
-            f"{self._smooth:.3f} bits/byte  {self._speed:,.0f} tokens/s  peak {human_bytes(record['peak_rss_bytes'])}"
+            f"{self._smooth:.3f} {unit}  {self._speed:,.0f} tokens/s  peak {human_bytes(record['peak_rss_bytes'])}"
         )
         self._bar.update(self._task, completed=record["step"], figures=figures, **known)
 

@@ -48,13 +48,12 @@ def run_training(request: TrainRequest, *, observe: "Observer | None" = None) ->
     if request.config is not None and request.sizes:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(request.sizes))
         raise InputError(f"--config describes the whole model: expected it alone, got it with {given}.")
-    fresh_settings = None if request.resume else _fresh_settings(request)  # bad values are told before torch is loaded
+    # Bad values are told before torch is loaded.
+    settings_given = None if request.resume else fresh_settings(request.settings)
     from modelwright.tokenization.byte_tokenizer import ByteTokenizer
     from modelwright.training.data import TextBytes
     from modelwright.training.folder import check_folder
     from modelwright.training.loop import train
-    from modelwright.training.metrics import METRICS_NAME, read_metrics
-    from modelwright.training.plot import PLOT_NAME, plot_loss
     from modelwright.training.state import newest_checkpoint
 
     check_folder(request.out)
@@ -69,7 +68,7 @@ def run_training(request: TrainRequest, *, observe: "Observer | None" = None) ->
             raise InputError(
                 f"--resume: {request.out} holds no checkpoint to go on from; start a training with --text FILE."
             )
-        settings = fresh_settings or _fresh_settings(request)
+        settings = settings_given or fresh_settings(request.settings)
         config, source = _fresh_config(request, settings), request.config or "the options given"
         paths = request.text
     result = train(
@@ -81,15 +80,24 @@ def run_training(request: TrainRequest, *, observe: "Observer | None" = None) ->
         resume=request.resume,
         observe=observe,
     )
-    if is_matplotlib_available():
-        records = read_metrics(request.out / METRICS_NAME)
-        if any(record["kind"] == "train" for record in records):  # a log that was lost is no reason to fail now
-            plot_loss(records, request.out / PLOT_NAME)
+    draw_curve(request.out)
     return result
 
 
-def _fresh_settings(request: TrainRequest) -> TrainingSettings:
-    values = dict(request.settings)
+def draw_curve(out: Path) -> None:
+    """Draw the loss curve of the training in `out`, where matplotlib is."""
+    from modelwright.training.metrics import METRICS_NAME, read_metrics
+    from modelwright.training.plot import PLOT_NAME, plot_loss
+
+    if is_matplotlib_available():
+        records = read_metrics(out / METRICS_NAME)
+        if any(record["kind"] == "train" for record in records):  # a log that was lost is no reason to fail now
+            plot_loss(records, out / PLOT_NAME)
+
+
+def fresh_settings(given: Mapping[str, Any]) -> TrainingSettings:
+    """Return the settings of a training that starts, with what was not given."""
+    values = dict(given)
     if "steps" not in values and "minutes" not in values:
         values["steps"] = DEFAULT_STEPS
     if "warmup" not in values and "steps" in values:

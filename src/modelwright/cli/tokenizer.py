@@ -1,6 +1,6 @@
 """`modelwright tokenizer`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,22 +41,28 @@ def train(
     for path in text:
         if not path.is_file():
             raise InputError(f"--text: expected a text file, but there is none at {path}.")
-    backend, class_name, options = _pipeline(kind, lower_case)
-    trainer = _trainer(kind, vocab_size, quiet)
     try:
-        backend.train_from_iterator(_lines(text), trainer=trainer)
+        saved = make_tokenizer(kind, _lines(text), vocab_size, output, lower_case=lower_case, quiet=quiet)
     except UnicodeDecodeError as error:
         raise InputError(f"--text: expected files in UTF-8: {error}.") from error
+    saved.save_pretrained(output)
+    print(f"{output}: {type(saved).__name__} of {len(saved)} tokens")
+
+
+def make_tokenizer(
+    kind: Kind, texts: Iterable[str], vocab_size: int, folder: Path, *, lower_case: bool = True, quiet: bool = True
+) -> Any:
+    """Return a tokenizer trained on `texts`, whose file is in `folder`; raise InputError for too few tokens."""
+    from modelwright.models.auto.tables import load_public
+
+    backend, class_name, options = _pipeline(kind, lower_case)
+    backend.train_from_iterator(texts, trainer=_trainer(kind, vocab_size, quiet))
     if backend.get_vocab_size() > vocab_size:
         raise InputError(
             f"--vocab-size {vocab_size} is too small: the single letters of the text and the special tokens are "
             f"{backend.get_vocab_size()} already."
         )
-    from modelwright.models.auto.tables import load_public
-
-    saved = load_public(class_name)(tokenizer_file=_finished(backend, kind, output), **options)
-    saved.save_pretrained(output)
-    print(f"{output}: {class_name} of {len(saved)} tokens")
+    return load_public(class_name)(tokenizer_file=_finished(backend, kind, folder), **options)
 
 
 def _lines(paths: list[Path]) -> Iterator[str]:

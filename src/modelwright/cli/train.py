@@ -2,6 +2,9 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +14,24 @@ from rich.table import Table
 from modelwright.cli.build_model import ReformerSizes, parse_layers
 from modelwright.cli.console import human_bytes, print_json, progress_console, result_console
 from modelwright.cli.progress import TrainingProgress
+from modelwright.cli.run_summaries import OPTIONS, SIZES, SummaryRequest, is_of_summaries, run_summaries
 from modelwright.cli.run_training import DEFAULT_STEPS, TrainRequest, run_training
+from modelwright.core.errors import InputError
 from modelwright.core.optional import is_matplotlib_available
 from modelwright.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from modelwright.training.loop import TrainingResult
+    from modelwright.training.loop import TaskResult, TrainingResult
 
 _TRAINING, _MODEL, _SAVING = "Training", "Model (a Reformer)", "Saving and measuring"
+_SUMMARIES = "Summaries (--task summarize)"
+
+
+class TaskName(StrEnum):
+    """What is learned."""
+
+    BYTES = "bytes"
+    SUMMARIZE = "summarize"
 
 
 def _option(panel: str, text: str, default: Any = None, **kwargs: Any) -> Any:
@@ -71,6 +84,26 @@ _Dropout = Annotated[float | None, _option(_MODEL, "Dropout probability.", Refor
 _Config = Annotated[
     Path | None, _option(_MODEL, "JSON configuration of any causal model, instead of the options above.")
 ]
+_Task = Annotated[
+    TaskName | None, _option(_TRAINING, "bytes (of --text, each from those before) or summarize (--pairs).", "bytes")
+]
+_Pairs = Annotated[
+    Path | None,
+    _option(_SUMMARIES, 'JSON lines {"source": text, "target": text}; the last are held out.', metavar="FILE"),
+]
+_From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="Folder of a model and its tokenizer to begin with. Default: BERT to BERT from scratch.",
+        rich_help_panel=_SUMMARIES,
+    ),
+]
+_VocabSize = Annotated[int | None, _option(_SUMMARIES, "Tokens of the tokenizer that is trained.", 8000)]
+_SourceTokens = Annotated[int | None, _option(_SUMMARIES, "Tokens that a source is cut to.", 256)]
+_TargetTokens = Annotated[int | None, _option(_SUMMARIES, "Tokens that a target is cut to.", 64)]
+_EvalPairs = Annotated[int | None, _option(_SUMMARIES, "Held-out pairs measured at most.", 200)]
+_Beams = Annotated[int | None, _option(_SUMMARIES, "Beams of the summaries that ROUGE is measured on.", 1)]
 _HeldOut = Annotated[
     float | None, _option(_SAVING, "Fraction of the text, at its end, never trained on.", TrainingSettings.held_out)
 ]
@@ -115,29 +148,54 @@ def train(
     save_every: _SaveEvery = None,
     keep: _Keep = None,
     max_shard_size: _MaxShardSize = None,
+    task: _Task = None,
+    pairs: _Pairs = None,
+    start: _From = None,
+    vocab_size: _VocabSize = None,
+    source_tokens: _SourceTokens = None,
+    target_tokens: _TargetTokens = None,
+    eval_pairs: _EvalPairs = None,
+    beams: _Beams = None,
 ) -> None:
-    """Train a byte-level language model on text files."""
+    """Train a byte-level language model on text files, or a model that writes summaries on pairs of texts."""
     given = {name: value for name, value in locals().items() if value is not None}
-    request = TrainRequest(
-        out=out,
-        text=tuple(text or ()),
-        settings={name: given[name] for name in given if name in _SETTINGS},
-        sizes={
-            name: parse_layers(given[name]) if name == "layers" else given[name] for name in given if name in _SIZES
-        },
-        config=config,
-        resume=resume,
-    )
+    run = _runner(given)
     try:
         if json:
-            print_json(result_dict(run_training(request)))
+            print_json(result_dict(run()))
             return
         with TrainingProgress(progress_console()) as progress:
-            result = run_training(request, observe=progress.observe)
+            result = run(observe=progress.observe)
     except KeyboardInterrupt:
         print(interrupted(out), file=sys.stderr)
         raise typer.Exit(130) from None
     print_result(result)
+
+
+def _runner(given: dict[str, Any]) -> Callable[..., Any]:
+    """Return what runs the training that these options ask for; it takes `observe`."""
+    shared: dict[str, Any] = {name: given[name] for name in ("out", "config", "resume") if name in given}
+    shared["settings"] = {name: given[name] for name in given if name in _SETTINGS}
+    task = given.get("task")
+    if task is None:
+        saved = given["resume"] and is_of_summaries(given["out"])
+        task = TaskName.SUMMARIZE if saved else TaskName.BYTES
+    _check_task(task, given)
+    if task is TaskName.SUMMARIZE:
+        own = {name: given[name] for name in ("pairs", "start", "vocab_size") if name in given}
+        options, sizes = ({name: given[name] for name in names if name in given} for names in (OPTIONS, SIZES))
+        return partial(run_summaries, SummaryRequest(**shared, **own, options=options, sizes=sizes))
+    sizes = {name: parse_layers(given[name]) if name == "layers" else given[name] for name in given if name in _SIZES}
+    return partial(run_training, TrainRequest(**shared, text=tuple(given.get("text", ())), sizes=sizes))
+
+
+def _check_task(task: TaskName, given: dict[str, Any]) -> None:
+    """Raise InputError for an option of the other task."""
+    for_bytes, for_summaries = {"text", *_SIZES - set(SIZES)}, {"pairs", "start", "vocab_size", *OPTIONS}
+    wrong = [name for name in given if name in (for_bytes if task is TaskName.SUMMARIZE else for_summaries)]
+    if wrong:
+        option = "--from" if wrong[0] == "start" else f"--{wrong[0].replace('_', '-')}"
+        raise InputError(f"{option} has no meaning with --task {task}; leave it out, or give another --task.")
 
 
 _SETTINGS = {field.name for field in dataclasses.fields(TrainingSettings)}
@@ -157,13 +215,32 @@ def interrupted(out: Path) -> str:
     )
 
 
-def result_dict(result: "TrainingResult") -> dict[str, Any]:
+def result_dict(result: "TrainingResult | TaskResult") -> dict[str, Any]:
     """Return the result as JSON values."""
     return {**dataclasses.asdict(result), "folder": str(result.folder)}
 
 
-def print_result(result: "TrainingResult") -> None:
+def print_result(result: "TrainingResult | TaskResult") -> None:
     """Print what a training measured as a table on stdout."""
+    console = result_console()
+    console.print(_scores_table(result) if hasattr(result, "scores") else _bits_table(result))
+    memory = human_bytes(result.peak_rss_bytes)
+    console.print(f"{result.seconds:,.0f} s, {result.tokens_per_s:,.0f} tokens/s, peak memory {memory}")
+    console.print(f"saved in {result.folder}")
+    if not is_matplotlib_available():
+        console.print("no picture of the loss curve: pip install 'modelwright[plots]'")
+
+
+def _scores_table(result: Any) -> Table:
+    table = Table(title=f"held-out pairs after {result.steps:,} steps", title_justify="left")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for name, value in result.scores.items():
+        table.add_row("loss, nats per target token" if name == "loss" else f"{name}, F1", f"{value:.3f}")
+    return table
+
+
+def _bits_table(result: Any) -> Table:
     baselines = result.baselines
     table = Table(title=f"bits per byte on the {baselines.measured_bytes:,} held-out bytes", title_justify="left")
     table.add_column("method")
@@ -173,10 +250,4 @@ def print_result(result: "TrainingResult") -> None:
     table.add_row("xz -9e of these bytes alone", f"{baselines.xz:.3f}")
     if baselines.xz_primed is not None:
         table.add_row("xz -9e, what they add after the training text", f"{baselines.xz_primed:.3f}")
-    console = result_console()
-    console.print(table)
-    memory = human_bytes(result.peak_rss_bytes)
-    console.print(f"{result.seconds:,.0f} s, {result.tokens_per_s:,.0f} tokens/s, peak memory {memory}")
-    console.print(f"saved in {result.folder}")
-    if not is_matplotlib_available():
-        console.print("no picture of the loss curve: pip install 'modelwright[plots]'")
+    return table

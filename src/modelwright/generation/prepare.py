@@ -30,7 +30,7 @@ def settings_of_call(
     """Return the settings of one call, a copy, and the keywords for the model.
 
     Fields come from `kwargs`, else from `generation_config`, else from the model; a given `generation_config` takes
-    only the special ids that it lacks from the model.
+    only the special ids that it lacks from the model. Where a text begins may also be said in the model's config later.
     Raises UnknownArgumentError, ConfigError, NotImplementedError.
     """
     for name in _LATER_ARGUMENTS:
@@ -43,6 +43,8 @@ def settings_of_call(
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
         if getattr(settings, name) is None:
             setattr(settings, name, getattr(own, name))
+    if settings.decoder_start_token_id is None:
+        settings.decoder_start_token_id = getattr(model.config, "decoder_start_token_id", None)
     given = kwargs.keys() & DEFAULTS.keys()
     # Only fields: a keyword of the model stays one, even if a file held it as an unknown setting.
     settings.update(**{name: kwargs.pop(name) for name in given})

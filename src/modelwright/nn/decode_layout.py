@@ -75,6 +75,8 @@ def apply_to_few_rows(layer: nn.Linear, hidden: Tensor) -> Tensor:
         and not torch.compiler.is_compiling()
     ):
         result = weight.mm(hidden.reshape(-1, hidden.shape[-1]).t()).t().contiguous()
+        if layer.bias is not None:
+            result += layer.bias
         return result.view(*hidden.shape[:-1], -1)
     usual: Tensor = layer(hidden)
     return usual

@@ -1,9 +1,21 @@
-"""Losses that models share."""
+"""Losses that models share.
 
+Legend: B batch, T tokens, R rows (tokens of any batch), E hidden size, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from modelwright.nn.precision import at_least_float32
+from modelwright.nn.task_losses import IGNORED
+from modelwright.nn.tracing import is_tracing
+
+# Scores that are in memory at once: 16 MB in fp32.
+_SCORES = 2**22
 
 
 def causal_lm_loss(logits_BTV: Tensor, labels_BT: Tensor, ignore_index: int = -100) -> Tensor:
@@ -14,3 +26,70 @@ def causal_lm_loss(logits_BTV: Tensor, labels_BT: Tensor, ignore_index: int = -1
     logits_RV = at_least_float32(logits_BTV[:, :-1].flatten(0, 1))
     labels_R = labels_BT[:, 1:].flatten().to(logits_RV.device)
     return F.cross_entropy(logits_RV, labels_R, ignore_index=ignore_index)
+
+
+def linear_cross_entropy(
+    hidden_RE: Tensor, weight_VE: Tensor, targets_R: Tensor, label_smoothing: float = 0.0, ignore_index: int = IGNORED
+) -> Tensor:
+    """Return `F.cross_entropy(hidden W^T, targets, label_smoothing=...)`, without the scores (R, V) ever being there.
+
+    The scores are made for some rows at a time, and with them the gradients, so that the backward makes none again.
+    Rows whose target is `ignore_index` are not computed; if all are, the mean is NaN, as torch's. Statistics are in
+    fp32; under autocast the products are in its dtype. Second derivatives are for recorded calls only.
+    Source: Wijmans et al. 2024 (arXiv 2411.09009), without the gradient filter.
+    """
+    device = hidden_RE.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        hidden_RE, weight_VE = hidden_RE.to(dtype), weight_VE.to(dtype)
+    if is_tracing():
+        scores_RV = at_least_float32(F.linear(hidden_RE, weight_VE))
+        return F.cross_entropy(scores_RV, targets_R, ignore_index=ignore_index, label_smoothing=label_smoothing)
+    with torch.autocast(device, enabled=False):
+        counted = (targets_R != ignore_index).nonzero().squeeze(1)
+        if len(counted) < len(targets_R):
+            hidden_RE, targets_R = hidden_RE[counted], targets_R[counted]
+        loss: Tensor = _LinearCrossEntropy.apply(hidden_RE, weight_VE, targets_R, label_smoothing)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets_R: Tensor, label_smoothing: float) -> Tensor:
+        count, V = len(targets_R), weight.shape[0]
+        d_hidden, d_weight = (
+            torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) if needed else None
+            for x, needed in zip((hidden, weight), ctx.needs_input_grad, strict=False)
+        )
+        total = at_least_float32(hidden.new_zeros(()))
+        for start in range(0, count, max(1, _SCORES // V)):
+            rows = slice(start, start + max(1, _SCORES // V))
+            h_RE, target_R1 = hidden[rows], targets_R[rows, None]
+            logs_RV = F.log_softmax(at_least_float32(h_RE @ weight.t()), dim=-1)
+            total -= (1 - label_smoothing) * logs_RV.gather(1, target_R1).sum()
+            if label_smoothing:
+                total -= label_smoothing / V * logs_RV.sum()
+            if d_hidden is None and d_weight is None:
+                continue
+            d_RV = logs_RV.exp_()
+            d_RV.scatter_add_(1, target_R1, d_RV.new_full((), label_smoothing - 1).expand_as(target_R1))
+            if label_smoothing:
+                d_RV -= label_smoothing / V
+            d_RV = d_RV.to(hidden.dtype)
+            if d_hidden is not None:
+                d_hidden[rows] = d_RV @ weight
+            if d_weight is not None and d_weight.dtype == d_RV.dtype:
+                d_weight.addmm_(d_RV.t(), h_RE)
+            elif d_weight is not None:
+                d_weight += d_RV.t() @ h_RE
+        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.count, ctx.dtypes = count, (hidden.dtype, weight.dtype)
+        return total / count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # Only now scaled down, by the loss's scale too, so that half precision does not lose small numbers.
+        scale = grad / ctx.count
+        kept = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return (*(None if each is None else (each * scale).to(dtype) for each, dtype in kept), None, None)

@@ -1,13 +1,15 @@
-"""The inputs of one decoding step of a model with a cache of keys and values."""
+"""The inputs of a decoder: of one decoding step of a model with a cache of keys and values, and for labels."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from modelwright.attention.caches import as_cache
 from modelwright.core.errors import InputError
 from modelwright.generation.mixin import positions_of_mask
+from modelwright.nn.task_losses import IGNORED
 
 
 def decoding_inputs(
@@ -48,3 +50,20 @@ def decoding_inputs(
         **others,
     }
     return {name: value for name, value in inputs.items() if value is not None}
+
+
+def shifted_right(model: Any, labels: Tensor) -> Tensor:
+    """Return a decoder's inputs for `labels` (B, T): the start id before them, the last one left out.
+
+    Raises InputError if the model's config has no `decoder_start_token_id` or no `pad_token_id`, which takes the place
+    of -100.
+    """
+    start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
+    if start is None or pad is None:
+        name = "decoder_start_token_id" if start is None else "pad_token_id"
+        raise InputError(
+            f"{type(model).__name__}: the inputs of the decoder are made of labels by means of config.{name}, which "
+            "is None; set it, or pass decoder_input_ids"
+        )
+    shifted = F.pad(labels[..., :-1], (1, 0), value=start)
+    return shifted.masked_fill(shifted == IGNORED, pad)

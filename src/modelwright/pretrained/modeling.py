@@ -69,7 +69,9 @@ class PreTrainedModel(
     names in files, undone when saving), `_compatible_model_types` (other model types whose checkpoints this class may
     read), `_keys_to_ignore_on_load_missing`, `_keys_to_ignore_on_load_unexpected` (regular expressions),
     `_keys_to_ignore_on_save` (names), `_supports_attention_backend` (whether attention runs the kernel that the config
-    names) and, for a base model without `_prune_heads(heads)`, `_pruning_refusal`, why its heads cannot be pruned.
+    names), `_tied_parts` (names of models inside which tie their own weights), `_scores_unshifted_labels` (whether a
+    language model's loss takes labels as they stand, each for the logits at its place) and, for a base model without
+    `_prune_heads(heads)`, `_pruning_refusal`, why its heads cannot be pruned.
     """
 
     config_class: ClassVar[Any] = None
@@ -83,6 +85,8 @@ class PreTrainedModel(
     _keys_to_ignore_on_load_unexpected: ClassVar[Any] = None
     _keys_to_ignore_on_save: ClassVar[Any] = None
     _supports_attention_backend: ClassVar[bool] = False
+    _tied_parts: ClassVar[tuple[str, ...]] = ()
+    _scores_unshifted_labels: ClassVar[bool] = False
     _pruning_refusal: ClassVar[str | None] = None
     _default_auto_class: ClassVar[str] = "AutoModel"
 

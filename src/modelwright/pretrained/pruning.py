@@ -36,19 +36,23 @@ def _cut(where: str, model: Any, heads_to_prune: Mapping[int, Iterable[int]]) ->
     if cut is None:
         reason = type(base)._pruning_refusal or "its attention has no heads that can be taken out one by one"
         raise NotImplementedError(f"{where}: heads of {type(base).__name__} cannot be pruned: {reason}.")
-    wanted = _checked(where, model, heads_to_prune)
+    wanted = check_heads(where, model, heads_to_prune)
     cut(wanted)
     return wanted
 
 
-def _checked(where: str, model: Any, heads_to_prune: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
+def layer_count(model: Any) -> Any:
+    """Return the number of layers with heads; a family with several stacks counts the layers of all of them."""
+    return getattr(model, "_num_prunable_layers", None) or getattr(model.config, "num_hidden_layers", None)
+
+
+def check_heads(where: str, model: Any, heads_to_prune: Mapping[int, Iterable[int]]) -> dict[int, list[int]]:
     """Return the heads by layer, sorted; raise InputError before anything is changed if one does not exist."""
     if not isinstance(heads_to_prune, Mapping):
         raise InputError(
             f"{where}: expected a dictionary {{layer: heads}} such as {{0: [1, 2]}}, got {heads_to_prune!r}"
         )
-    # A family with several stacks counts the layers of all of them.
-    layers = getattr(model, "_num_prunable_layers", None) or getattr(model.config, "num_hidden_layers", None)
+    layers = layer_count(model)
     heads = getattr(model.config, "num_attention_heads", None)
     checked = {}
     for layer, given in heads_to_prune.items():

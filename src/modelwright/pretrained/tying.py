@@ -3,7 +3,8 @@
 A class declares them in `_tied_weights_keys`: a dictionary {name: the name that it is tied to}, or, as in 4.x, a list
 of the names that are tied to something. Names may be regular expressions. Without a dictionary the output embeddings
 are tied to the input embeddings. `config.tie_word_embeddings=False` switches both off; what a class ties in its own
-constructor, or in `_tie_weights()` of a module, is always tied.
+constructor, or in `_tie_weights()` of a module, is always tied. What models inside tie is theirs to say: `_tied_parts`.
+With `config.tie_encoder_decoder` an encoder has the weights of its decoder; see `modelwright.pretrained.tied_encoder`.
 """
 
 import re
@@ -17,16 +18,12 @@ from modelwright.checkpoint.load import tied_groups as shared_groups
 from modelwright.checkpoint.sharing import drop_tied
 from modelwright.core.errors import InputError
 from modelwright.nn.resizing import resize_rows, zeros
+from modelwright.pretrained.tied_encoder import encoder_pairs
 
 
 def tie(model: Any) -> None:
     """Make every tied parameter of `model` the same object as what it is tied to (a copy if `config.torchscript`)."""
     config = model.config
-    if getattr(config, "is_encoder_decoder", False) and getattr(config, "tie_encoder_decoder", False):
-        raise NotImplementedError(
-            f"{type(model).__name__}: config.tie_encoder_decoder=True is not built yet; it comes with "
-            "EncoderDecoderModel"
-        )
     for target, source in tied_pairs(model).items():
         parameter = model.get_parameter(source)
         if getattr(config, "torchscript", False):
@@ -45,6 +42,15 @@ def tie(model: Any) -> None:
 
 def tied_pairs(model: Any) -> dict[str, str]:
     """Return which parameter the class ties to which: {its name: the name that it is tied to}."""
+    parts = getattr(model, "_tied_parts", ())
+    pairs = {} if parts else _embedding_pairs(model)
+    for part in parts:
+        inner = tied_pairs(getattr(model, part))
+        pairs |= {f"{part}.{target}": f"{part}.{source}" for target, source in inner.items()}
+    return pairs | encoder_pairs(model)
+
+
+def _embedding_pairs(model: Any) -> dict[str, str]:
     if not getattr(model.config, "tie_word_embeddings", True):
         return {}
     declared = getattr(model, "_tied_weights_keys", None)
@@ -62,7 +68,7 @@ def tied_pairs(model: Any) -> dict[str, str]:
 def tied_groups(model: Any) -> list[list[str]]:
     """Return the groups of names that stand for one parameter, what others are tied to first."""
     groups = [set(group) for group in shared_groups(model)]
-    pairs, declared = tied_pairs(model), getattr(model, "_tied_weights_keys", None) or ()
+    pairs = tied_pairs(model)
     # With config.torchscript what is tied is equal, but not the same object.
     for pair in pairs.items():
         touching = [group for group in groups if group & set(pair)]
@@ -70,7 +76,7 @@ def tied_groups(model: Any) -> list[list[str]]:
 
     def is_tied(name: str) -> bool:
         # What a constructor shares is tied though the config ties no embeddings.
-        return name in pairs or any(re.search(pattern, name) for pattern in declared)
+        return name in pairs or _is_declared(model, name)
 
     return [sorted(group, key=lambda name: (is_tied(name), name)) for group in groups]
 
@@ -94,10 +100,10 @@ def without_tied(model: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tens
 
     What shares memory without being declared tied all stays: each is written, and each will be loaded.
     """
-    pairs, declared = tied_pairs(model), getattr(model, "_tied_weights_keys", None) or ()
+    pairs = tied_pairs(model)
     groups = []
     for group in shared_groups(model):
-        tied = [name for name in group if name in pairs or any(re.search(pattern, name) for pattern in declared)]
+        tied = [name for name in group if name in pairs or _is_declared(model, name)]
         kept = next((name for name in group if name not in tied), group[0])
         groups.append([kept, *(name for name in tied if name != kept)])
     return drop_tied(state_dict, groups)
@@ -117,6 +123,14 @@ def output_embeddings(model: Any) -> Any:
         return model.get_output_embeddings()
     except NotImplementedError:
         return None
+
+
+def _is_declared(model: Any, name: str) -> bool:
+    """Tell whether the class of `model`, or of the part that the name lies in, lists the name as tied."""
+    for part in getattr(model, "_tied_parts", ()):
+        if name.startswith(f"{part}."):
+            return _is_declared(getattr(model, part), name.removeprefix(f"{part}."))
+    return any(re.search(pattern, name) for pattern in getattr(model, "_tied_weights_keys", None) or ())
 
 
 def _declared_pairs(model: Any, declared: Mapping[str, str]) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """The training loop.
 
-    text --training_batch(seed, step, row)--> ids --model--> loss --backward--> clip --> AdamW at learning_rate(step)
+    task --batch(step, rows)--> keywords --model--> loss --backward--> clip --> AdamW at learning_rate(step)
                                                                 every save_every steps --> state.save_training
-                                                                every eval_every steps --> evaluate.held_out_bits
+                                                                every eval_every steps --> task.evaluate
 
-What happens is told as records (metrics.py), which go to the metrics file and to one observer, such as a progress bar.
+What is trained is a task (task.py): a language model over bytes (byte_task.py), or summaries (summaries.py). What
+happens is told as records (metrics.py), which go to the metrics file and to one observer, such as a progress bar.
 """
 
 import contextlib
@@ -23,20 +24,22 @@ from modelwright.checkpoint.sharding import parse_size
 from modelwright.core.errors import InputError, ModelwrightError
 from modelwright.training import state
 from modelwright.training.acceleration import accelerated
-from modelwright.training.baselines import Baselines, measure_baselines
-from modelwright.training.data import Split, TextBytes, held_out_windows, split_text, training_batch
-from modelwright.training.evaluate import bits_per_byte, held_out_bits
+from modelwright.training.baselines import Baselines
+from modelwright.training.byte_task import ByteTask
+from modelwright.training.data import TextBytes
 from modelwright.training.folder import check_folder, check_holds_no_model, only_training_in
 from modelwright.training.metrics import MetricsFile, Record, peak_rss
 from modelwright.training.optim import learning_rate, make_optimizer
 from modelwright.training.rng import rng_states, seeded, set_rng_state
 from modelwright.training.settings import TrainingSettings
+from modelwright.training.task import Figures, Task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Observer = Callable[[Record], None]
 _SAVE_SECONDS = 120.0  # between checkpoints at most, however many steps `save_every` is
+_NAMES = {"bits_per_byte": "loss"}
 _ADVICE = "give a lower --lr, a longer --warmup or a smaller --clip. The checkpoints saved before are sound."
 
 
@@ -57,6 +60,21 @@ class TrainingResult:
     steps: int
     held_out_bits: float
     baselines: Baselines
+    seconds: float
+    tokens_per_s: float
+    peak_rss_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskResult:
+    """What a finished training of any task measured: `scores` are those of the last evaluation.
+
+    The rest is as in `TrainingResult`.
+    """
+
+    folder: Path
+    steps: int
+    scores: Figures
     seconds: float
     tokens_per_s: float
     peak_rss_bytes: int
@@ -83,12 +101,31 @@ def train(
     Raises InputError (a text, window or setting that cannot work; a resume whose settings differ; a folder that holds
     a model already, or in which another training runs), CheckpointError (nothing sound to resume from), DivergedError.
     """
+    task = ByteTask(text, settings, tokenizer)
+    result = train_task(model, task, settings, tokenizer=tokenizer, out=out, resume=resume, observe=observe)
+    figures = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    bits = figures.pop("scores")["bits_per_byte"]
+    return TrainingResult(**figures, held_out_bits=bits, baselines=task.baselines)
+
+
+def train_task(
+    model: torch.nn.Module,
+    task: Task,
+    settings: TrainingSettings,
+    *,
+    tokenizer: Any,
+    out: str | Path,
+    resume: bool = False,
+    observe: Observer | None = None,
+) -> TaskResult:
+    """Train `model` on the examples of `task` and save it, with the tokenizer, into the folder `out`; as `train`.
+
+    model: called with what `task.batch` returns, gives an object whose `loss` is a mean in nats.
+    """
     out = Path(out).expanduser()
     check_folder(out)
     parse_size(settings.max_shard_size)  # told now, not at the first checkpoint
-    split = split_text(len(text), held_out=settings.held_out, window=settings.window)
-    byte_ids = byte_id_table(tokenizer)
-    _check_model(model, settings, byte_ids)
+    task.check_model(model)
     if not state.has_checkpoints(out):
         check_holds_no_model(out)
     with contextlib.ExitStack() as stack:
@@ -110,34 +147,12 @@ def train(
             model=prepared,
             optimizer=prepared_optimizer,
             tokenizer=tokenizer,
-            byte_ids=byte_ids,
-            text=text,
-            split=split,
+            task=task,
             settings=settings,
             out=out,
             observe=observe,
         )
         return run.complete(saved)
-
-
-def byte_id_table(tokenizer: Any) -> torch.Tensor:
-    """Return the token id of each of the 256 bytes, [256]."""
-    return torch.arange(256) + int(tokenizer.byte_offset)
-
-
-def _check_model(model: torch.nn.Module, settings: TrainingSettings, byte_ids: torch.Tensor) -> None:
-    config: Any = model.config
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and settings.window > positions:
-        raise InputError(
-            f"Training: expected a window of at most the model's {positions:,} positions (max_position_embeddings), "
-            f"got --window {settings.window:,}."
-        )
-    if int(byte_ids.max()) >= config.vocab_size:
-        raise InputError(
-            f"Training: the bytes need {int(byte_ids.max()) + 1} token ids, but the model's vocab_size is "
-            f"{config.vocab_size}: set it to {int(byte_ids.max()) + 1} or more."
-        )
 
 
 @dataclasses.dataclass(eq=False)
@@ -149,36 +164,35 @@ class _Run:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     tokenizer: Any
-    byte_ids: torch.Tensor
-    text: TextBytes
-    split: Split
+    task: Task
     settings: TrainingSettings
     out: Path
     observe: Observer | None
     step: int = 0
     seconds_before: float = 0.0
     evaluation_seconds: float = 0.0
-    held_out_bits: float = math.nan
+    scores: Figures = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.started = self.saved = time.monotonic()
         self.step_seconds: list[float] = []
+        self.speeds: list[float] = []
         self.total = self.settings.steps
-        self.baselines = measure_baselines(self.text, self.split, limit=self.settings.eval_bytes)
+        self.at_start = self.task.start_record()
         config: Any = self.bare_model.config
         self.facts = state.Facts(
             settings=self.settings.to_dict(),
-            text=self.text.identity(),
+            text=self.task.identity(),
             # As the training started: a forward pass may write derived values into the config (Reformer's num_buckets).
             # Through JSON, as it will be read back: a tuple becomes a list.
             model=json.loads(json.dumps(config.to_dict())),
             processes=self.accelerator.num_processes,
             torch=torch.__version__,
             threads=torch.get_num_threads(),
-            text_paths=[str(path.resolve()) for path in self.text.paths],
+            text_paths=[str(path.resolve()) for path in self.task.paths],
         )
 
-    def complete(self, saved: state.Saved | None) -> TrainingResult:
+    def complete(self, saved: state.Saved | None) -> TaskResult:
         """Run to the last step, from the start or from `saved`, then save the model into `out`."""
         if saved is not None:
             self._restore(saved)
@@ -198,42 +212,38 @@ class _Run:
                 self.total = self._measured_total()
             last = self.step == self.total
             if last or self.step % self.settings.eval_every == 0:
-                self._evaluate()
+                self._evaluate(last=last)
             if last or self.step % self.settings.save_every == 0 or self._saved_long_ago():
                 self._save()
         if not self.step_seconds:  # resumed at the last step, whose measurement is recorded already
-            self._evaluate(tell=False)
+            self._evaluate(tell=False, last=True)
         if self.accelerator.is_main_process:
             self.bare_model.save_pretrained(self.out, max_shard_size=self.settings.max_shard_size)  # type: ignore[operator]
             self.tokenizer.save_pretrained(self.out)
         self.accelerator.wait_for_everyone()
-        return TrainingResult(
+        return TaskResult(
             folder=self.out,
             steps=self.step,
-            held_out_bits=self.held_out_bits,
-            baselines=self.baselines,
+            scores=self.scores,
             seconds=self._seconds(),
-            tokens_per_s=self._tokens_per_step() / statistics.median(self.step_seconds) if self.step_seconds else 0.0,
+            tokens_per_s=statistics.median(self.speeds) if self.speeds else 0.0,
             peak_rss_bytes=peak_rss(),
         )
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
-    def _tokens_per_step(self) -> int:
-        processes: int = self.accelerator.num_processes
-        return self.settings.window * self.settings.batch * self.settings.accumulate * processes
-
     def _train_step(self) -> None:
         began = time.monotonic()
         rate = learning_rate(self.step, self.total, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses = []
+        losses, tokens = [], 0
         for micro in range(self.settings.accumulate):
             with self.accelerator.accumulate(self.model):
-                input_ids = self._batch(micro)
-                loss = self.model(input_ids=input_ids, labels=input_ids).loss
+                batch = self._batch(micro)
+                tokens += self.task.tokens(batch)
+                loss = self.model(**batch).loss
                 self.accelerator.backward(loss)
                 losses.append(loss.detach().float())
                 if self.accelerator.sync_gradients:
@@ -245,28 +255,23 @@ class _Run:
         self.step += 1
         spent = time.monotonic() - began
         self.step_seconds.append(spent)
+        # Of all processes, which read about as much as this one.
+        self.speeds.append(tokens * self.accelerator.num_processes / spent)
         self._tell(
             "train",
             loss=mean,
-            bits_per_byte=bits_per_byte(mean),
+            **self.task.figures(mean),
             lr=rate,
             grad_norm=float(norm),
-            tokens_per_s=self._tokens_per_step() / spent,
+            tokens_per_s=self.speeds[-1],
         )
 
-    def _batch(self, micro: int) -> torch.Tensor:
-        """Return the token ids of one forward pass of this process, [batch, window]; rows are dealt out in order."""
-        settings, processes = self.settings, self.accelerator.num_processes
-        first = (micro * processes + self.accelerator.process_index) * settings.batch
-        windows = training_batch(
-            self.text,
-            self.split,
-            window=settings.window,
-            seed=settings.seed,
-            step=self.step,
-            rows=range(first, first + settings.batch),
-        )
-        return self.byte_ids[torch.from_numpy(windows).long()].to(self.accelerator.device)
+    def _batch(self, micro: int) -> dict[str, torch.Tensor]:
+        """Return the keywords of one forward pass of this process; rows are dealt out in order."""
+        processes, rows = self.accelerator.num_processes, self.settings.batch
+        first = (micro * processes + self.accelerator.process_index) * rows
+        batch = self.task.batch(self.step, range(first, first + rows))
+        return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
 
     def _check_finite(self, loss: float, norm: float) -> None:
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -291,22 +296,21 @@ class _Run:
         torch.distributed.broadcast(shared, src=0)
         return float(shared)
 
-    def _evaluate(self, *, tell: bool = True) -> None:
+    def _evaluate(self, *, tell: bool = True, last: bool = False) -> None:
         began = time.monotonic()
         if self.accelerator.is_main_process:
-            self.held_out_bits = held_out_bits(
-                self.accelerator.unwrap_model(self.model),
-                self.text,
-                held_out_windows(self.split, window=self.settings.window, limit=self.settings.eval_bytes),
-                byte_ids=self.byte_ids,
-                batch=self.settings.batch,
-                device=self.accelerator.device,
-            )
-        self.held_out_bits = self._from_main(self.held_out_bits)
-        if not math.isfinite(self.held_out_bits):
-            raise DivergedError(f"Held-out text at step {self.step}: the loss is {self.held_out_bits}: {_ADVICE}")
+            model = self.accelerator.unwrap_model(self.model)
+            self.scores = self.task.evaluate(model, self.accelerator.device, last=last)
+        if self.accelerator.num_processes > 1:
+            shared = [self.scores]
+            torch.distributed.broadcast_object_list(shared, src=0, device=self.accelerator.device)
+            self.scores = shared[0]
+        for name, value in self.scores.items():
+            if not math.isfinite(value):
+                what = _NAMES.get(name, name)
+                raise DivergedError(f"Held-out text at step {self.step}: the {what} is {value}: {_ADVICE}")
         if tell:
-            self._tell("held_out", bits_per_byte=self.held_out_bits)
+            self._tell("held_out", **self.scores)
         self.evaluation_seconds = time.monotonic() - began
 
     def _saved_long_ago(self) -> bool:
@@ -344,8 +348,7 @@ class _Run:
             model=self.facts.model,
             parameters=sum(parameter.numel() for parameter in self.bare_model.parameters()),
             text=self.facts.text,
-            train_bytes=self.split.train_end,
-            baselines=dataclasses.asdict(self.baselines),
+            **self.at_start,
             settings=self.facts.settings,
         )
 

@@ -18,6 +18,13 @@ METRICS_NAME = "metrics.jsonl"
 Record = Mapping[str, Any]
 
 
+def figure_of(record: Record) -> tuple[float, str]:
+    """Return what a step or an evaluation is told by, and its unit: bits per byte, else the loss in nats per token."""
+    if "bits_per_byte" in record:
+        return record["bits_per_byte"], "bits/byte"
+    return record["loss"], "nats/token"
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the records of the file at `path`, without a last line that a kill has torn.
 

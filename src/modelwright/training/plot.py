@@ -1,11 +1,11 @@
-"""The loss curve as a picture: bits per byte against the step, with the held-out points and the baselines."""
+"""The loss curve as a picture: the loss against the step, with the held-out points and, of bytes, the baselines."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from modelwright.core.errors import InputError
 from modelwright.core.optional import require
-from modelwright.training.metrics import Record
+from modelwright.training.metrics import Record, figure_of
 
 PLOT_NAME = "loss.png"
 
@@ -22,13 +22,13 @@ def plot_loss(records: Sequence[Record], path: Path) -> None:
         raise InputError(f"Loss curve {path}: expected at least one recorded training step, got none.")
     figure = figures.Figure(figsize=(8, 5), layout="constrained")  # not pyplot, whose state belongs to the process
     axes = figure.add_subplot()
-    axes.plot([r["step"] for r in train], [r["bits_per_byte"] for r in train], linewidth=0.8, label="training")
-    axes.plot([r["step"] for r in held_out], [r["bits_per_byte"] for r in held_out], "o", label="held out")
+    axes.plot([r["step"] for r in train], [figure_of(r)[0] for r in train], linewidth=0.8, label="training")
+    axes.plot([r["step"] for r in held_out], [figure_of(r)[0] for r in held_out], "o", label="held out")
     for record in records:
-        if record["kind"] == "start":
+        if record["kind"] == "start" and "baselines" in record:
             baselines = record["baselines"]
             axes.axhline(baselines["entropy"], color="gray", linestyle=":", label="held out: order-0 entropy")
             axes.axhline(baselines["xz"], color="black", linestyle="--", label="held out: xz -9e")
-    axes.set(xlabel="step", ylabel="bits per byte", ylim=(0, None))
+    axes.set(xlabel="step", ylabel=figure_of(train[0])[1], ylim=(0, None))
     axes.legend()
     figure.savefig(path, dpi=120)

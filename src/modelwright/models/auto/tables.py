@@ -10,8 +10,10 @@ from modelwright.core.registry import Registry
 
 CONFIGS = {
     "bert": "BertConfig",
+    "encoder-decoder": "EncoderDecoderConfig",
     "gpt2": "GPT2Config",
     "llama": "LlamaConfig",
+    "prophetnet": "ProphetNetConfig",
     "qdqbert": "QDQBertConfig",
     "reformer": "ReformerConfig",
     "t5": "T5Config",
@@ -21,6 +23,7 @@ MODELS = {
         "bert": "BertModel",
         "gpt2": "GPT2Model",
         "llama": "LlamaModel",
+        "prophetnet": "ProphetNetModel",
         "qdqbert": "QDQBertModel",
         "reformer": "ReformerModel",
         "t5": "T5Model",
@@ -30,6 +33,7 @@ MODELS = {
         "qdqbert": "QDQBertLMHeadModel",
         "gpt2": "GPT2LMHeadModel",
         "llama": "LlamaForCausalLM",
+        "prophetnet": "ProphetNetForCausalLM",
         "reformer": "ReformerModelWithLMHead",
     },
     "AutoModelForMaskedLM": {"bert": "BertForMaskedLM", "qdqbert": "QDQBertForMaskedLM"},
@@ -52,7 +56,11 @@ MODELS = {
         "llama": "LlamaForQuestionAnswering",
         "t5": "T5ForQuestionAnswering",
     },
-    "AutoModelForSeq2SeqLM": {"t5": "T5ForConditionalGeneration"},
+    "AutoModelForSeq2SeqLM": {
+        "encoder-decoder": "EncoderDecoderModel",
+        "prophetnet": "ProphetNetForConditionalGeneration",
+        "t5": "T5ForConditionalGeneration",
+    },
     "AutoModelForSequenceClassification": {
         "bert": "BertForSequenceClassification",
         "qdqbert": "QDQBertForSequenceClassification",

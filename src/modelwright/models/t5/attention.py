@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from modelwright.attention.caches import encoder_states
 from modelwright.attention.common import biased, own_heads
 from modelwright.attention.sdpa import sdpa_attention_forward
+from modelwright.attention.shared_source import attend_to_shared
 from modelwright.models.t5.configuration_t5 import T5Config
 from modelwright.models.t5.feed_forward import T5LayerFF, T5LayerNorm, finite_in_half
 from modelwright.models.t5.relative_bias import relative_bias
@@ -147,14 +148,8 @@ class T5Attention(nn.Module):
         """Return the attended values (B, T, H, D) and the probabilities (B, H, T, S) if asked for."""
         if position_bias is not None and self.pruned_heads and position_bias.shape[1] not in (1, self.n_heads):
             position_bias = own_heads(f"layer {self.layer_idx}", position_bias, self.n_heads, self.pruned_heads)
-        rows, queries = query.shape[0], query.shape[2]
-        beams = rows // key.shape[0]
-        if beams > 1:
-            # Rows that share keys become queries of one row, and no key is copied.
-            query = query.view(-1, beams, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
-            if position_bias is not None and position_bias.shape[2] > 1:
-                position_bias = position_bias.repeat(1, 1, beams, 1)
-        attended, weights = kernel(
+        return attend_to_shared(
+            kernel,
             self,
             query,
             key,
@@ -165,12 +160,6 @@ class T5Attention(nn.Module):
             is_causal=False,
             output_attentions=output_attentions,
         )
-        if beams > 1:
-            attended = attended.reshape(rows, queries, *attended.shape[2:])
-            if weights is not None:
-                heads, keys = weights.shape[1], weights.shape[3]
-                weights = weights.view(-1, heads, beams, queries, keys).transpose(1, 2).flatten(0, 1)
-        return attended, weights
 
 
 class T5LayerSelfAttention(nn.Module):

@@ -16,6 +16,7 @@ from modelwright.attention.common import biased
 from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS, implementation_of
 from modelwright.attention.masks import create_bidirectional_mask, create_causal_mask
 from modelwright.attention.packing import Packing, Unpaddable, packing_of
+from modelwright.attention.shared_source import mask_of_source
 from modelwright.core.errors import InputError
 from modelwright.models.t5.attention import T5Attention, T5Block
 from modelwright.models.t5.configuration_t5 import T5Config
@@ -27,6 +28,7 @@ from modelwright.models.t5.feed_forward import (
 )
 from modelwright.models.t5.relative_bias import padding_as_4d
 from modelwright.outputs.model_outputs import BaseModelOutputWithPastAndCrossAttentions
+from modelwright.pretrained.decoding import shifted_right
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.switches import Switches, embedded, switches_of
 
@@ -103,20 +105,7 @@ class T5PreTrainedModel(PreTrainedModel):
             )
 
     def _shift_right(self, input_ids: Tensor) -> Tensor:
-        """Return the inputs of the decoder for these labels (B, T): the start id before them, the last one left out.
-
-        Raises InputError if the config has no `decoder_start_token_id` or no `pad_token_id`, which takes the place of
-        -100.
-        """
-        start, pad = self.config.decoder_start_token_id, self.config.pad_token_id
-        if start is None or pad is None:
-            name = "decoder_start_token_id" if start is None else "pad_token_id"
-            raise InputError(
-                f"{type(self).__name__}: the inputs of the decoder are made of labels by means of config.{name}, which "
-                "is None; set it (T5's own checkpoints have 0 for both), or pass decoder_input_ids"
-            )
-        shifted = nn.functional.pad(input_ids[..., :-1], (1, 0), value=start)
-        return shifted.masked_fill(shifted == -100, pad)
+        return shifted_right(self, input_ids)
 
 
 class T5Stack(T5PreTrainedModel, Unpaddable):
@@ -215,8 +204,8 @@ class T5Stack(T5PreTrainedModel, Unpaddable):
         }
         if self.is_decoder and encoder_hidden_states is not None:
             attentions["encoder_hidden_states"] = encoder_hidden_states
-            attentions["encoder_decoder_position_bias"] = self._cross_bias(
-                hidden, encoder_hidden_states, encoder_attention_mask
+            attentions["encoder_decoder_position_bias"] = mask_of_source(
+                "T5Stack", self.config, hidden, encoder_hidden_states, padding_as_4d(encoder_attention_mask)
             )
         head_masks = (
             self.get_head_mask(head_mask, len(self.block)),
@@ -244,24 +233,6 @@ class T5Stack(T5PreTrainedModel, Unpaddable):
             past, (S, _) = past_key_values.get_seq_length(), past_key_values.get_mask_sizes(T)
         own: Any = self.block[0].layer
         return biased(mask, own[0].SelfAttention.compute_bias(T, S, past)).to(hidden.dtype)
-
-    def _cross_bias(self, hidden: Tensor, states: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Return the mask of the encoder's states, [B, 1, 1 or T, S], or None where all may be seen."""
-        rows, remainder = divmod(hidden.shape[0], states.shape[0])
-        if remainder:
-            raise InputError(
-                f"T5Stack: expected encoder_hidden_states with {hidden.shape[0]} rows, as the decoder's inputs have, "
-                f"or a divisor of it, got {states.shape[0]}"
-            )
-        if mask is not None and rows > 1 and mask.shape[0] == hidden.shape[0]:
-            mask = mask[::rows]
-        result: Tensor | None = create_bidirectional_mask(
-            config=self.config,
-            inputs_embeds=hidden[: states.shape[0], :1],
-            attention_mask=padding_as_4d(mask),
-            encoder_hidden_states=states,
-        )
-        return result
 
     def _run(
         self, hidden: Tensor, switches: Switches, head_masks: tuple[Any, Any], attentions: dict[str, Any]
