@@ -41,8 +41,7 @@ NAMES = {
     r"cache_utils\.\w+": "dynamic, static and sliding caches are; quantized and offloaded ones are not built",
     r"data\.data_collator\.\w+": "not built: collators of other tasks, and those that are a function",
     # Models.
-    r"models\.(prophetnet|encoder_decoder)\.(\w+\.)?(ProphetNet|EncoderDecoder)\w+": "the models are built in another change",
-    r"models\.reformer\.(\w+\.)?ReformerFor\w+": "the heads are built in another change",
+    r"models\.reformer\.(\w+\.)?ReformerFor\w+": "the heads are not built",
     r"models\.reformer\.Reformer(Attention|Layer)": "a part of a model that has another interface here",
     r"models\.\w+\.(\w+\.)?(BasicTokenizer|WordpieceTokenizer)": "the words of a text are split by other classes here",
     # Not so for the classes that users make: whole models, configs, tokenizers.
@@ -57,7 +56,7 @@ PARAMETERS = {
     r"\w+\.get_mask_sizes\.cache_position": "takes the length of the query, as 5.x does",
     r"DataCollatorForSeq2Seq\.__call__\.return_tensors": "is given to the constructor",
     r"\w+\.(crop\.maximum_length|set_input_embeddings\.new_embeddings)": "given by position",
-    r"\w+\.prepare_inputs_for_generation\.(inputs_embeds|past_key_values|use_cache)": "part of the state that it is given",
+    r"\w+\.prepare_inputs_for_generation\.(decoder_input_ids|inputs_embeds|past_key_values|use_cache)": "part of the state that it is given",
     r"GenerationConfig\.(to_json_string\.ignore_metadata|validate\.(is_init|strict))": "only valid settings are kept",
     r"PreTrainedTokenizer(Base|Fast)\.tokenize\.(add_special_tokens|pair)": "tokenize is about one text",
     r"RepetitionPenaltyLogitsProcessor\.__init__\.prompt_ignore_length": "not built",
@@ -80,5 +79,6 @@ METHODS = {
     r"(PretrainedConfig|PreTrainedConfig|GenerationConfig)\.\w+": "no config of ours has sub-configs of images or sounds; "
     "a helper of upstream's own code, or not built",
     r"PreTrainedModel\.\w+|LlamaForCausalLM\.[gs]et_decoder": "a part of upstream's loading, kernels or parallelism, or not built",
+    r"ProphetNetDecoder\.\w+": "parts of the masks and biases, which are functions here",
     r"StopStringCriteria\.clean_\w+|RepetitionPenalty\w+\.\w+": "a part of upstream's machinery",
 }
