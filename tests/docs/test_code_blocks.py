@@ -1,4 +1,7 @@
-"""Every ```python block of README.md and of the guide for users of 4.x runs, in order, in one namespace, in an empty folder."""
+"""Every ```python block of README.md and of UPGRADING-FROM-TRANSFORMERS.md runs, in order, in an empty folder.
+
+The blocks of a file share one namespace.
+"""
 
 import re
 from pathlib import Path
