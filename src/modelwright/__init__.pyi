@@ -32,6 +32,12 @@ from modelwright import tokenization_utils_base as tokenization_utils_base
 from modelwright import tokenization_utils_fast as tokenization_utils_fast
 from modelwright import training as training
 from modelwright import utils as utils
+from modelwright.attention.cache_layers import (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    StaticLayer,
+    StaticSlidingWindowLayer,
+)
 from modelwright.attention.caches import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 from modelwright.attention.interface import AttentionInterface
 from modelwright.attention.mask_interface import AttentionMaskInterface
@@ -345,6 +351,8 @@ __all__ = [
     "DataCollatorForWholeWordMask",
     "DataCollatorWithPadding",
     "DynamicCache",
+    "DynamicLayer",
+    "DynamicSlidingWindowLayer",
     "EncoderDecoderCache",
     "EncoderDecoderConfig",
     "EncoderDecoderModel",
@@ -455,6 +463,8 @@ __all__ = [
     "SpecialTokensMixin",
     "SquadHeadOutput",
     "StaticCache",
+    "StaticLayer",
+    "StaticSlidingWindowLayer",
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",

@@ -275,6 +275,7 @@ _COLLATORS = (
 
 # Home module -> public names.
 PUBLIC: dict[str, tuple[str, ...]] = {
+    "modelwright.attention.cache_layers": _CACHE_LAYERS,
     "modelwright.attention.caches": _CACHES,
     "modelwright.attention.interface": ("AttentionInterface",),
     "modelwright.attention.mask_interface": ("AttentionMaskInterface",),
@@ -579,8 +580,16 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
             "NOTSET",
             "WARN",
             "WARNING",
+            "add_handler",
+            "disable_default_handler",
+            "disable_propagation",
+            "enable_default_handler",
+            "enable_explicit_format",
+            "enable_propagation",
             "get_logger",
             "get_verbosity",
+            "remove_handler",
+            "reset_format",
             "set_verbosity",
             "set_verbosity_debug",
             "set_verbosity_error",

@@ -1,4 +1,7 @@
-"""Every ```python block of README.md runs, in order, in one namespace, in an empty folder."""
+"""Every ```python block of README.md and of UPGRADING-FROM-TRANSFORMERS.md runs, in order, in an empty folder.
+
+The blocks of a file share one namespace.
+"""
 
 import re
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["README.md"]
+DOCUMENTS = ["README.md", "UPGRADING-FROM-TRANSFORMERS.md"]
 
 _BLOCK = re.compile(r"^```python[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 

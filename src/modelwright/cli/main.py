@@ -1,7 +1,7 @@
 """The `modelwright` command.
 
-Exit codes: 0 done, 1 a negative answer (`verify`) or a failing machine, 2 bad input, 130 interrupted. Bad input is one
-sentence on stderr, never a traceback; a traceback is a defect of ours.
+Exit codes: 0 done, 1 a negative answer (`verify`, `migrate`, `doctor`) or a failing machine, 2 bad input, 130
+interrupted. Bad input is one sentence on stderr, never a traceback; a traceback is a defect of ours.
 """
 
 import io
@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from modelwright.cli.doctor import doctor
 from modelwright.cli.generate import generate
 from modelwright.cli.inspect import inspect
+from modelwright.cli.migrate import migrate
 from modelwright.cli.prune import prune
 from modelwright.cli.tokenizer import app as tokenizer
 from modelwright.cli.train import train
@@ -77,7 +79,7 @@ def _start(
         raise typer.Exit
 
 
-for command in (train, generate, inspect, verify, prune):
+for command in (train, generate, inspect, verify, prune, migrate, doctor):
     app.command()(command)
 app.add_typer(tokenizer)
 

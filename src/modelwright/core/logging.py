@@ -10,6 +10,8 @@ import sys
 import threading
 from typing import cast
 
+from modelwright.core.errors import InputError
+
 CRITICAL, FATAL, ERROR, WARNING, WARN, INFO, DEBUG, NOTSET = (
     logging.CRITICAL,
     logging.FATAL,
@@ -112,6 +114,52 @@ def set_verbosity_warning() -> None:
 def set_verbosity_error() -> None:
     """Show errors only."""
     set_verbosity(ERROR)
+
+
+def add_handler(handler: logging.Handler) -> None:
+    """Let a handler have what the library logs, too."""
+    get_logger().addHandler(handler)
+
+
+def remove_handler(handler: logging.Handler) -> None:
+    """Take a handler away; raise InputError if the library's root logger does not have it."""
+    if handler not in get_logger().handlers:
+        raise InputError(f"remove_handler: expected a handler of the library's root logger, got {handler!r}")
+    get_logger().removeHandler(handler)
+
+
+def enable_default_handler() -> None:
+    """Write what is logged to stderr (the default)."""
+    if not any(isinstance(handler, _StderrHandler) for handler in get_logger().handlers):
+        add_handler(_StderrHandler())
+
+
+def disable_default_handler() -> None:
+    """Stop writing what is logged to stderr."""
+    for handler in [each for each in get_logger().handlers if isinstance(each, _StderrHandler)]:
+        get_logger().removeHandler(handler)
+
+
+def enable_propagation() -> None:
+    """Hand what is logged on to the handlers of the process's root logger, too (the default)."""
+    get_logger().propagate = True
+
+
+def disable_propagation() -> None:
+    """Keep what is logged from the handlers of the process's root logger."""
+    get_logger().propagate = False
+
+
+def enable_explicit_format() -> None:
+    """Show level, file, line and time before each message."""
+    for handler in get_logger().handlers:
+        handler.setFormatter(logging.Formatter("[%(levelname)s|%(filename)s:%(lineno)s] %(asctime)s >> %(message)s"))
+
+
+def reset_format() -> None:
+    """Show the bare messages (the default)."""
+    for handler in get_logger().handlers:
+        handler.setFormatter(None)
 
 
 get_logger()
