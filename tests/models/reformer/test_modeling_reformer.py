@@ -72,10 +72,11 @@ class TestReversibleStack:
         model = build().train()
         assert not torch.equal(gradients(model, ids(), seed=5)[0], gradients(model, ids(), seed=6)[0])
 
-    def test_saved_bytes_do_not_grow_with_the_layers(self):
+    @pytest.mark.parametrize("recompute", [True, False])
+    def test_saved_bytes_grow_by_lsh_attentions_output_at_most(self, recompute):
         forward_only = []
         for layers in (1, 4):
-            model = build(attn_layers=["local", "lsh"] * layers).train()
+            model = build(attn_layers=["local", "lsh"] * layers, recompute_attention=recompute).train()
             known = {p.data_ptr() for p in model.parameters()}
             saved = []
 
@@ -86,7 +87,15 @@ class TestReversibleStack:
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
                 model(ids(), labels=ids())
             forward_only.append(sum(saved))
-        assert forward_only[0] == forward_only[1] > 0
+        outputs, round_weights = 2 * 2 * 64 * 16 * 4, 2 * 2 * 2 * 64 * 4
+        growth = 0 if recompute else 3 * (outputs // 2 + round_weights)
+        assert forward_only[1] - forward_only[0] == growth
+        assert forward_only[0] > 0
+
+    def test_recomputed_attention_gives_the_same_gradients(self):
+        (loss, kept), (again, recomputed) = (gradients(build(recompute_attention=choice), ids()) for choice in (False, True))
+        assert torch.equal(loss, again)
+        assert_same_gradients(kept, recomputed)
 
     def test_autograd_grad_reaches_a_layer(self):
         model = build(**QUIET).train()

@@ -77,6 +77,7 @@ class ReformerConfig(PretrainedConfig):
         vocab_size: int = 320,
         tie_word_embeddings: bool = False,
         use_cache: bool = True,
+        recompute_attention: bool = False,
         classifier_dropout: float | None = None,
         **kwargs: Any,
     ) -> None:
@@ -108,6 +109,7 @@ class ReformerConfig(PretrainedConfig):
         self.num_hashes = num_hashes
         self.vocab_size = vocab_size
         self.use_cache = use_cache
+        self.recompute_attention = recompute_attention
         self.classifier_dropout = classifier_dropout
         for derived in ("num_hidden_layers", "n_layers"):  # A saved config repeats what attn_layers says.
             kwargs.pop(derived, None)

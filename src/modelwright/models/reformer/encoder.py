@@ -26,6 +26,7 @@ class ReformerEncoder(nn.Module):
         self.layers = nn.ModuleList([ReformerLayer(config, kind, **factory) for kind in config.attn_layers])
         self.layer_norm = LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps, **factory)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.recompute_attention = config.recompute_attention
 
     def forward(
         self, embedded: Tensor, call: ForwardCall, head_mask: Tensor | None, *, output_hidden_states: bool
@@ -40,7 +41,8 @@ class ReformerEncoder(nn.Module):
         masked_with_grad = head_mask is not None and head_mask.requires_grad
         keep = output_hidden_states or call.return_attentions or masked_with_grad
         if torch.is_grad_enabled() and not keep:
-            x1, x2 = reversible_stack(list(self.layers), x1, call, calls)
+            blocks = list(self.layers)
+            x1, x2 = reversible_stack(blocks, x1, call, calls, recompute_attention=self.recompute_attention)  # type: ignore[arg-type]
         else:
             for block, layer in zip(self.layers, calls, strict=True):
                 x1, x2, probs = run_layer(block, x1, x2, call, layer)  # type: ignore[arg-type]
