@@ -89,7 +89,8 @@ def verify(
 
     Always: every header is sound, an index and its shards hold exactly the same tensors, nothing points out of the
     folder. With `hashes`, every file is read and compared with the manifest of our last save, or in a Hub cache with
-    the hash that is its name there; without, sizes only. `variant` None checks all variants there are. `strict` makes
+    the hash that is its name there; without, sizes only. `variant` None checks all variants there are, "" the weights
+    without one. `strict` makes
     errors of warnings about files that somebody else has changed, leftovers, and links that leave the folder. Raises
     RepoError if `folder` is no folder.
     """
@@ -103,7 +104,7 @@ def verify(
         except CheckpointError as error:
             note.odd(MANIFEST_NAME, str(error))
     there = repo.files()
-    variants: list[str | None] = [variant] if variant is not None else []
+    variants: list[str | None] = [variant or None] if variant is not None else []
     if variant is None:
         known: list[str | None] = [name or None for name in (*manifest.current, *manifest.pending)]
         variants = list(dict.fromkeys([*_default(there), *find_variants(there), *known])) or [None]
@@ -117,6 +118,25 @@ def verify(
         report.files.append(_check_file(repo, name, records.get(name), counts.get(name), hashes, note))
     _check_leftovers(repo, there, names, variants, note)
     return report
+
+
+def require_verified(folder: Path, variant: str | None, *, hashes: bool) -> None:
+    """Raise CheckpointError unless the checkpoint of `variant` in `folder` is sound and what is known of it holds.
+
+    With `hashes`, a weights file of which no hash is known is an error too.
+    """
+    report = verify(folder, variant=variant or "", hashes=hashes)
+    errors = [finding.message for finding in report.findings if finding.severity == "error"]
+    if errors:
+        raise CheckpointError("\n".join(errors))
+    unknown = [
+        status.name for status in report.files if is_weights_file(status.name) and "(" not in status.checked
+    ]
+    if hashes and unknown:
+        raise CheckpointError(
+            f"{folder}: verify='hash': no hash is known of {', '.join(unknown)}. A checkpoint that modelwright has saved "
+            f"has a {MANIFEST_NAME}, one in a hub cache has hashes as names. Load with verify='size' to do without."
+        )
 
 
 class _Notes:

@@ -23,6 +23,7 @@ from modelwright.generation.mixin import GenerationMixin
 from modelwright.hub.custom_code import AutoClassMixin
 from modelwright.hub.download import take_download
 from modelwright.hub.publish import PushToHubMixin
+from modelwright.placement.forecast import PlacedPlan
 from modelwright.pretrained import (
     attention_choice,
     attention_masks,
@@ -40,7 +41,7 @@ from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.embeddings_mixin import EmbeddingsMixin
 from modelwright.pretrained.legacy_keywords import settle
 from modelwright.pretrained.load_options import LoadOptions, PathLike
-from modelwright.pretrained.loading import load_pretrained
+from modelwright.pretrained.loading import load_pretrained, plan_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
 from modelwright.pretrained.unpadding import UnpaddingMixin
 
@@ -69,7 +70,9 @@ class PreTrainedModel(
     names in files, undone when saving), `_compatible_model_types` (other model types whose checkpoints this class may
     read), `_keys_to_ignore_on_load_missing`, `_keys_to_ignore_on_load_unexpected` (regular expressions),
     `_keys_to_ignore_on_save` (names), `_supports_attention_backend` (whether attention runs the kernel that the config
-    names) and, for a base model without `_prune_heads(heads)`, `_pruning_refusal`, why its heads cannot be pruned.
+    names) `_no_split_modules` (classes that must be on one device
+    whole, such as blocks with a residual connection), `_placement_refusal` (why a model cannot be spread over devices)
+    and, for a base model without `_prune_heads(heads)`, `_pruning_refusal`, why its heads cannot be pruned.
     """
 
     config_class: ClassVar[Any] = None
@@ -83,10 +86,13 @@ class PreTrainedModel(
     _keys_to_ignore_on_load_unexpected: ClassVar[Any] = None
     _keys_to_ignore_on_save: ClassVar[Any] = None
     _supports_attention_backend: ClassVar[bool] = False
+    _no_split_modules: ClassVar[Any] = None
+    _placement_refusal: ClassVar[str | None] = None
     _pruning_refusal: ClassVar[str | None] = None
     _default_auto_class: ClassVar[str] = "AutoModel"
 
     load_report: LoadReport | None = None
+    hf_device_map: dict[str, int | str] | None = None
     model_tags: list[str] | None = None
     _looked_for_padding: bool = False
 
@@ -154,6 +160,11 @@ class PreTrainedModel(
         dtype: Dtype = None,
         torch_dtype: Dtype = None,
         device_map: Any = None,
+        max_memory: Mapping[int | str, int | str] | None = None,
+        offload_folder: PathLike | None = None,
+        offload_buffers: bool = False,
+        mmap: bool = True,
+        verify: Literal["size", "hash"] | None = None,
         subfolder: str = "",
         variant: str | None = None,
         use_safetensors: bool | None = None,
@@ -178,7 +189,18 @@ class PreTrainedModel(
         dtype: a floating-point dtype, its name, or "auto" (the config's, else the checkpoint's); None is float32. A
             dictionary says it for sub-configs by their names, and for the rest under "". `torch_dtype` is its older
             name.
-        device_map: one device, or None for the CPU.
+        device_map: a device (None is the CPU); "auto", "balanced", "balanced_low_0" or "sequential"; or a dictionary
+            {module: device}, in which the longest dotted prefix of a parameter's name counts, "" being one of all.
+            A device is the number of an accelerator, "cpu" or "disk". What is on the CPU beside an accelerator, and
+            what is on disk, is brought to where it runs when it runs: for inference only. `model.hf_device_map` shows
+            the map. Sources: `modelwright.placement`.
+        max_memory: {device: bytes or "2GiB"} for the strategies; None is what is free.
+        offload_folder: where weights on disk go that the checkpoint's files do not hold as they are needed.
+        offload_buffers: offload the buffers of modules too.
+        mmap: False reads the weights into memory of their own. Otherwise those that need no cast are maps of the
+            file, which must then not be truncated while the model lives (replacing it is fine).
+        verify: compare the weights files before they are used with what is known of them (the manifest of our last
+            save, the names in a hub cache): "size", or "hash", which reads them all; None checks their structure only.
         subfolder, variant: where in the folder, and "fp16" for files such as model.fp16.safetensors.
         use_safetensors: True reads safetensors files only, False .bin files only, None what is there.
         strict: True raises for missing, unexpected and mismatched keys, False for mismatched ones only and warns of the
@@ -199,6 +221,8 @@ class PreTrainedModel(
         UnknownArgumentError, NotImplementedError.
         """
         where = f"{cls.__name__}.from_pretrained"
+        if device_map is not None and kwargs.get("low_cpu_mem_usage") is False:
+            raise InputError(f"{where}: a device_map needs low_cpu_mem_usage=True, which is always so; leave it out")
         download, kwargs = take_download(where, kwargs)
         options = LoadOptions(
             where=where,
@@ -207,6 +231,11 @@ class PreTrainedModel(
             dtype=dtype,
             torch_dtype=torch_dtype,
             device_map=device_map,
+            max_memory=max_memory,
+            offload_folder=offload_folder,
+            offload_buffers=offload_buffers,
+            mmap=mmap,
+            verify=verify,
             subfolder=subfolder,
             variant=variant,
             use_safetensors=use_safetensors,
@@ -225,6 +254,21 @@ class PreTrainedModel(
             return model
         assert model.load_report is not None
         return model, model.load_report.loading_info()
+
+    @classmethod
+    def plan_from_pretrained(
+        cls, pretrained_model_name_or_path: PathLike | None, *model_args: Any, **kwargs: Any
+    ) -> PlacedPlan:
+        """Return what `from_pretrained` with these arguments would do, before a weight is read.
+
+        The plan has the source, dtypes and device of every parameter, what is missing, unexpected and mismatched, and
+        the memory that each device will hold and need; `str(plan)` is a table, `plan.to_dict()` JSON-ready data.
+        """
+        where = f"{cls.__name__}.plan_from_pretrained"
+        download, kwargs = take_download(where, kwargs)
+        chosen = {name: kwargs.pop(name) for name in LoadOptions.__dataclass_fields__ if name in kwargs}
+        options = LoadOptions(where=where, download=download, **chosen)
+        return plan_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
 
     @classmethod
     def from_config(

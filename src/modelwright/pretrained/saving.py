@@ -16,6 +16,7 @@ from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
 from modelwright.hub.names import CONFIG_NAME, GENERATION_CONFIG_NAME, MANIFEST_NAME
 from modelwright.hub.publish import publish, take_push
+from modelwright.placement.offload import offloaded_values
 from modelwright.pretrained import adapters, tying
 from modelwright.pretrained.load_options import PathLike
 from modelwright.pretrained.unpadding import check_can_be_saved
@@ -87,7 +88,7 @@ def obsolete_files(model: Any, variant: str | None) -> Callable[[str], bool]:
 
 def weights_to_save(model: Any, state_dict: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     """Return what goes into the files: no tied duplicates, nothing ignored, names as they were in the checkpoint."""
-    weights = dict(model.state_dict()) if state_dict is None else dict(state_dict)
+    weights = {**model.state_dict(), **offloaded_values(model)} if state_dict is None else dict(state_dict)
     weights = tying.without_tied(model, weights)
     for name in model._keys_to_ignore_on_save or ():
         weights.pop(name, None)

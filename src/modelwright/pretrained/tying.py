@@ -17,6 +17,7 @@ from modelwright.checkpoint.load import tied_groups as shared_groups
 from modelwright.checkpoint.sharing import drop_tied
 from modelwright.core.errors import InputError
 from modelwright.nn.resizing import resize_rows, zeros
+from modelwright.placement.offload import offloaded_values
 
 
 def tie(model: Any) -> None:
@@ -96,7 +97,7 @@ def without_tied(model: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tens
     """
     pairs, declared = tied_pairs(model), getattr(model, "_tied_weights_keys", None) or ()
     groups = []
-    for group in shared_groups(model):
+    for group in shared_groups(model, offloaded_values(model)):
         tied = [name for name in group if name in pairs or any(re.search(pattern, name) for pattern in declared)]
         kept = next((name for name in group if name not in tied), group[0])
         groups.append([kept, *(name for name in tied if name != kept)])

@@ -1,0 +1,133 @@
+"""Weights that stay on disk, and the hooks that bring what is offloaded to where it runs (accelerate's).
+
+A weight whose file holds it as the model wants it is mapped from there and takes no memory. Every other one (cast,
+from a .bin file, newly initialised) is written to the offload folder, in a file of its own, and mapped from that.
+"""
+
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from modelwright.checkpoint.headers import Checkpoint
+from modelwright.checkpoint.plan import LoadPlan
+from modelwright.checkpoint.safetensors_file import SafetensorsFile
+from modelwright.core.errors import InputError
+from modelwright.placement.atoms import all_tensors, no_split_classes
+from modelwright.placement.devices import DISK, torch_device
+from modelwright.placement.placement import Placement, is_offloaded
+
+
+class DiskStore:
+    """The weights that a placement has on disk; `folder` is the offload folder, if there is one."""
+
+    def __init__(self, where: str, placement: Placement, folder: str | os.PathLike[str] | None) -> None:
+        self._where = where
+        self._names = {name for name, home in placement.homes.items() if home == DISK}
+        self._folder = None if folder is None else Path(folder).expanduser()
+        self._settled: set[str] = set()
+
+    def check(self, plan: LoadPlan, checkpoint: Checkpoint) -> None:
+        """Note what the files already hold; raise InputError if another weight is for the disk and there is no folder."""
+        needed = []
+        for entry in plan.entries:
+            if entry.target not in self._names or entry.action not in ("load", "init"):
+                continue
+            if entry.action == "load" and entry.source and checkpoint.maps(entry.source, entry.dtype):
+                self._settled.add(entry.target)
+            else:
+                needed.append(entry.target)
+        if needed and self._folder is None:
+            more = f" and {len(needed) - 5} more" if len(needed) > 5 else ""
+            raise InputError(
+                f"{self._where}: expected an offload_folder, since these weights are for the disk and the files do not "
+                f"hold them as they are needed (another dtype, a .bin file, newly initialised): {', '.join(needed[:5])}"
+                f"{more}. Pass offload_folder='a folder'"
+            )
+
+    def to_parameter(self, name: str, tensor: Tensor, requires_grad: bool) -> nn.Parameter:
+        """Return the parameter `name`, mapped from the offload folder if it is for the disk and is not mapped yet."""
+        return nn.Parameter(self._put(name, tensor), requires_grad=requires_grad)
+
+    def settle(self, model: nn.Module) -> None:
+        """Write what is for the disk and still in memory, and map it."""
+        done: set[int] = set()
+        for name, tensor in all_tensors(model).items():
+            if name in self._settled:
+                done.add(id(tensor))
+        for name, tensor in all_tensors(model).items():
+            if name in self._names and id(tensor) not in done:
+                tensor.data = self._put(name, tensor.data)
+                done.add(id(tensor))
+
+    def _put(self, name: str, tensor: Tensor) -> Tensor:
+        if name not in self._names or name in self._settled:
+            return tensor
+        assert self._folder is not None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{name}.safetensors"
+        # Another model may be mapped from the file of this name: it keeps the one that it has.
+        fresh = path.with_name(f".{uuid.uuid4().hex}")
+        save_file({name: tensor.contiguous()}, fresh)
+        os.replace(fresh, path)  # noqa: PTH105
+        self._settled.add(name)
+        with SafetensorsFile(path) as file:
+            return file.read(name)
+
+
+def _offloaded_tensors(model: nn.Module, placement: Placement) -> dict[str, Tensor]:
+    """Return what the hooks bring to the main device when its module runs, by name; a tied one is one tensor."""
+    saved = set(model.state_dict())
+    one: dict[int, Tensor] = {}
+    return {
+        name: one.setdefault(id(tensor), tensor.detach())
+        for name, tensor in all_tensors(model).items()
+        if is_offloaded(placement.homes[name], placement.main) and (isinstance(tensor, nn.Parameter) or name in saved)
+    }
+
+
+def dispatch(model: Any, placement: Placement) -> None:
+    """Put every module on its device, with hooks that move inputs, and weights of what is offloaded."""
+    from accelerate import dispatch_model
+
+    offloaded = _offloaded_tensors(model, placement)
+    dispatch_model(
+        model,
+        device_map=dict(placement.modules),
+        main_device=placement.main,
+        state_dict=offloaded or None,
+        offload_index={} if DISK in placement.modules.values() else None,
+        offload_buffers=placement.offload_buffers,
+        skip_keys="past_key_values",
+        # A block may use a weight without calling its layer: all of the block is there while it runs.
+        preload_module_classes=sorted(no_split_classes(model) or ()),
+        force_hooks=True,
+    )
+    model.hf_device_map = dict(placement.device_map)
+    model._offloaded_values = offloaded
+
+
+def offloaded_values(model: Any) -> Mapping[str, Tensor]:
+    """Return the values of what is offloaded, by name, one tensor for names that are tied; the model itself has none."""
+    values: Mapping[str, Tensor] = vars(model).get("_offloaded_values", {})
+    return values
+
+
+def execution_device(model: nn.Module) -> torch.device | None:
+    """Return the device that the first module with a hook runs on; None if there are no hooks."""
+    for module in model.modules():
+        hook = vars(module).get("_hf_hook")
+        if hook is not None:
+            return torch.device(hook.execution_device)
+    return None
+
+
+def load_device(where: str, placement: Placement, name: str) -> torch.device:
+    """Return the device that the tensor `name` is read to: for what stays on disk the CPU, where it is mapped."""
+    home = placement.homes.get(name, placement.main)
+    return torch_device(where, "cpu" if home == DISK else home)
