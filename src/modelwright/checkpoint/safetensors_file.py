@@ -119,7 +119,8 @@ class SafetensorsFile(CheckpointBase):
 
     def _fill(self, file: io.FileIO, name: str, flat: torch.Tensor) -> None:
         """Read the next bytes of the file into the whole of `flat`."""
-        view = memoryview(flat.view(torch.uint8).numpy())
+        array: Any = flat.view(torch.uint8).numpy()
+        view = memoryview(array)
         while view and (count := file.readinto(view)):
             view = view[count:]
         if view:

@@ -44,9 +44,7 @@ def parse_size(size: int | str, *, what: str = "max_shard_size") -> int:
     else:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size) if isinstance(size, str) else None
         if match is None or match[2].upper() not in _UNITS:
-            raise InputError(
-                f'{what}: expected a number of bytes or text such as "5GB" or "5GiB", got {size!r}.'
-            )
+            raise InputError(f'{what}: expected a number of bytes or text such as "5GB" or "5GiB", got {size!r}.')
         number = int(Fraction(match[1]) * _UNITS[match[2].upper()])
     if number < 1:
         raise InputError(f"{what}: expected at least 1 byte, got {size!r}.")

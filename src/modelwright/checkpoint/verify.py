@@ -129,9 +129,7 @@ def require_verified(folder: Path, variant: str | None, *, hashes: bool) -> None
     errors = [finding.message for finding in report.findings if finding.severity == "error"]
     if errors:
         raise CheckpointError("\n".join(errors))
-    unknown = [
-        status.name for status in report.files if is_weights_file(status.name) and "(" not in status.checked
-    ]
+    unknown = [status.name for status in report.files if is_weights_file(status.name) and "(" not in status.checked]
     if hashes and unknown:
         raise CheckpointError(
             f"{folder}: verify='hash': no hash is known of {', '.join(unknown)}. A checkpoint that modelwright has saved "

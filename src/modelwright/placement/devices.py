@@ -73,4 +73,6 @@ def parse_limits(where: str, max_memory: Any) -> dict[Device, int] | None:
             )
         limits[device] = 0 if size == 0 else parse_size(size, what=f"{where}: max_memory[{key!r}]")
     rank = {"mps": 1, "cpu": 2, DISK: 3}
-    return dict(sorted(limits.items(), key=lambda item: (0, item[0]) if isinstance(item[0], int) else (rank[item[0]], 0)))
+    return dict(
+        sorted(limits.items(), key=lambda item: (0, item[0]) if isinstance(item[0], int) else (rank[item[0]], 0))
+    )

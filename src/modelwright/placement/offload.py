@@ -4,9 +4,10 @@ A weight whose file holds it as the model wants it is mapped from there and take
 from a .bin file, newly initialised) is written to the offload folder, in a file of its own, and mapped from that.
 """
 
+import contextlib
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class DiskStore:
         self._settled: set[str] = set()
 
     def check(self, plan: LoadPlan, checkpoint: Checkpoint) -> None:
-        """Note what the files already hold; raise InputError if another weight is for the disk and there is no folder."""
+        """Note what the files already hold; raise InputError if other weights need a folder and have none."""
         needed = []
         for entry in plan.entries:
             if entry.target not in self._names or entry.action not in ("load", "init"):
@@ -93,27 +94,32 @@ def _offloaded_tensors(model: nn.Module, placement: Placement) -> dict[str, Tens
 
 def dispatch(model: Any, placement: Placement) -> None:
     """Put every module on its device, with hooks that move inputs, and weights of what is offloaded."""
-    from accelerate import dispatch_model
+    from accelerate.hooks import attach_align_device_hook_on_blocks
+    from accelerate.utils import find_tied_parameters, retie_parameters
 
     offloaded = _offloaded_tensors(model, placement)
-    dispatch_model(
+    offload = {name: is_offloaded(home, placement.main) for name, home in placement.modules.items()}
+    runs_on = {name: placement.main if offload[name] else home for name, home in placement.modules.items()}
+    tied = find_tied_parameters(model)
+    pointers = {model.get_parameter(name).data_ptr() for group in tied for name in group}
+    attach_align_device_hook_on_blocks(
         model,
-        device_map=dict(placement.modules),
-        main_device=placement.main,
-        state_dict=offloaded or None,
-        offload_index={} if DISK in placement.modules.values() else None,
+        execution_device={**runs_on, "": placement.main},
+        offload=offload,
         offload_buffers=placement.offload_buffers,
+        weights_map=offloaded,
         skip_keys="past_key_values",
         # A block may use a weight without calling its layer: all of the block is there while it runs.
         preload_module_classes=sorted(no_split_classes(model) or ()),
-        force_hooks=True,
+        # By address: the copies on other devices, so that a tied parameter is brought there once.
+        tied_params_map={pointer: {} for pointer in pointers},
     )
-    model.hf_device_map = dict(placement.device_map)
+    retie_parameters(model, tied)
     model._offloaded_values = offloaded
 
 
 def offloaded_values(model: Any) -> Mapping[str, Tensor]:
-    """Return the values of what is offloaded, by name, one tensor for names that are tied; the model itself has none."""
+    """Return the values of what is offloaded, by name; tied names have one tensor, the model itself has none."""
     values: Mapping[str, Tensor] = vars(model).get("_offloaded_values", {})
     return values
 
@@ -125,6 +131,19 @@ def execution_device(model: nn.Module) -> torch.device | None:
         if hook is not None:
             return torch.device(hook.execution_device)
     return None
+
+
+@contextlib.contextmanager
+def at_hand(block: nn.Module) -> Iterator[None]:
+    """While this lasts, the weights of `block` are there though it is not called: for one that must stay whole."""
+    hook = vars(block).get("_hf_hook")
+    if hook is None or not hook.offload:
+        yield
+        return
+    from accelerate.utils import align_module_device
+
+    with align_module_device(block):
+        yield
 
 
 def load_device(where: str, placement: Placement, name: str) -> torch.device:

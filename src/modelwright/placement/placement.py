@@ -1,4 +1,9 @@
-"""The decision where every tensor of a model lives and where every module runs: pure data, made before a weight is read."""
+"""The decision where every tensor lives and where every module runs: pure data, made before a weight is read.
+
+A device map names modules, and the longest dotted prefix of a parameter's name counts; "" is a prefix of all. A device
+is the number of an accelerator, "cpu" or "disk". What is on the CPU beside an accelerator, and what is on disk, is
+brought to the first accelerator (else the CPU) when it runs. `model.hf_device_map` shows the map of a loaded model.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

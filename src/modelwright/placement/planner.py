@@ -66,7 +66,7 @@ def plan_device_map(
     from accelerate.utils import get_balanced_memory
 
     # Modules with parameters of their own are atoms too: hooks belong to modules.
-    types = {name: type(module).__name__ for name, module in model.named_modules()}
+    types = {name: type(module).__name__ for name, module in model.named_modules(remove_duplicate=False)}
     classes = sorted(whole | {types[atom.name] for atom in atoms_of(model) if atom.name})
     if spreads:
         room = get_balanced_memory(

@@ -123,9 +123,7 @@ def load_pretrained(
             require_verified(ready.checkpoint.files[0].parent, options.variant, hashes=options.verify == "hash")
         if ready.placement is None or ready.placement.single is not None:
             device = torch_device(options.where, ready.placement.main if ready.placement else "cpu")
-            model.load_report = load_into(
-                model, ready.checkpoint, ready.plan, device, strictness=options.strictness()
-            )
+            model.load_report = load_into(model, ready.checkpoint, ready.plan, device, strictness=options.strictness())
             _finish(model, device)
         else:
             _load_spread(ready, ready.placement, options)

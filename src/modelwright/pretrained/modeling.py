@@ -17,13 +17,14 @@ from modelwright.checkpoint.names import Rename
 from modelwright.checkpoint.report import LoadReport
 from modelwright.checkpoint.strictness import Reaction
 from modelwright.config.configuration import PretrainedConfig
-from modelwright.core.errors import InputError, UnknownArgumentError, nearest
+from modelwright.core.errors import InputError, PlacementError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.hub.custom_code import AutoClassMixin
 from modelwright.hub.download import take_download
 from modelwright.hub.publish import PushToHubMixin
 from modelwright.placement.forecast import PlacedPlan
+from modelwright.placement.offload import execution_device
 from modelwright.pretrained import (
     attention_choice,
     attention_masks,
@@ -128,6 +129,16 @@ class PreTrainedModel(
                 bad_ids.explain(self, args, kwargs)
             raise
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Do what `to`, `half` and their like ask for; raise PlacementError for a spread model."""
+        if execution_device(self) is not None:
+            raise PlacementError(
+                f"{type(self).__name__} is spread over devices by device_map={self.hf_device_map} and cannot be moved "
+                "or cast as a whole. Load it with the dtype and device_map that it shall have"
+            )
+        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
+
     # --- making and loading -----------------------------------------------------------------------------------------
 
     @overload
@@ -189,18 +200,13 @@ class PreTrainedModel(
         dtype: a floating-point dtype, its name, or "auto" (the config's, else the checkpoint's); None is float32. A
             dictionary says it for sub-configs by their names, and for the rest under "". `torch_dtype` is its older
             name.
-        device_map: a device (None is the CPU); "auto", "balanced", "balanced_low_0" or "sequential"; or a dictionary
-            {module: device}, in which the longest dotted prefix of a parameter's name counts, "" being one of all.
-            A device is the number of an accelerator, "cpu" or "disk". What is on the CPU beside an accelerator, and
-            what is on disk, is brought to where it runs when it runs: for inference only. `model.hf_device_map` shows
-            the map. Sources: `modelwright.placement`.
-        max_memory: {device: bytes or "2GiB"} for the strategies; None is what is free.
-        offload_folder: where weights on disk go that the checkpoint's files do not hold as they are needed.
-        offload_buffers: offload the buffers of modules too.
-        mmap: False reads the weights into memory of their own. Otherwise those that need no cast are maps of the
+        device_map: a device (None is the CPU: a number is an accelerator, "disk" is one too), {module: device}, or
+            "auto", "balanced", "balanced_low_0" or "sequential" within `max_memory` ({device: bytes or "2GiB"}, None is
+            what is free); see `modelwright.placement.placement`. What is offloaded is for inference only.
+        offload_folder: where weights on disk go that the files do not hold as needed. offload_buffers: buffers too.
+        mmap: False reads all weights into memory of their own. Those that need no cast otherwise are maps of the
             file, which must then not be truncated while the model lives (replacing it is fine).
-        verify: compare the weights files before they are used with what is known of them (the manifest of our last
-            save, the names in a hub cache): "size", or "hash", which reads them all; None checks their structure only.
+        verify: "size" or "hash" compares the files with what is known of them (a manifest, names in a hub cache).
         subfolder, variant: where in the folder, and "fp16" for files such as model.fp16.safetensors.
         use_safetensors: True reads safetensors files only, False .bin files only, None what is there.
         strict: True raises for missing, unexpected and mismatched keys, False for mismatched ones only and warns of the
@@ -220,35 +226,13 @@ class PreTrainedModel(
         ConfigError, CheckpointError (damaged files), CheckpointMismatchError (another architecture or shape),
         UnknownArgumentError, NotImplementedError.
         """
+        # Before any other local: the arguments that are options of the load.
+        chosen = {name: value for name, value in locals().items() if name in LoadOptions.__dataclass_fields__}
         where = f"{cls.__name__}.from_pretrained"
         if device_map is not None and kwargs.get("low_cpu_mem_usage") is False:
             raise InputError(f"{where}: a device_map needs low_cpu_mem_usage=True, which is always so; leave it out")
         download, kwargs = take_download(where, kwargs)
-        options = LoadOptions(
-            where=where,
-            config=config,
-            state_dict=state_dict,
-            dtype=dtype,
-            torch_dtype=torch_dtype,
-            device_map=device_map,
-            max_memory=max_memory,
-            offload_folder=offload_folder,
-            offload_buffers=offload_buffers,
-            mmap=mmap,
-            verify=verify,
-            subfolder=subfolder,
-            variant=variant,
-            use_safetensors=use_safetensors,
-            strict=strict,
-            ignore_mismatched_sizes=ignore_mismatched_sizes,
-            key_mapping=key_mapping,
-            output_loading_info=output_loading_info,
-            generation_config=generation_config,
-            attn_implementation=attn_implementation,
-            download=download,
-            adapter_kwargs=adapter_kwargs,
-            adapter_name=adapter_name,
-        )
+        options = LoadOptions(where=where, download=download, **chosen)
         model: Self = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
         if not output_loading_info:
             return model

@@ -47,9 +47,7 @@ class ModuleUtilsMixin:
             tables = {f"{name}.weight" for name, module in _module(self).named_modules(remove_duplicate=False)
                       if isinstance(module, nn.Embedding)}  # fmt: skip
             parameters = [(names, parameter) for names, parameter in parameters if tables.isdisjoint(names)]
-        return sum(
-            parameter.numel() for _, parameter in parameters if parameter.requires_grad or not only_trainable
-        )
+        return sum(parameter.numel() for _, parameter in parameters if parameter.requires_grad or not only_trainable)
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
         """Return the bytes of all parameters and, unless `return_buffers` is False, buffers; tied ones count once."""
