@@ -5,7 +5,9 @@ if they are to be cast or are for another device, piece by piece through a small
 and no page of the file stays mapped that nobody needs.
 """
 
+import ctypes
 import io
+import mmap
 import os
 import weakref
 from pathlib import Path
@@ -110,7 +112,7 @@ class SafetensorsFile(CheckpointBase):
             if device.type == "cpu" and dtype == info.dtype:
                 self._fill(file, name, flat)
                 return tensor
-            piece = torch.empty(min(info.numel, _PIECE_BYTES // info.dtype.itemsize), dtype=info.dtype)
+            piece = _piece(min(info.nbytes, _PIECE_BYTES), info.dtype)
             for start in range(0, info.numel, len(piece)):
                 part = piece[: info.numel - start]
                 self._fill(file, name, part)
@@ -119,8 +121,8 @@ class SafetensorsFile(CheckpointBase):
 
     def _fill(self, file: io.FileIO, name: str, flat: torch.Tensor) -> None:
         """Read the next bytes of the file into the whole of `flat`."""
-        array: Any = flat.view(torch.uint8).numpy()
-        view = memoryview(array)
+        # Not by .numpy(): importing numpy takes more memory than many a model.
+        view = memoryview((ctypes.c_ubyte * flat.nbytes).from_address(flat.data_ptr())).cast("B")
         while view and (count := file.readinto(view)):
             view = view[count:]
         if view:
@@ -128,3 +130,10 @@ class SafetensorsFile(CheckpointBase):
                 f"{self._path}: {len(view):,} bytes of {name!r} could not be read: the file was cut while it was open. "
                 "Load again."
             )
+
+
+def _piece(nbytes: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return memory to read pieces into, which the system gets back whole: from the heap, it would leave holes."""
+    if nbytes < _PIECE_BYTES:
+        return torch.empty(nbytes // dtype.itemsize, dtype=dtype)
+    return torch.frombuffer(mmap.mmap(-1, nbytes), dtype=dtype)
