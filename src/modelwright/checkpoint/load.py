@@ -12,6 +12,7 @@ from modelwright.checkpoint.report import LoadReport
 from modelwright.checkpoint.strictness import Strictness
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
+from modelwright.core.progress import Progress
 
 logger = get_logger(__name__)
 
@@ -68,12 +69,14 @@ def load_into(
     slots = _slots(module)
     _check_ties(module, plan)
     loaded: list[PlanEntry] = []
-    for entry in plan.entries:
-        if entry.action == "load" and entry.target is not None and entry.source is not None:
-            place = device(entry.target) if callable(device) else device
-            tensor = checkpoint.read(entry.source, place, entry.dtype)
-            _put(slots, entry.target, tensor, to_parameter)
-            loaded.append(entry)
+    with Progress("loading", len(plan.entries)) as progress:
+        for entry in plan.entries:
+            if entry.action == "load" and entry.target is not None and entry.source is not None:
+                place = device(entry.target) if callable(device) else device
+                tensor = checkpoint.read(entry.source, place, entry.dtype)
+                _put(slots, entry.target, tensor, to_parameter)
+                loaded.append(entry)
+            progress.advance()
     report = LoadReport(
         missing_keys=list(plan.missing),
         unexpected_keys=list(plan.unexpected),

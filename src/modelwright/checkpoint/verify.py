@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modelwright.checkpoint.bin_file import BinFile
+from modelwright.checkpoint.distributed import DistributedCheckpoint
 from modelwright.checkpoint.headers import Checkpoint
 from modelwright.checkpoint.index import WeightIndex, read_index
 from modelwright.checkpoint.manifest import FileRecord, Manifest, read_manifest
@@ -18,7 +19,14 @@ from modelwright.checkpoint.sharded import ShardedCheckpoint
 from modelwright.checkpoint.transition import belongs_to_variant
 from modelwright.core.errors import CheckpointError, RepoError
 from modelwright.hub.local import LocalRepo
-from modelwright.hub.names import JOURNAL_NAME, MANIFEST_NAME, STAGING_PREFIX, entry_names, is_weights_file
+from modelwright.hub.names import (
+    JOURNAL_NAME,
+    MANIFEST_NAME,
+    STAGING_PREFIX,
+    entry_names,
+    is_distributed_shard,
+    is_weights_file,
+)
 
 
 @dataclass(frozen=True)
@@ -162,6 +170,8 @@ def _check_structure(repo: LocalRepo, variant: str | None, note: _Notes, counts:
     except (CheckpointError, RepoError) as error:
         note.bad(present[0] if present else "", str(error))
     names: list[str] = []
+    if not present and variant is None:
+        names += _check_pieces(repo, note, counts)
     for entry in present:
         names.append(entry)
         safe = entry in entry_names(variant)[:2]
@@ -175,6 +185,18 @@ def _check_structure(repo: LocalRepo, variant: str | None, note: _Notes, counts:
             continue
         names += index.files
         _check_shards(repo, index, safe, note, counts)
+    return names
+
+
+def _check_pieces(repo: LocalRepo, note: _Notes, counts: dict[str, int]) -> list[str]:
+    """Open the files of a distributed checkpoint, note every fault, and return their names."""
+    names = [name for name in repo.files() if is_distributed_shard(name)]
+    opened = [_open_file(repo, name, True, note, counts) for name in names]
+    if names and None not in opened:
+        try:
+            DistributedCheckpoint([repo.path(name) for name in names]).close()
+        except CheckpointError as error:
+            note.bad(names[0], str(error))
     return names
 
 

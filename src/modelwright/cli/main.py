@@ -11,8 +11,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from modelwright.cli.convert import convert
+from modelwright.cli.diff import diff
 from modelwright.cli.generate import generate
 from modelwright.cli.inspect import inspect
+from modelwright.cli.plan import plan
 from modelwright.cli.prune import prune
 from modelwright.cli.tokenizer import app as tokenizer
 from modelwright.cli.train import train
@@ -77,7 +80,7 @@ def _start(
         raise typer.Exit
 
 
-for command in (train, generate, inspect, verify, prune):
+for command in (train, generate, inspect, plan, verify, diff, convert, prune):
     app.command()(command)
 app.add_typer(tokenizer)
 

@@ -346,6 +346,7 @@ class PreTrainedModel(
         variant: str | None = None,
         token: str | bool | None = None,
         save_peft_format: bool = True,
+        distributed_checkpoint: bool = False,
         **kwargs: Any,
     ) -> None:
         """Write config.json, generation_config.json (if the model generates) and the weights into a folder.
@@ -361,6 +362,8 @@ class PreTrainedModel(
         safe_serialization: safetensors files, or with False .bin files.
         variant: goes into the file names, as in model.fp16.safetensors.
         save_peft_format: begin the names of an adapter's tensors with "base_model.model.", as peft does.
+        distributed_checkpoint: every process calls this and writes its part of the weights (of a model that FSDP has
+            sharded, say) by torch.distributed.checkpoint; `from_pretrained` reads them, `modelwright convert` too.
         push_to_hub: upload what was saved as one commit; repo_id (by default the folder's name), token, private,
             revision, create_pr, commit_message, commit_description and tags are as for `push_to_hub`.
 
@@ -379,6 +382,7 @@ class PreTrainedModel(
             variant=variant,
             token=token,
             save_peft_format=save_peft_format,
+            distributed_checkpoint=distributed_checkpoint,
             **kwargs,
         )
 
