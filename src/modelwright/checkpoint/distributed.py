@@ -84,8 +84,8 @@ def save_distributed(
     replace. Without a process group this one writes all. Raises RepoError or CheckpointError if that fails.
     """
     from torch import distributed
-    from torch.distributed import checkpoint as dcp
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     group = distributed.is_available() and distributed.is_initialized()
     target = Path(folder).expanduser().resolve()
@@ -104,7 +104,7 @@ def save_distributed(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
             writer = HuggingFaceStorageWriter(str(stage), save_distributed=True)
-            dcp.save(dict(state_dict), storage_writer=writer, no_dist=not group)
+            save(dict(state_dict), storage_writer=writer, no_dist=not group)
         if first:
             _commit(stage, target, extra_files)
         if group:

@@ -21,7 +21,7 @@ from modelwright.checkpoint.headers import CheckpointBase
 from modelwright.checkpoint.safetensors_header import file_identity, read_header
 from modelwright.core.errors import CheckpointError
 
-_PIECE_BYTES = 1 << 20  # what stays in the caches of a core while it is read and cast
+PIECE_BYTES = 1 << 20  # what stays in the caches of a core while it is read and cast
 
 
 class SafetensorsFile(CheckpointBase):
@@ -112,7 +112,7 @@ class SafetensorsFile(CheckpointBase):
             if device.type == "cpu" and dtype == info.dtype:
                 self._fill(file, name, flat)
                 return tensor
-            piece = _piece(min(info.nbytes, _PIECE_BYTES), info.dtype)
+            piece = _piece(min(info.nbytes, PIECE_BYTES), info.dtype)
             for start in range(0, info.numel, len(piece)):
                 part = piece[: info.numel - start]
                 self._fill(file, name, part)
@@ -134,6 +134,6 @@ class SafetensorsFile(CheckpointBase):
 
 def _piece(nbytes: int, dtype: torch.dtype) -> torch.Tensor:
     """Return memory to read pieces into, which the system gets back whole: from the heap, it would leave holes."""
-    if nbytes < _PIECE_BYTES:
+    if nbytes < PIECE_BYTES:
         return torch.empty(nbytes // dtype.itemsize, dtype=dtype)
     return torch.frombuffer(mmap.mmap(-1, nbytes), dtype=dtype)

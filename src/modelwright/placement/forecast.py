@@ -1,6 +1,5 @@
 """How much memory a load will take on every device, from headers and a model without memory."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from modelwright.checkpoint.headers import Checkpoint
 from modelwright.checkpoint.plan import LoadPlan, PlanEntry
 from modelwright.checkpoint.report import fold_keys, text_table
+from modelwright.checkpoint.safetensors_file import PIECE_BYTES
 from modelwright.placement.atoms import all_tensors, atoms_of
 from modelwright.placement.devices import DISK, Device
 from modelwright.placement.placement import Placement, is_offloaded
@@ -84,49 +84,68 @@ def forecast(
     Counted is anonymous memory: maps of files take none. `built`: the model's class cannot be built without memory, so
     that all of it is on the CPU first.
     """
+    tensors = all_tensors(model)
     entries = {entry.target: entry for entry in plan.entries if entry.target is not None}
-    uses: dict[Device, list[int]] = {}
-    tensors, seen = all_tensors(model), set()
-    initialised = 0
+    distinct: dict[int, tuple[str, Tensor, PlanEntry | None]] = {}
     for name, tensor in tensors.items():
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        home, mapped = placement.homes[name], _is_mapped(name, tensors, entries, checkpoint)
-        use = uses.setdefault(home, [0, 0, 0])
-        use[0] += tensor.nbytes
-        if mapped and home in ("cpu", DISK):
-            use[1] += tensor.nbytes
-        else:
-            use[2] += tensor.nbytes
         entry = entries.get(name)
-        if entry is not None and entry.action == "init":
-            initialised = max(initialised, tensor.numel())  # one byte for each element tells whether it has its value
-    uses.setdefault("cpu", [0, 0, 0])
+        if entry is not None and entry.tied_to is not None:
+            name, entry = entry.tied_to, entries[entry.tied_to]
+        distinct.setdefault(id(tensor), (name, tensor, entry))
+    uses: dict[Device, _Use] = {"cpu": _Use()}
+    for name, tensor, entry in sorted(distinct.values(), key=lambda item: _turn(item[2])):
+        home = placement.homes[name]
+        use, cpu = uses.setdefault(home, _Use()), uses["cpu"]
+        mapped = _is_mapped(tensor, entry, checkpoint)
+        use.add(tensor.nbytes, mapped and home in ("cpu", DISK))
+        if home == DISK and not mapped:
+            cpu.note(2 * tensor.nbytes)  # it is made in memory, and its file is written from a copy
+        elif entry is not None and entry.action == "init":
+            cpu.note(tensor.numel())  # a byte for each element tells whether it got its value
+        elif entry is not None and entry.stored_dtype is not None and (home != "cpu" or not mapped):
+            cast = entry.stored_dtype != tensor.dtype or home != "cpu"
+            cpu.note(min(PIECE_BYTES, tensor.numel() * entry.stored_dtype.itemsize) if cast else 0)
+    if built:
+        sizes = [tensor.nbytes for _, tensor, _ in distinct.values()]
+        uses["cpu"].peak = max(uses["cpu"].peak, sum(sizes) + max(sizes, default=0))
     running = _largest_offloaded(model, placement)
-    first = sum({id(tensor): tensor.nbytes for tensor in tensors.values()}.values()) if built else 0
-    result = []
-    for device, (total, mapped_bytes, resident) in sorted(uses.items(), key=lambda item: _order(item[0])):
-        peak = resident + (initialised if device == "cpu" else 0)
-        if device == "cpu" and first:
-            peak = max(peak, first) + max((tensor.nbytes for tensor in tensors.values()), default=0)
-        result.append(
-            DeviceUse(device, total, mapped_bytes, resident, peak, running if device == placement.main else 0)
-        )
-    return tuple(result)
+    return tuple(
+        DeviceUse(
+            device, use.tensors, use.mapped, use.resident, max(use.peak, use.resident),
+            running if device == placement.main else 0,
+        )  # fmt: skip
+        for device, use in sorted(uses.items(), key=lambda item: _order(item[0]))
+    )
 
 
-def _is_mapped(
-    name: str, tensors: Mapping[str, Tensor], entries: Mapping[str, PlanEntry], checkpoint: Checkpoint
-) -> bool:
-    entry = entries.get(name)
-    if entry is not None and entry.tied_to is not None:
-        entry = entries[entry.tied_to]
+@dataclass
+class _Use:
+    tensors: int = 0
+    mapped: int = 0
+    resident: int = 0
+    peak: int = 0
+
+    def add(self, nbytes: int, mapped: bool) -> None:
+        self.tensors += nbytes
+        self.mapped += nbytes if mapped else 0
+        self.resident += 0 if mapped else nbytes
+
+    def note(self, passing: int) -> None:
+        """Note that `passing` bytes are needed for a moment, beside what is there now."""
+        self.peak = max(self.peak, self.resident + passing)
+
+
+def _turn(entry: PlanEntry | None) -> int:
+    """Tell when a tensor gets its memory: first what is loaded, then what is initialised, then computed buffers."""
+    return 2 if entry is None else 0 if entry.action == "load" else 1
+
+
+def _is_mapped(tensor: Tensor, entry: PlanEntry | None, checkpoint: Checkpoint) -> bool:
     return (
         entry is not None
         and entry.action == "load"
         and entry.source is not None
-        and checkpoint.maps(entry.source, tensors[name].dtype)
+        and checkpoint.maps(entry.source, tensor.dtype)
     )
 
 
