@@ -7,6 +7,7 @@ and no page of the file stays mapped that nobody needs.
 
 import ctypes
 import io
+import json
 import mmap
 import os
 import weakref
@@ -18,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from modelwright.checkpoint.filesystem import is_remote
 from modelwright.checkpoint.headers import CheckpointBase
-from modelwright.checkpoint.safetensors_header import file_identity, read_header
+from modelwright.checkpoint.safetensors_header import DTYPES, file_identity, read_header
 from modelwright.core.errors import CheckpointError
 
 PIECE_BYTES = 1 << 20  # what stays in the caches of a core while it is read and cast
@@ -121,8 +122,7 @@ class SafetensorsFile(CheckpointBase):
 
     def _fill(self, file: io.FileIO, name: str, flat: torch.Tensor) -> None:
         """Read the next bytes of the file into the whole of `flat`."""
-        # Not by .numpy(): importing numpy takes more memory than many a model.
-        view = memoryview((ctypes.c_ubyte * flat.nbytes).from_address(flat.data_ptr())).cast("B")
+        view = _bytes_of(flat)
         while view and (count := file.readinto(view)):
             view = view[count:]
         if view:
@@ -137,3 +137,22 @@ def _piece(nbytes: int, dtype: torch.dtype) -> torch.Tensor:
     if nbytes < PIECE_BYTES:
         return torch.empty(nbytes // dtype.itemsize, dtype=dtype)
     return torch.frombuffer(mmap.mmap(-1, nbytes), dtype=dtype)
+
+
+def write_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:
+    """Write the file `path` with one tensor, straight from its memory (the library's own writer copies it first)."""
+    tensor = tensor.detach().to("cpu").contiguous()
+    dtype = next(key for key, value in DTYPES.items() if value == tensor.dtype)
+    header = {name: {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [0, tensor.nbytes]}}
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("xb", buffering=0) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        view = _bytes_of(tensor) if tensor.nbytes else memoryview(b"")
+        while view:
+            view = view[file.write(view) :]
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Return the memory of a contiguous tensor; not by .numpy(): importing numpy takes more than many a model."""
+    return memoryview((ctypes.c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")

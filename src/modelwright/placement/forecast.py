@@ -99,7 +99,7 @@ def forecast(
         mapped = _is_mapped(tensor, entry, checkpoint)
         use.add(tensor.nbytes, mapped and home in ("cpu", DISK))
         if home == DISK and not mapped:
-            cpu.note(2 * tensor.nbytes)  # it is made in memory, and its file is written from a copy
+            cpu.note(tensor.nbytes + min(PIECE_BYTES, tensor.nbytes))  # made in memory, then written
         elif entry is not None and entry.action == "init":
             cpu.note(tensor.numel())  # a byte for each element tells whether it got its value
         elif entry is not None and entry.stored_dtype is not None and (home != "cpu" or not mapped):

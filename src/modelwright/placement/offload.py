@@ -5,19 +5,20 @@ from a .bin file, newly initialised) is written to the offload folder, in a file
 """
 
 import contextlib
+import ctypes
 import os
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from modelwright.checkpoint.headers import Checkpoint
 from modelwright.checkpoint.plan import LoadPlan
-from modelwright.checkpoint.safetensors_file import SafetensorsFile
+from modelwright.checkpoint.safetensors_file import SafetensorsFile, write_tensor
 from modelwright.core.errors import InputError
 from modelwright.placement.atoms import all_tensors, no_split_classes
 from modelwright.placement.devices import DISK, torch_device
@@ -65,6 +66,9 @@ class DiskStore:
             if name in self._names and id(tensor) not in done:
                 tensor.data = self._put(name, tensor.data)
                 done.add(id(tensor))
+        if self._folder is not None and sys.platform == "linux":
+            # What was written was in memory before, and the C library would keep that for itself.
+            getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
 
     def _put(self, name: str, tensor: Tensor) -> Tensor:
         if name not in self._names or name in self._settled:
@@ -74,7 +78,7 @@ class DiskStore:
         path = self._folder / f"{name}.safetensors"
         # Another model may be mapped from the file of this name: it keeps the one that it has.
         fresh = path.with_name(f".{uuid.uuid4().hex}")
-        save_file({name: tensor.contiguous()}, fresh)
+        write_tensor(fresh, name, tensor)
         os.replace(fresh, path)  # noqa: PTH105
         self._settled.add(name)
         with SafetensorsFile(path) as file:

@@ -6,6 +6,7 @@ are tied to the input embeddings. `config.tie_word_embeddings=False` switches bo
 constructor, or in `_tie_weights()` of a module, is always tied.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -78,6 +79,10 @@ def tied_groups(model: Any) -> list[list[str]]:
 
 def move(model: Any, device: torch.device | str) -> None:
     """Put `model` on `device`; what is one parameter stays one, which `Module.to` alone does not do for "meta"."""
+    wanted = torch.device(device)
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    if wanted.type in ("cpu", "meta") and all(tensor.device.type == wanted.type for tensor in tensors):
+        return
     groups = shared_groups(model)
     model.to(device)
     for kept, *others in groups:
