@@ -120,7 +120,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1234\n"
 # (what is saved, how it is damaged, what the message says: file, expected or found, likely cause)
 MATRIX = {
     "empty": (1, write(SINGLE, b""), [SINGLE, "8 bytes", "empty"]),
-    "cut in the length": (1, truncate(SINGLE, 5), [SINGLE, "found '5'"]),
+    "cut in the length": (1, truncate(SINGLE, 5), [SINGLE, "found 5"]),
     "cut in the header": (1, truncate(SINGLE, 60), [SINGLE, "expected a header of", "found a file of 60", "truncated"]),
     "cut before the data": (1, truncate(SINGLE, -128), [SINGLE, "expected", "128 bytes are missing"]),
     "cut in the data": (1, truncate(SINGLE, -1), [SINGLE, "expected", "found", "truncated: 1 bytes"]),

@@ -73,8 +73,8 @@ def load_into(
         for entry in plan.entries:
             if entry.action == "load" and entry.target is not None and entry.source is not None:
                 place = device(entry.target) if callable(device) else device
-                tensor = checkpoint.read(entry.source, place, entry.dtype)
-                _put(slots, entry.target, tensor, to_parameter)
+                # Not kept under a name: while the next one is read, it would still be there.
+                _put(slots, entry.target, checkpoint.read(entry.source, place, entry.dtype), to_parameter)
                 loaded.append(entry)
             progress.advance()
     report = LoadReport(

@@ -5,6 +5,7 @@ if they are to be cast or are for another device, piece by piece through a small
 and no page of the file stays mapped that nobody needs.
 """
 
+import contextlib
 import ctypes
 import io
 import json
@@ -104,7 +105,10 @@ class SafetensorsFile(CheckpointBase):
 
     def _copy(self, name: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         info = self.infos[name]
-        tensor = torch.empty(info.shape, dtype=dtype, device=device)
+        if device.type != "cpu" or not info.nbytes:
+            tensor = torch.empty(info.shape, dtype=dtype, device=device)
+        else:
+            tensor = _memory(info.numel, dtype).view(info.shape)
         if not info.nbytes:
             return tensor
         flat = tensor.view(-1)
@@ -113,7 +117,7 @@ class SafetensorsFile(CheckpointBase):
             if device.type == "cpu" and dtype == info.dtype:
                 self._fill(file, name, flat)
                 return tensor
-            piece = _piece(min(info.nbytes, PIECE_BYTES), info.dtype)
+            piece = _memory(min(info.numel, PIECE_BYTES // info.dtype.itemsize), info.dtype)
             for start in range(0, info.numel, len(piece)):
                 part = piece[: info.numel - start]
                 self._fill(file, name, part)
@@ -132,11 +136,19 @@ class SafetensorsFile(CheckpointBase):
             )
 
 
-def _piece(nbytes: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return memory to read pieces into, which the system gets back whole: from the heap, it would leave holes."""
-    if nbytes < PIECE_BYTES:
-        return torch.empty(nbytes // dtype.itemsize, dtype=dtype)
-    return torch.frombuffer(mmap.mmap(-1, nbytes), dtype=dtype)
+def _memory(numel: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return memory for `numel` elements which, if it is not small, the system gets back whole.
+
+    From the heap of the C library it would leave holes. In large pages, it is there sooner.
+    """
+    nbytes = numel * dtype.itemsize
+    if nbytes < PIECE_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
+        return torch.empty(numel, dtype=dtype)
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype)
 
 
 def write_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:

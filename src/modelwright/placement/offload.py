@@ -5,9 +5,7 @@ from a .bin file, newly initialised) is written to the offload folder, in a file
 """
 
 import contextlib
-import ctypes
 import os
-import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -66,9 +64,6 @@ class DiskStore:
             if name in self._names and id(tensor) not in done:
                 tensor.data = self._put(name, tensor.data)
                 done.add(id(tensor))
-        if self._folder is not None and sys.platform == "linux":
-            # What was written was in memory before, and the C library would keep that for itself.
-            getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
 
     def _put(self, name: str, tensor: Tensor) -> Tensor:
         if name not in self._names or name in self._settled:
