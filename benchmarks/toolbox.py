@@ -1,7 +1,8 @@
 """A Llama-shaped model (8 layers, width 512) against transformers 5.23.0: prefill, decode, start, training memory.
 
-Both sides load one checkpoint; logits and greedy tokens are compared before anything is timed. Ours decodes with its
-weights laid out for it (`modelwright.nn.decode_layout`; no second copy), which fp32 gains from.
+Both sides load one checkpoint; logits and greedy tokens are compared before anything is timed. Ours reads prompts and
+decodes with its weights laid out for it (`modelwright.nn.decode_layout`; no second copy) and trains with them as torch
+makes them.
 """
 
 import statistics
@@ -81,6 +82,10 @@ def work(package: str, threads: int) -> None:
 
     def train_step() -> dict:
         model = held["model"].train()
+        if package == "modelwright":
+            from modelwright.nn.decode_layout import lay_out_for_decoding
+
+            lay_out_for_decoding(model, enable=False)
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
         def step() -> None:

@@ -257,6 +257,7 @@ from modelwright.outputs.model_outputs import (
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
 from modelwright.pretrained.squad_head import SQuADHead, SquadHeadOutput
+from modelwright.tokenization.added_token import AddedToken
 from modelwright.tokenization.alignment import CharSpan, TokenSpan
 from modelwright.tokenization.base import PreTrainedTokenizerBase
 from modelwright.tokenization.batch_encoding import BatchEncoding
@@ -284,6 +285,7 @@ __all__ = [
     "SAFE_WEIGHTS_NAME",
     "WEIGHTS_INDEX_NAME",
     "WEIGHTS_NAME",
+    "AddedToken",
     "AttentionInterface",
     "AttentionMaskInterface",
     "AutoConfig",

@@ -245,6 +245,7 @@ _MASKS = (
     "create_causal_mask",
     "create_chunked_causal_mask",
     "create_masks_for_generate",
+    "create_recurrent_attention_mask",
     "create_sliding_window_causal_mask",
 )
 _CACHES = ("Cache", "DynamicCache", "EncoderDecoderCache", "StaticCache")
@@ -332,6 +333,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.pretrained.modeling": ("PreTrainedModel",),
     "modelwright.pretrained.module_utils": ("ModuleUtilsMixin",),
     "modelwright.pretrained.squad_head": _SQUAD,
+    "modelwright.tokenization.added_token": ("AddedToken",),
     "modelwright.tokenization.alignment": ("CharSpan", "TokenSpan"),
     "modelwright.tokenization.base": ("PreTrainedTokenizerBase",),
     "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
@@ -517,14 +519,17 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "modelwright.tf_utils": {"modelwright.keras_layers.tensors": ("shape_list",)},
     "modelwright.tokenization_utils": {
+        "modelwright.tokenization.added_token": ("AddedToken",),
         "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
         "modelwright.tokenization.python_tokenizer": ("PreTrainedTokenizer",),
         "modelwright.tokenization.strategies": _STRATEGIES,
     },
     "modelwright.tokenization_utils_fast": {
+        "modelwright.tokenization.added_token": ("AddedToken",),
         "modelwright.tokenization.fast_tokenizer": ("PreTrainedTokenizerFast",),
     },
     "modelwright.tokenization_utils_base": {
+        "modelwright.tokenization.added_token": ("AddedToken",),
         "modelwright.tokenization.alignment": ("CharSpan", "TokenSpan"),
         "modelwright.tokenization.base": ("PreTrainedTokenizerBase",),
         "modelwright.tokenization.batch_encoding": ("BatchEncoding",),
@@ -537,6 +542,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.hub.names": _FILE_NAMES,
         "modelwright.hub.publish": ("PushToHubMixin",),
         "modelwright.outputs.base": ("ModelOutput",),
+        "modelwright.tokenization.json_schema": ("get_json_schema",),
         "modelwright.tokenization.strategies": _STRATEGIES,
         "modelwright.utils": ("logging",),
     },

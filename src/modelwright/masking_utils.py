@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         create_causal_mask,
         create_chunked_causal_mask,
         create_masks_for_generate,
+        create_recurrent_attention_mask,
         create_sliding_window_causal_mask,
     )
     from modelwright.attention.predicates import (
@@ -55,6 +56,7 @@ __all__ = [
     "create_causal_mask",
     "create_chunked_causal_mask",
     "create_masks_for_generate",
+    "create_recurrent_attention_mask",
     "create_sliding_window_causal_mask",
     "eager_mask",
     "find_packed_sequence_indices",

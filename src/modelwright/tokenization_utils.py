@@ -7,11 +7,13 @@ from modelwright._public import DOORS
 from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
+    from modelwright.tokenization.added_token import AddedToken
     from modelwright.tokenization.batch_encoding import BatchEncoding
     from modelwright.tokenization.python_tokenizer import PreTrainedTokenizer
     from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
 
 __all__ = [
+    "AddedToken",
     "BatchEncoding",
     "PaddingStrategy",
     "PreTrainedTokenizer",

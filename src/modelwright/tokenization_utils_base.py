@@ -7,6 +7,7 @@ from modelwright._public import DOORS
 from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
+    from modelwright.tokenization.added_token import AddedToken
     from modelwright.tokenization.alignment import CharSpan, TokenSpan
     from modelwright.tokenization.base import PreTrainedTokenizerBase
     from modelwright.tokenization.batch_encoding import BatchEncoding
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
 
 __all__ = [
+    "AddedToken",
     "BatchEncoding",
     "CharSpan",
     "PaddingStrategy",

@@ -7,9 +7,11 @@ from modelwright._public import DOORS
 from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
+    from modelwright.tokenization.added_token import AddedToken
     from modelwright.tokenization.fast_tokenizer import PreTrainedTokenizerFast
 
 __all__ = [
+    "AddedToken",
     "PreTrainedTokenizerFast",
 ]
 

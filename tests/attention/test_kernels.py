@@ -240,3 +240,22 @@ def test_flash_refuses_fp32(module, monkeypatch):
         InputError, match=r"computes in fp16 or bf16, got torch.float32; load with dtype=torch.bfloat16"
     ):
         flash_attention_forward(module, *qkv(), None)
+
+
+@pytest.mark.parametrize("kind", ["none", "boolean", "additive"])
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_one_query_in_half_precision_stays_near_fp32(kind, key_heads, module):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        2 * torch.randn(2, heads, tokens, 16, generator=generator)
+        for heads, tokens in ((4, 1), (key_heads, 90), (key_heads, 90))
+    )
+    visible = torch.rand(2, 1, 1, 90, generator=generator) < 0.5
+    masks = {"none": None, "boolean": visible, "additive": torch.where(visible, 0.0, torch.finfo(torch.bfloat16).min)}
+    with torch.no_grad():
+        exact, _ = sdpa_attention_forward(module, query, key, value, masks[kind])
+        half = (states.bfloat16() for states in (query, key, value))
+        mask = masks[kind] if kind != "additive" else masks[kind].bfloat16()
+        found, _ = sdpa_attention_forward(module, *half, mask)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, rtol=0.03, atol=0.03)

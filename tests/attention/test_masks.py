@@ -17,6 +17,7 @@ from modelwright.attention.masks import (
     create_causal_mask,
     create_chunked_causal_mask,
     create_masks_for_generate,
+    create_recurrent_attention_mask,
     create_sliding_window_causal_mask,
 )
 from modelwright.attention.predicates import and_masks, find_packed_sequence_indices, or_masks
@@ -227,6 +228,22 @@ def test_ready_masks_pass_as_they_are(config, embeds):
     assert create_causal_mask(config(_attn_implementation="flex_attention"), embeds(2, 6), block) is block
 
 
+def test_a_recurrent_layer_gets_the_padding_of_the_new_tokens(config, embeds):
+    embeds, tokens = embeds(2, 6), 6
+    longer = torch.cat([torch.ones(2, 3, dtype=torch.long), LEFT_PADDED], dim=1)
+    for mask in (LEFT_PADDED, longer):
+        assert torch.equal(create_recurrent_attention_mask(config, embeds, mask), LEFT_PADDED)
+    assert create_recurrent_attention_mask(config, embeds, None) is None
+    assert create_recurrent_attention_mask(config, embeds, torch.ones_like(LEFT_PADDED)) is None
+    assert create_recurrent_attention_mask(config, embeds, torch.cat([LEFT_PADDED, torch.ones(2, tokens)], 1)) is None
+    assert create_recurrent_attention_mask(config, embeds[:, :1], LEFT_PADDED) is None
+    assert create_recurrent_attention_mask(config, embeds, torch.ones(2, 1, tokens, tokens)) is None
+    kinds = create_masks_for_generate(config(layer_types=["linear_attention", "full_attention"]), embeds, LEFT_PADDED)
+    assert torch.equal(kinds["linear_attention"], LEFT_PADDED) and kinds["full_attention"].dim() == 4
+    with pytest.raises(InputError, match=r"expected an attention_mask \[batch, tokens\] = \[2, 6 or more\], got shape"):
+        create_recurrent_attention_mask(config, embeds, LEFT_PADDED[:, 1:])
+
+
 def test_masks_for_generate(config, embeds):
     fields = {"sliding_window": 2, "attention_chunk_size": 2}
     kinds = ["full_attention", "sliding_attention", "chunked_attention", "full_attention"]
@@ -239,7 +256,7 @@ def test_masks_for_generate(config, embeds):
     assert torch.equal(single, masks["full_attention"])
     only = create_masks_for_generate(config(sliding_window=2), embeds(2, 6), LEFT_PADDED)
     assert torch.equal(only, masks["sliding_attention"])
-    with pytest.raises(ConfigError, match="layer_types: expected names out of chunked_attention, full_attention, sl"):
+    with pytest.raises(ConfigError, match="layer_types: expected names out of chunked_attention, conv, full_attention"):
         create_masks_for_generate(config(layer_types=["recurrent"]), embeds(2, 6))
 
 

@@ -119,6 +119,14 @@ ROWS = [
     Row("T5ForSequenceClassification", {**T5, "num_labels": 3}),
     Row("T5ForTokenClassification", {**T5_GATED, "num_labels": 3}),
     Row("T5ForQuestionAnswering", T5),
+    Row("QDQBertModel", BERT),
+    Row("QDQBertLMHeadModel", BERT_DECODER),
+    Row("QDQBertForMaskedLM", BERT),
+    Row("QDQBertForNextSentencePrediction", BERT),
+    Row("QDQBertForSequenceClassification", BERT),
+    Row("QDQBertForMultipleChoice", BERT),
+    Row("QDQBertForTokenClassification", BERT),
+    Row("QDQBertForQuestionAnswering", BERT),
     Row("LegacyModel"),
     Row("LegacyForMaskedLM"),
 ]
@@ -136,6 +144,12 @@ def _toys() -> Any:
 @pytest.fixture(params=ROWS, ids=lambda row: row.model)
 def row(request) -> Row:
     """Every row of the table in turn."""
+    return request.param
+
+
+@pytest.fixture(params=[row for row in ROWS if _public.find(row.model)], ids=lambda row: row.model)
+def public_row(request) -> Row:
+    """Every row whose class can be imported from modelwright."""
     return request.param
 
 

@@ -5,6 +5,7 @@ import torch
 
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.generation.mixin import GenerationMixin, positions_of_mask
+from modelwright.generation.streamers import BaseStreamer
 
 
 class FakeModel(GenerationMixin):
@@ -34,3 +35,21 @@ class FakeModel(GenerationMixin):
 @pytest.fixture
 def fake_model():
     return FakeModel
+
+
+class Collect(BaseStreamer):
+    """Keeps what a streamer gets."""
+
+    def __init__(self):
+        self.got, self.ended = [], 0
+
+    def put(self, value):
+        self.got.append(value.tolist())
+
+    def end(self):
+        self.ended += 1
+
+
+@pytest.fixture
+def collect():
+    return Collect

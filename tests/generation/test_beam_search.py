@@ -10,7 +10,6 @@ from modelwright.core.errors import ConfigError, InputError
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.generation.outputs import GenerateBeamDecoderOnlyOutput
 from modelwright.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
-from modelwright.generation.streamers import BaseStreamer
 
 PROMPT = torch.tensor([[3, 5, 2], [1, 6, 6]])
 
@@ -231,14 +230,9 @@ def test_settings_that_cannot_work(kwargs, match):
         FakeModel().generate(PROMPT, num_beams=3, **kwargs)
 
 
-class Quiet(BaseStreamer):
-    def end(self):
-        pass
-
-
-def test_a_streamer_is_refused():
+def test_a_streamer_is_refused(collect):
     with pytest.raises(InputError, match="knows its tokens at the end only: use num_beams=1, or no streamer"):
-        FakeModel().generate(PROMPT[:1], num_beams=2, streamer=Quiet())
+        FakeModel().generate(PROMPT[:1], num_beams=2, streamer=collect())
 
 
 def test_settings_of_beams_are_said_to_be_idle_without_them(caplog):

@@ -9,7 +9,6 @@ from modelwright.core import logging as mw_logging
 from modelwright.core.errors import ConfigError, InputError, UnknownArgumentError
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.generation.outputs import GenerateEncoderDecoderOutput
-from modelwright.generation.streamers import BaseStreamer
 from modelwright.outputs.model_outputs import BaseModelOutput
 
 SOURCE = torch.tensor([[3, 5, 2, 9], [7, 1, 0, 0]])
@@ -311,19 +310,8 @@ def test_the_kind_of_cache_that_is_asked_for():
         FakeSeq2Seq().generate(SOURCE, cache_implementation="static")
 
 
-class Collect(BaseStreamer):
-    def __init__(self):
-        self.got, self.ended = [], 0
-
-    def put(self, value):
-        self.got.append(value.tolist())
-
-    def end(self):
-        self.ended += 1
-
-
-def test_a_streamer_gets_the_decoders_ids():
-    streamer = Collect()
+def test_a_streamer_gets_the_decoders_ids(collect):
+    streamer = collect()
     out = FakeSeq2Seq().generate(SOURCE[:1], max_new_tokens=3, streamer=streamer)
     assert streamer.got == [[[0]], *([token] for token in out[0, 1:].tolist())]
     assert streamer.ended == 1

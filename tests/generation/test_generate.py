@@ -9,7 +9,7 @@ from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.logits_process import LogitsProcessor, LogitsProcessorList
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.generation.stopping_criteria import MaxLengthCriteria, StoppingCriteria, StoppingCriteriaList
-from modelwright.generation.streamers import BaseStreamer, TextIteratorStreamer
+from modelwright.generation.streamers import TextIteratorStreamer
 from modelwright.tokenization.byte_tokenizer import ByteTokenizer
 
 PROMPT = torch.tensor([[3, 5, 2]])
@@ -353,24 +353,13 @@ def test_max_time_stops(fake_model):
     assert fake_model().generate(PROMPT, max_new_tokens=50, max_time=1e-9).shape == (1, 4)
 
 
-class Collect(BaseStreamer):
-    def __init__(self):
-        self.got, self.ended = [], 0
-
-    def put(self, value):
-        self.got.append(value.tolist())
-
-    def end(self):
-        self.ended += 1
-
-
-def test_a_streamer_gets_the_prompt_and_each_token(fake_model):
-    streamer = Collect()
+def test_a_streamer_gets_the_prompt_and_each_token(fake_model, collect):
+    streamer = collect()
     out = fake_model().generate(PROMPT, max_new_tokens=3, streamer=streamer)
     assert streamer.got == [PROMPT.tolist(), *([token] for token in out[0, 3:].tolist())]
     assert streamer.ended == 1
     with pytest.raises(InputError, match="a streamer shows one row, got 2"):
-        fake_model().generate(PROMPT.repeat(2, 1), streamer=Collect())
+        fake_model().generate(PROMPT.repeat(2, 1), streamer=collect())
 
 
 def test_an_error_in_another_thread_reaches_the_reader_of_the_stream(fake_model):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -277,6 +278,44 @@ def test_checkpoints_cross_both_ways(tmp_path, name):
 
     names = [set(safe_open(tmp_path / side / "model.safetensors", "pt").keys()) for side in ("theirs", "mine")]
     assert names[0] == names[1]
+
+
+NEWEST = """
+import sys, torch, transformers
+folder = sys.argv[1]
+results = {}
+for name, inputs in torch.load(folder + "/inputs.pt").items():
+    model, info = getattr(transformers, name).from_pretrained(f"{folder}/{name}", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"], info
+    with torch.no_grad():
+        results[name] = dict(model(**inputs).items())
+    model.save_pretrained(f"{folder}/back/{name}")
+tensors = {name: {k: v for k, v in out.items() if torch.is_tensor(v)} for name, out in results.items()}
+torch.save(tensors, folder + "/out.pt")
+"""
+
+
+@pytest.mark.slow
+def test_the_newest_transformers_computes_the_same(tmp_path):
+    python = Path(__file__).parents[2] / ".peers" / "transformers-5" / "bin" / "python"
+    assert python.exists(), "no transformers 5 in .peers: run make peers"
+    inputs = {name: inputs_of(name) for name in HEADS}
+    inputs["BertLMHeadModel"] = {"input_ids": IDS, "attention_mask": PADDED, "labels": IDS}
+    models = {}
+    for name in inputs:
+        torch.manual_seed(3)
+        config = BertConfig(**SMALL, num_labels=labels_for(name), is_decoder=name == "BertLMHeadModel")
+        models[name] = getattr(ours, name)(config).eval()
+        models[name].save_pretrained(tmp_path / name)
+    torch.save(inputs, tmp_path / "inputs.pt")
+    subprocess.run([python, "-c", NEWEST, tmp_path], capture_output=True, text=True, check=True)
+    for name, expected in torch.load(tmp_path / "out.pt").items():
+        found = models[name](**inputs[name])
+        back = type(models[name]).from_pretrained(tmp_path / "back" / name, strict=True)(**inputs[name])
+        assert "loss" in expected
+        for key, value in expected.items():
+            assert_close(found[key], value)
+            assert_close(back[key], value)
 
 
 MISSING = {

@@ -13,6 +13,7 @@ from modelwright.checkpoint.load import load_into, module_targets, tied_groups
 from modelwright.checkpoint.open import open_checkpoint
 from modelwright.checkpoint.plan import make_load_plan
 from modelwright.checkpoint.save import save_checkpoint
+from modelwright.checkpoint.strictness import Strictness
 from modelwright.checkpoint.verify import verify
 from modelwright.hub.local import LocalRepo
 
@@ -75,7 +76,7 @@ def test_each_reads_the_other(model, tmp_path, size, safe):
     other.tie_weights()
     with open_checkpoint(LocalRepo(tmp_path / "theirs")) as checkpoint:
         plan = make_load_plan(checkpoint.infos, module_targets(other), tied=tied_groups(other))
-        report = load_into(other, checkpoint, plan, strict=True)
+        report = load_into(other, checkpoint, plan, strictness=Strictness("error", "error", "error"))
     assert report.missing_keys == report.unexpected_keys == report.tied_conflicts == []
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     assert other.cls.predictions.decoder.weight is other.bert.embeddings.word_embeddings.weight

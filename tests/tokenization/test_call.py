@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from modelwright.core import logging as mw_logging
-from modelwright.core.errors import InputError, UnknownArgumentError
+from modelwright.core.errors import InputError, MissingPackageError, UnknownArgumentError
+from modelwright.tokenization import tensors
+from modelwright.tokenization.batch_encoding import BatchEncoding
 from modelwright.tokenization.byte_tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
@@ -146,8 +148,22 @@ def test_tensors():
     assert TOKENIZER("", return_tensors="pt").input_ids.dtype == torch.long
     with pytest.raises(InputError, match="'input_ids' cannot become a tensor: .* rows of 1 to 2 values. Pass padding"):
         TOKENIZER(["A", "BC"], return_tensors="pt")
-    with pytest.raises(InputError, match="return_tensors: expected one of np, pt, got 'tf'"):
-        TOKENIZER("A", return_tensors="tf")
+    with pytest.raises(InputError, match="return_tensors: expected one of jax, np, pt, tf, got 'tg'"):
+        TOKENIZER("A", return_tensors="tg")
+
+
+@pytest.mark.parametrize(("kind", "package"), [("tf", "tensorflow"), ("jax", "jax"), ("pt", "torch")])
+def test_tensors_of_a_package_that_is_not_there(kind, package, monkeypatch):
+    monkeypatch.setattr(tensors, "is_available", lambda name: name != package)
+    with pytest.raises(MissingPackageError, match=f"return_tensors='{kind}' needs .* pip install {package}$"):
+        TOKENIZER("A", return_tensors=kind)
+
+
+def test_a_torch_tensor_becomes_a_numpy_array():
+    encoded = BatchEncoding({"row": torch.tensor([1, 2], dtype=torch.int32)})
+    array = encoded.convert_to_tensors("np", prepend_batch_axis=True)["row"]
+    assert isinstance(array, np.ndarray)
+    assert (array.dtype, array.tolist()) == (np.int64, [[1, 2]])
 
 
 @pytest.mark.parametrize(

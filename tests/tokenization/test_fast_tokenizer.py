@@ -1,5 +1,6 @@
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -157,3 +158,29 @@ def test_chat_template(tokenizer, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             tokenizer.apply_chat_template(chat, chat_template=bad)
+
+
+def test_one_of_the_two_kinds_of_files(tokenizer, tmp_path):
+    tokenizer.add_tokens("new")
+    for legacy, files in ((True, {"vocab.txt", "added_tokens.json"}), (False, {"tokenizer.json"})):
+        folder = tmp_path / str(legacy)
+        written = {Path(path).name for path in tokenizer.save_pretrained(folder, legacy_format=legacy)}
+        assert written == {"tokenizer_config.json", "special_tokens_map.json", *files}
+        again = BertTokenizerFast.from_pretrained(folder)
+        assert again("the new cats [MASK]").input_ids == tokenizer("the new cats [MASK]").input_ids
+    with pytest.raises(InputError, match="legacy_format is a choice of fast tokenizers only"):
+        BertTokenizer(tmp_path / "vocab.txt").save_pretrained(tmp_path / "slow", legacy_format=True)
+
+
+def test_from_slow_reads_the_vocabulary_file(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "both")
+    (tmp_path / "both" / "vocab.txt").write_text("".join(f"{word}\n" for word in [*WORDS, "dog"]))
+    assert BertTokenizerFast.from_pretrained(tmp_path / "both").vocab_size == len(WORDS)
+    assert BertTokenizerFast.from_pretrained(tmp_path / "both", from_slow=True).vocab_size == len(WORDS) + 1
+
+
+@pytest.mark.parametrize("cls", [BertTokenizer, BertTokenizerFast])
+@pytest.mark.parametrize("stride", [-1, "2", True])
+def test_a_stride_is_a_number_of_tokens(cls, stride, vocab_file):
+    with pytest.raises(InputError, match="expected stride to be a whole number of tokens, 0 or more; got"):
+        cls(vocab_file)("the cat", stride=stride, truncation=True, max_length=4)

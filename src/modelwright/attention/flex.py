@@ -51,7 +51,10 @@ def flex_attention_forward(
         if output_attentions:
             logger.warning_once("flex_attention cannot return weights, so this call runs the eager kernel.")
         else:
-            logger.warning_once("torch's flex_attention has no gradients on a CPU, so this call runs another kernel.")
+            logger.warning_once(
+                "torch's flex_attention has no gradients on a CPU, so calls that need them run the sdpa kernel (eager "
+                "with a softcap); the results agree."
+            )
         if isinstance(attention_mask, BlockMask):
             T, S = query.shape[2], key.shape[2]
             attention_mask = create_mask(attention_mask.mask_mod, query.shape[0], 1, T, S, device=str(query.device))

@@ -122,16 +122,43 @@ def create_bidirectional_sliding_window_mask(
     return _bidirectional(where, config, inputs_embeds, attention_mask, None, options, window)
 
 
+def create_recurrent_attention_mask(
+    config: Any,  # noqa: ARG001 - one contract for all builders
+    inputs_embeds: Tensor | None = None,
+    attention_mask: Any = None,
+    **options: Any,
+) -> Tensor | None:
+    """Return the padding mask [B, T] of the new tokens, for a layer with a recurrent state (linear attention, Mamba).
+
+    Such a layer multiplies its input by the mask, so that padding does not reach the state. None where there is nothing
+    to hide: without a padding mask [B, S], for a mask of another kind, for one new token, which never is padding, and
+    if no new token is padding. Keywords as in `create_causal_mask`; of these only `input_embeds` changes the result.
+    """
+    where = "create_recurrent_attention_mask"
+    reject_unknown(where, options, _OPTIONS)
+    embeds = _embeds(where, inputs_embeds, options)
+    batch, new = embeds.shape[:2]
+    if is_ready(attention_mask) or attention_mask is None or new == 1:
+        return None
+    if attention_mask.dim() != 2 or attention_mask.shape[0] != batch or attention_mask.shape[1] < new:
+        raise InputError(
+            f"{where}: expected an attention_mask [batch, tokens] = [{batch}, {new} or more], got shape "
+            f"{list(attention_mask.shape)}"
+        )
+    mask: Tensor = attention_mask[:, -new:]
+    return None if not is_tracing() and bool(mask.bool().all()) else mask.contiguous()
+
+
 def create_masks_for_generate(
     config: Any, inputs_embeds: Tensor | None = None, attention_mask: Any = None, **options: Any
 ) -> Any:
     """Return the mask of the model's only pattern, or a dict from pattern (of `config.layer_types`) to mask."""
     text = text_config_of(config)
     kinds = dict.fromkeys(layer_types_of(text))
-    unknown = [kind for kind in kinds if kind not in PATTERNS]
+    unknown = [kind for kind in kinds if kind not in _BUILDERS]
     if unknown:
-        raise ConfigError(f"layer_types: expected names out of {', '.join(sorted(PATTERNS))}, got {unknown[0]!r}")
-    masks = {kind: PATTERNS[kind](text, inputs_embeds, attention_mask, **options) for kind in kinds}
+        raise ConfigError(f"layer_types: expected names out of {', '.join(sorted(_BUILDERS))}, got {unknown[0]!r}")
+    masks = {kind: _BUILDERS[kind](text, inputs_embeds, attention_mask, **options) for kind in kinds}
     return masks if getattr(text, "layer_types", None) is not None else next(iter(masks.values()))
 
 
@@ -139,6 +166,12 @@ PATTERNS = {
     FULL: create_causal_mask,
     SLIDING: create_sliding_window_causal_mask,
     CHUNKED: create_chunked_causal_mask,
+}
+# Names of layers that do not attend, which third-party models have.
+_BUILDERS = {
+    **PATTERNS,
+    "linear_attention": create_recurrent_attention_mask,
+    "conv": create_recurrent_attention_mask,
 }
 
 

@@ -1,4 +1,4 @@
-"""The decorators with which model files of 4.x put their docstrings together: they change `__doc__` and nothing else."""
+"""The decorators by which model files of 4.x put docstrings together: they change `__doc__` and nothing else."""
 
 import inspect
 from collections.abc import Callable

@@ -32,7 +32,7 @@ class LogitsProcessorList(list[Any]):
         kwargs: handed to the processors that take more than the two arguments; InputError if one needs a missing one.
         """
         for processor in self:
-            takes, needed = _further_arguments(type(processor))
+            takes, needed = _further_arguments(processor.__class__)
             if missing := sorted(needed - kwargs.keys()):
                 raise InputError(f"{type(processor).__name__} needs the arguments {', '.join(missing)}; pass them.")
             scores = processor(input_ids, scores, **{name: kwargs[name] for name in kwargs if name in takes})

@@ -61,8 +61,11 @@ class LocalRepo:
                 return parent.parent.parent
         return folder
 
-    def files(self) -> list[str]:
-        """Return the sorted names of the files directly in the folder."""
+    def files(self, folder: str = "") -> list[str]:
+        """Return the sorted names of the files directly in the folder, or in `folder` below it, [] if there is none."""
+        if folder:
+            below = self.folder / check_filename(self.name, folder)
+            return sorted(path.name for path in below.iterdir() if path.is_file()) if below.is_dir() else []
         with os.scandir(self.folder) as entries:
             names = {entry.name for entry in entries if entry.is_file()}
         if journal := read_journal(self.folder):

@@ -21,6 +21,7 @@ TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP_NAME = "special_tokens_map.json"
 ADDED_TOKENS_NAME = "added_tokens.json"
 CHAT_TEMPLATE_NAME = "chat_template.jinja"
+CHAT_TEMPLATE_FOLDER = "additional_chat_templates"
 
 MANIFEST_NAME = "modelwright.manifest.json"
 JOURNAL_NAME = ".modelwright.journal.json"

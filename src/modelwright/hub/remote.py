@@ -51,10 +51,10 @@ class HubRepo:
         root = self._fetched[inside].parents[len(PurePosixPath(inside).parts) - 1]
         return LocalRepo(root).path(inside, contained=contained)
 
-    def files(self) -> list[str]:
-        """Return the sorted names of the files directly in the repository's folder."""
-        paths = map(PurePosixPath, self._names)
-        return sorted(path.name for path in paths if path.parent == self._folder)
+    def files(self, folder: str = "") -> list[str]:
+        """Return the sorted names of the files directly in the repository's folder, or in `folder` below it."""
+        wanted = PurePosixPath(self._inside(folder)) if folder else self._folder
+        return sorted(path.name for path in map(PurePosixPath, self._names) if path.parent == wanted)
 
     def has_folder(self, folder: str) -> bool:
         """Tell whether the commit holds files below `folder`."""

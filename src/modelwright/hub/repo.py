@@ -28,8 +28,8 @@ class Repo(Protocol):
         """
         ...
 
-    def files(self) -> list[str]:
-        """Return the sorted names of the files directly in the repository's folder."""
+    def files(self, folder: str = "") -> list[str]:
+        """Return the sorted names of the files directly in the repository's folder, or in `folder` below it."""
         ...
 
 

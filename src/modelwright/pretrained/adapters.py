@@ -20,14 +20,12 @@ from modelwright.checkpoint.sharing import own_memory
 from modelwright.config.json_file import read_json
 from modelwright.core.errors import CheckpointMismatchError, ConfigError, InputError
 from modelwright.core.optional import require
-from modelwright.hub.download import Download
 from modelwright.hub.names import (
     ADAPTER_CONFIG_NAME,
     ADAPTER_SAFE_WEIGHTS_NAME,
     ADAPTER_WEIGHTS_NAME,
     add_variant,
 )
-from modelwright.hub.open import open_repo
 from modelwright.hub.repo import Repo
 from modelwright.nn.conv1d import Conv1D
 
@@ -51,11 +49,6 @@ def base_of(repo: Repo) -> tuple[str, str] | None:
             "Load that model, then call model.load_adapter(folder)"
         )
     return name, values.get("revision") or "main"
-
-
-def base_model_of(place: Any, subfolder: str, download: Download) -> tuple[str | None, str]:
-    """Return name and revision of the model that the adapter in `place` belongs to; None and "" without an adapter."""
-    return base_of(open_repo(place, subfolder=subfolder, download=download)) or (None, "")
 
 
 def peft() -> Any:

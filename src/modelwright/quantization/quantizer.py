@@ -51,6 +51,7 @@ class TensorQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         descriptor = QuantDescriptor() if quant_desc is None else quant_desc
+        self._descriptor = descriptor
         self._num_bits = descriptor.num_bits
         self._unsigned = descriptor.unsigned
         self._narrow_range = descriptor.narrow_range
@@ -124,6 +125,10 @@ class TensorQuantizer(nn.Module):
         """Whether each row has a range of its own, taken from the tensor at hand."""
         return self._per_token
 
+    def like(self) -> "TensorQuantizer":
+        """Return a new quantizer of the same descriptor, with no range but what the descriptor gives."""
+        return TensorQuantizer(self._descriptor)
+
     @property
     def is_enabled(self) -> bool:
         """Whether calls quantize."""
@@ -181,6 +186,10 @@ class TensorQuantizer(nn.Module):
     @pre_quant_scale.setter
     def pre_quant_scale(self, value: Tensor) -> None:
         self._set_buffer("_pre_quant_scale", value)
+
+    def reset_pre_quant_scale(self) -> None:
+        """Multiply by nothing."""
+        self._buffers.pop("_pre_quant_scale", None)
 
     def set_amax(self, amax: Tensor, amin: Tensor | None = None) -> None:
         """Set the range, with a zero point both of its ends; raise DescriptorError (a TypeError) for another shape."""

@@ -15,6 +15,7 @@ from modelwright.tokenization.added_tokens import as_added_token, decoder_of, li
 from modelwright.tokenization.batch_encoding import BatchEncoding
 from modelwright.tokenization.chat_template import ChatTemplateMixin
 from modelwright.tokenization.files import TokenizerFilesMixin
+from modelwright.tokenization.older_calls import OlderCallsMixin
 from modelwright.tokenization.options import CallOptions, Encoded, RowFields
 from modelwright.tokenization.padding import Row, pad_rows, rows_of
 from modelwright.tokenization.special_tokens import SPECIAL_TOKEN_NAMES, token_text
@@ -25,6 +26,7 @@ from modelwright.tokenization.strategies import (
     PaddingStrategy,
     TensorType,
     TruncationStrategy,
+    check_stride,
     length_rules,
 )
 from modelwright.tokenization.tensors import ids_of_row, parse_tensor_type, to_list
@@ -34,7 +36,7 @@ from modelwright.tokenization.truncation import overflowing_tokens, truncate_pai
 logger = get_logger(__name__)
 
 
-class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
+class PreTrainedTokenizerBase(ChatTemplateMixin, OlderCallsMixin, TokenizerFilesMixin):
     """What every tokenizer can do, given how one text becomes ids and back.
 
     A subclass gives `_text_to_ids`, `_ids_to_text`, `_token_id`, `_id_token`, `vocab_size` and, when its rows hold
@@ -51,7 +53,7 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
 
         model_max_length: the most tokens that the model takes. padding_side, truncation_side: "left" or "right".
         Special tokens: `bos_token`, `eos_token`, `unk_token`, `sep_token`, `pad_token`, `cls_token`, `mask_token`,
-        `additional_special_tokens`.
+        `additional_special_tokens`; `extra_special_tokens`: {name: token} of further ones, which become attributes.
         Raises UnknownArgumentError for a keyword that neither this class nor the subclass names.
         """
         reject_unknown(type(self).__name__, kwargs, self._constructor_keywords())
@@ -72,6 +74,7 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
         self.split_special_tokens: bool = bool(kwargs.pop("split_special_tokens", False))
         self.chat_template: str | dict[str, str] | None = kwargs.pop("chat_template", None)
         added = kwargs.pop("added_tokens_decoder", None) or {}
+        self._set_extra_special_tokens(kwargs.pop("extra_special_tokens", None) or {})
         # A subclass's own options, written to tokenizer_config.json.
         self.init_kwargs: dict[str, Any] = kwargs
         self._add_known_tokens(decoder_of(type(self).__name__, added))
@@ -179,8 +182,8 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
         `model_max_length` when None. return_overflowing_tokens: what truncation takes away comes back, with `stride`
         tokens of overlap: as further rows (fast), or in `overflowing_tokens` (slow). is_split_into_words: a text is a
         list of words. return_offsets_mapping: (start, end) characters of each token, fast only. return_tensors: "pt",
-        "np", or None for lists; a tensor always is a batch. return_attention_mask, return_token_type_ids: None means
-        as the model takes. return_length: the tokens of each row, padding included.
+        "tf", "jax", "np", or None for lists; a tensor always is a batch. return_attention_mask, return_token_type_ids:
+        None means as the model takes. return_length: the tokens of each row, padding included.
         Raises InputError (wrong type: names the item; lengths that cannot be reached; no pad token) and
         UnknownArgumentError.
         """
@@ -200,31 +203,40 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
         return batch
 
     def _encode_call(
-        self,
-        text: Any,
-        text_pair: Any,
-        *,
-        add_special_tokens: bool,
-        padding: bool | str | PaddingStrategy,
-        truncation: bool | str | TruncationStrategy | None,
-        max_length: int | None,
-        stride: int,
-        is_split_into_words: bool,
-        pad_to_multiple_of: int | None,
-        padding_side: str | None,
-        return_tensors: str | TensorType | None,
-        return_token_type_ids: bool | None,
-        return_attention_mask: bool | None,
-        return_overflowing_tokens: bool,
-        return_special_tokens_mask: bool,
-        return_offsets_mapping: bool,
-        return_length: bool,
-        verbose: bool,
-        split_special_tokens: bool | None,
+        self, text: Any, text_pair: Any, *, return_tensors: str | TensorType | None, verbose: bool, **kwargs: Any
     ) -> BatchEncoding:
         where = type(self).__name__
+        options = self._call_options(**kwargs)
+        if return_tensors is not None:
+            return_tensors = parse_tensor_type(where, return_tensors)
+        texts, batched = texts_of_call(where, text, text_pair, split_words=options.split_words)
+        encoded = self._encode_texts(texts, options)
+        if verbose and options.rules.truncate_to is None:
+            self._warn_about_length(max(len(row["input_ids"]) for row in encoded.rows))
+        batched = batched or len(encoded.rows) > 1 or (self.is_fast and options.overflow)
+        return self._to_batch(encoded, batched=batched, return_tensors=return_tensors)
+
+    def _call_options(
+        self,
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | str | PaddingStrategy = False,
+        truncation: bool | str | TruncationStrategy | None = None,
+        max_length: int | None = None,
+        stride: int = 0,
+        is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
+        return_length: bool = False,
+        split_special_tokens: bool | None = None,
+    ) -> CallOptions:
         rules = length_rules(
-            where,
+            type(self).__name__,
             padding=padding,
             truncation=truncation,
             max_length=max_length,
@@ -235,23 +247,15 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
         fields = self._row_fields(
             return_token_type_ids, return_attention_mask, return_special_tokens_mask, return_length
         )
-        options = CallOptions(
+        return CallOptions(
             rules,
             replace(fields, offsets=return_offsets_mapping),
             add_special_tokens=add_special_tokens,
             split_special_tokens=self.split_special_tokens if split_special_tokens is None else split_special_tokens,
-            stride=stride,
+            stride=check_stride(type(self).__name__, stride),
             overflow=return_overflowing_tokens,
             split_words=is_split_into_words,
         )
-        if return_tensors is not None:
-            return_tensors = parse_tensor_type(where, return_tensors)
-        texts, batched = texts_of_call(where, text, text_pair, split_words=is_split_into_words)
-        encoded = self._encode_texts(texts, options)
-        if verbose and rules.truncate_to is None:
-            self._warn_about_length(max(len(row["input_ids"]) for row in encoded.rows))
-        batched = batched or len(encoded.rows) > 1 or (self.is_fast and return_overflowing_tokens)
-        return self._to_batch(encoded, batched=batched, return_tensors=return_tensors)
 
     def encode(self, text: Any, text_pair: Any = None, **kwargs: Any) -> Any:
         """Return only the ids of one text or pair, a list or with `return_tensors` a tensor [1, tokens].
@@ -262,14 +266,6 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
             raise InputError(f"{type(self).__name__}.encode: expected one str, got {type(text).__name__}: call it.")
         kwargs.update(return_attention_mask=False, return_token_type_ids=False)
         return self(text, text_pair, **kwargs)["input_ids"]
-
-    def encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
-        """Encode one text or pair: 4.x's name for a call."""
-        return self(text, text_pair, **kwargs)
-
-    def batch_encode_plus(self, batch_text_or_text_pairs: Any, **kwargs: Any) -> BatchEncoding:
-        """Encode a batch: 4.x's name for a call."""
-        return self(batch_text_or_text_pairs, **kwargs)
 
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of `text` as strings, no special tokens added."""
@@ -297,7 +293,7 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
         Raises UnknownArgumentError for a key that is no role, InputError for something that is not a token.
         """
         where = f"{type(self).__name__}.add_special_tokens"
-        reject_unknown(where, special_tokens_dict, (*SPECIAL_TOKEN_NAMES, "additional_special_tokens"))
+        reject_unknown(where, special_tokens_dict, self.SPECIAL_TOKENS_ATTRIBUTES)
         for role, value in special_tokens_dict.items():
             if role == "additional_special_tokens" and not replace_additional_special_tokens:
                 known = self.additional_special_tokens
@@ -329,6 +325,7 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
         padding_side: str | None = None,
         return_attention_mask: bool | None = None,
         return_tensors: str | TensorType | None = None,
+        verbose: bool = True,  # noqa: ARG002 (there is nothing to say)
     ) -> BatchEncoding:
         """Pad what calls of this tokenizer returned: one row, a batch, or a list of rows (as a data loader gives).
 
@@ -383,9 +380,12 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, TokenizerFilesMixin):
         return self._text_to_ids(text)
 
     def _encode_row(self, texts: Texts, options: CallOptions) -> Row:
-        rules, fields = options.rules, options.fields
         ids = self._ids_of(texts[0], options)
-        pair_ids = None if texts[1] is None else self._ids_of(texts[1], options)
+        return self._row_of(ids, None if texts[1] is None else self._ids_of(texts[1], options), options)
+
+    def _row_of(self, ids: list[int], pair_ids: list[int] | None, options: CallOptions) -> Row:
+        """Truncate the ids of one text or two, and lay them out with special tokens."""
+        rules, fields = options.rules, options.fields
         overflow: Row = {}
         if rules.truncate_to is not None:
             added = self.num_special_tokens_to_add(pair=pair_ids is not None) if options.add_special_tokens else 0

@@ -64,10 +64,10 @@ class BatchEncoding(AlignmentMixin, UserDict[str, Any]):
     def convert_to_tensors(
         self, tensor_type: str | TensorType | None = None, *, prepend_batch_axis: bool = False
     ) -> Self:
-        """Turn every field into an array, in place: "pt" torch, "np" numpy, None leaves everything as it is.
+        """Turn every field into an array, in place: "pt" torch, "tf" TensorFlow, "jax" JAX, "np" numpy, None nothing.
 
         prepend_batch_axis: the fields hold one text; make them a batch of one.
-        Raises InputError when rows differ in length or a field holds no numbers.
+        Raises InputError when rows differ in length or a field holds no numbers, MissingPackageError.
         """
         if tensor_type is None:
             return self

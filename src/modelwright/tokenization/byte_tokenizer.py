@@ -56,9 +56,9 @@ class ByteTokenizer(PreTrainedTokenizer):
                 )
 
     @classmethod
-    def _constructor_keywords(cls) -> list[str]:
+    def _constructor_keywords(cls) -> tuple[str, ...]:
         # No token is ever added, so what a file says about added tokens is only kept.
-        return [name for name in super()._constructor_keywords() if name != "added_tokens_decoder"]
+        return tuple(name for name in super()._constructor_keywords() if name != "added_tokens_decoder")
 
     def _add_known_tokens(self, added: Mapping[int, AddedToken]) -> None:
         assert not added

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer
 
-from modelwright.core.errors import ConfigError, InputError, reject_unknown
+from modelwright.core.errors import InputError, reject_unknown
 from modelwright.hub.names import TOKENIZER_NAME
 from modelwright.tokenization.added_tokens import as_added_token, same_token, token_to_json
+from modelwright.tokenization.backend_file import backend_of_json, is_panic, read_backend
 from modelwright.tokenization.base import PreTrainedTokenizerBase
 from modelwright.tokenization.options import CallOptions, Encoded
 from modelwright.tokenization.padding import Row
@@ -43,7 +44,7 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
         Raises ConfigError for a file that cannot be read, InputError when there is neither.
         """
         if tokenizer_object is not None:
-            self._backend = Tokenizer.from_str(tokenizer_object.to_str())
+            self._backend = backend_of_json(tokenizer_object.to_str())
         elif tokenizer_file is not None:
             self._backend = read_backend(tokenizer_file)
         else:
@@ -78,6 +79,11 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
         """Return every token with its id."""
         vocab: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
         return vocab
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """What `get_vocab` returns."""
+        return self.get_vocab()
 
     def _add_known_tokens(self, added: Mapping[int, AddedToken]) -> None:
         present = self.added_tokens_decoder
@@ -168,7 +174,7 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
             raise self._explained(error, texts, options) from error
         except BaseException as error:
             # A panic in Rust, which is no Exception: a text leaves the other one less room than the stride.
-            if type(error).__name__ != "PanicException":
+            if not is_panic(error):
                 raise
             raise InputError(f"{type(self).__name__}: {error}: lower stride or raise max_length.") from error
         fields, origins = options.fields, None
@@ -295,9 +301,12 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
             renamed=renamed,
             **kwargs,
         )
-        roles: dict[str, Any] = {
+        extras = self.extra_special_tokens
+        tokens = {
             role: renamed.get(text, text) for role, text in self.special_tokens_map.items() if isinstance(text, str)
         }
+        roles: dict[str, Any] = {role: text for role, text in tokens.items() if role not in extras}
+        roles["extra_special_tokens"] = {role: text for role, text in tokens.items() if role in extras}
         more = [renamed.get(text, text) for text in self.additional_special_tokens]
         more += [token.content for token in extra if token.content not in more]
         sizes = {name: getattr(self, name) for name in ("model_max_length", "padding_side", "truncation_side")}
@@ -348,7 +357,7 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._backend = Tokenizer.from_str(state["_backend"])
+        self._backend = backend_of_json(state["_backend"])
 
 
 def plain_options() -> CallOptions:
@@ -361,14 +370,6 @@ def plain_options() -> CallOptions:
         model_max_length=2**62,
     )  # fmt: skip
     return CallOptions(rules, RowFields(token_type_ids=False, attention_mask=False))
-
-
-def read_backend(path: str | os.PathLike[str]) -> Tokenizer:
-    """Read a tokenizer.json; raises ConfigError that names the file."""
-    try:
-        return Tokenizer.from_file(os.fspath(path))
-    except Exception as error:  # the Rust library raises Exception itself
-        raise ConfigError(f"{path}: expected a tokenizer.json of the tokenizers library: {error}") from error
 
 
 def _renamed(token: AddedToken, renamed: Mapping[str, str]) -> AddedToken:

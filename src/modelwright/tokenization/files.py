@@ -2,7 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -16,6 +17,7 @@ from modelwright.hub.custom_code import AutoClassMixin, code_to_save
 from modelwright.hub.download import take_download
 from modelwright.hub.names import (
     ADDED_TOKENS_NAME,
+    CHAT_TEMPLATE_FOLDER,
     CHAT_TEMPLATE_NAME,
     SPECIAL_TOKENS_MAP_NAME,
     TOKENIZER_CONFIG_NAME,
@@ -33,9 +35,9 @@ logger = get_logger(__name__)
 
 
 SHARED_KEYWORDS = (
-    *SPECIAL_TOKEN_NAMES, "additional_special_tokens", "model_max_length", "padding_side", "truncation_side",
-    "model_input_names", "clean_up_tokenization_spaces", "name_or_path", "added_tokens_decoder", "chat_template",
-    "split_special_tokens",
+    *SPECIAL_TOKEN_NAMES, "additional_special_tokens", "extra_special_tokens", "model_max_length", "padding_side",
+    "truncation_side", "model_input_names", "clean_up_tokenization_spaces", "name_or_path", "added_tokens_decoder",
+    "chat_template", "split_special_tokens",
 )  # fmt: skip
 
 
@@ -59,21 +61,27 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin, PushToHubMixin):
     _default_auto_class: ClassVar[str] = "AutoTokenizer"
 
     @classmethod
-    def _constructor_keywords(cls) -> list[str]:
+    def _constructor_keywords(cls) -> tuple[str, ...]:
         """Return every keyword that the constructors of this class and of its bases name."""
         names = set(SHARED_KEYWORDS)
         for each in cls.__mro__:
             if "__init__" in each.__dict__ and each is not object:
-                names.update(inspect.signature(vars(each)["__init__"]).parameters)
-        return sorted(names - {"self", "args", "kwargs"})
+                names.update(_parameters(vars(each)["__init__"]))
+        return tuple(sorted(names - {"self", "args", "kwargs"}))
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *, subfolder: str = "", **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        subfolder: str = "",
+        from_slow: bool = False,
+        **kwargs: Any,
     ) -> Self:
         """Read a tokenizer from a folder or hub repository; `kwargs` override what its files say.
 
-        The keywords about downloads are those of `PretrainedConfig.from_pretrained`.
+        The keywords about downloads are those of `PretrainedConfig.from_pretrained`. from_slow: make a fast tokenizer
+        from the slow one's vocabulary files, even if there is a tokenizer.json.
         Raises RepoError when the folder or a file is missing, ConfigError for a damaged file, UnknownArgumentError.
         """
         where = f"{cls.__name__}.from_pretrained"
@@ -85,6 +93,8 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin, PushToHubMixin):
         unused = {name: value for name, value in stored.items() if name not in known}
         options = {name: value for name, value in stored.items() if name in known}
         options |= cls._vocabulary_paths(repo)
+        if from_slow:
+            options.pop("tokenizer_file", None)
         options["name_or_path"] = str(pretrained_model_name_or_path)
         tokenizer = cls(**(options | kwargs))
         tokenizer._unused_config = unused
@@ -105,10 +115,16 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin, PushToHubMixin):
             # The config has the text only; the map also has the flags.
             flagged = {role: value for role, value in special.items() if _text_of(value) == _text_of(stored.get(role))}
             stored = special | stored | flagged
+        # What 5.x calls the additional tokens, and the named ones.
+        if isinstance(extra := stored.get("extra_special_tokens"), list):
+            stored["additional_special_tokens"] = [*stored.get("additional_special_tokens", ()), *extra]
+            del stored["extra_special_tokens"]
+        if named := stored.pop("model_specific_special_tokens", None):
+            stored["extra_special_tokens"] = {**stored.get("extra_special_tokens", {}), **named}
         if "added_tokens_decoder" not in stored and (added := cls._added_tokens(repo)):
             stored["added_tokens_decoder"] = added
-        if repo.has(CHAT_TEMPLATE_NAME):
-            stored["chat_template"] = repo.path(CHAT_TEMPLATE_NAME).read_text(encoding="utf-8")
+        if templates := _chat_templates(repo):
+            stored["chat_template"] = templates["default"] if templates.keys() == {"default"} else templates
         elif isinstance(stored.get("chat_template"), list):
             stored["chat_template"] = {each["name"]: each["template"] for each in stored["chat_template"]}
         saved_as = stored.pop("tokenizer_class", None)
@@ -137,7 +153,7 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin, PushToHubMixin):
     @classmethod
     def _vocabulary_paths(cls, repo: Repo) -> dict[str, str]:
         paths = {keyword: file for keyword, file in cls.vocab_files_names.items() if repo.has(file)}
-        parameters = inspect.signature(cls.__init__).parameters
+        parameters = _parameters(cls.__init__)
         for keyword, file in cls.vocab_files_names.items():
             needed = keyword in parameters and parameters[keyword].default is inspect.Parameter.empty
             if needed and keyword not in paths:
@@ -158,17 +174,23 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin, PushToHubMixin):
         self,
         save_directory: str | os.PathLike[str],
         *,
+        legacy_format: bool | None = None,
         filename_prefix: str | None = None,
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> tuple[str, ...]:
         """Write the tokenizer's files into the folder `save_directory`, made if absent, and return their paths.
 
+        legacy_format: of a fast tokenizer, True leaves out tokenizer.json, False the vocabulary files of the slow one.
         filename_prefix: put before each file's name, with a dash.
         push_to_hub: upload them as one commit; the other keywords are those of `push_to_hub`.
         Raises RepoError when the folder cannot be written, ConfigError for an option that JSON does not have, HubError
         if the upload is refused.
         """
+        if legacy_format is not None and not self.is_fast:
+            raise InputError(
+                f"{type(self).__name__}.save_pretrained: legacy_format is a choice of fast tokenizers only."
+            )
         push = take_push(self, save_directory, push_to_hub, kwargs)
         folder = Path(save_directory).expanduser()
         if folder.exists() and not folder.is_dir():
@@ -194,12 +216,13 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin, PushToHubMixin):
         if isinstance(self.chat_template, str):
             template_path.write_text(self.chat_template, encoding="utf-8")
             written.append(str(template_path))
-        written += self.save_vocabulary(str(folder), filename_prefix)
+        if legacy_format is not False:
+            written += self.save_vocabulary(str(folder), filename_prefix)
         added = {text: index for text, index in self.added_tokens_encoder.items() if index >= self.vocab_size}
-        if added:
+        if added and legacy_format is not False:
             write_json(added_path, added)
             written.append(str(added_path))
-        if self.is_fast:
+        if self.is_fast and legacy_format is not True:
             self._save_backend(backend_path)
             written.append(str(backend_path))
         if push is not None:
@@ -238,6 +261,7 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin, PushToHubMixin):
             **template,
             **own,
             **self.special_tokens_map,
+            **({"extra_special_tokens": extra} if (extra := self.extra_special_tokens) else {}),
             "model_max_length": self.model_max_length,
             "padding_side": self.padding_side,
             "truncation_side": self.truncation_side,
@@ -245,6 +269,20 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin, PushToHubMixin):
             **({"split_special_tokens": True} if self.split_special_tokens else {}),
             "tokenizer_class": _saved_class_name(type(self).__name__),
         }
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
+
+
+def _chat_templates(repo: Repo) -> dict[str, str]:
+    """Return the templates that are files of their own, by name: "default" and those of a folder."""
+    files = {"default": CHAT_TEMPLATE_NAME} if repo.has(CHAT_TEMPLATE_NAME) else {}
+    for name in repo.files(CHAT_TEMPLATE_FOLDER):
+        if name.endswith(".jinja"):
+            files[name.removesuffix(".jinja")] = f"{CHAT_TEMPLATE_FOLDER}/{name}"
+    return {name: repo.path(file).read_text(encoding="utf-8") for name, file in files.items()}
 
 
 def _saved_class_name(name: str) -> str:

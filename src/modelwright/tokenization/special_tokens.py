@@ -1,7 +1,7 @@
 """The special tokens of a tokenizer: attributes such as `pad_token`, and their ids."""
 
-from collections.abc import Mapping
-from typing import Any, overload
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 from tokenizers import AddedToken
 
@@ -60,7 +60,16 @@ class _TokenId:
 
 
 class SpecialTokensMixin:
-    """Special tokens by role; a subclass says how a token and its id belong together."""
+    """Special tokens by role; a subclass says how a token and its id belong together.
+
+    Beside the roles that all tokenizers know, one has roles of its own, `extra_special_tokens`: for {"image_token":
+    "<image>"} there are the attributes `image_token` and `image_token_id`.
+    """
+
+    # The roles; those of `extra_special_tokens` follow in an instance.
+    SPECIAL_TOKENS_ATTRIBUTES: Sequence[str] = (*SPECIAL_TOKEN_NAMES, "additional_special_tokens")
+    # The segment of padding.
+    pad_token_type_id = 0
 
     _special_tokens: dict[str, str | None]
     _additional_special_tokens: list[str]
@@ -71,6 +80,46 @@ class SpecialTokensMixin:
     pad_token, cls_token, mask_token = _Token(), _Token(), _Token()
     bos_token_id, eos_token_id, unk_token_id, sep_token_id = _TokenId(), _TokenId(), _TokenId(), _TokenId()
     pad_token_id, cls_token_id, mask_token_id = _TokenId(), _TokenId(), _TokenId()
+
+    if not TYPE_CHECKING:  # a type checker would take any misspelt attribute
+
+        def __getattr__(self, name: str) -> Any:
+            role = name.removesuffix("_id")
+            if role not in self._extra_roles():
+                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.", name=name, obj=self)
+            token = self._special_tokens[role]
+            return token if role == name or token is None else self._token_id(token)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        role = name.removesuffix("_id")
+        if role not in self._extra_roles():
+            super().__setattr__(name, value)
+        elif role == name:
+            self._special_tokens[role] = self._remember(f"{type(self).__name__}.{role}", value)
+        else:
+            self._special_tokens[role] = None if value is None else self._id_token(value)
+
+    def _extra_roles(self) -> Sequence[str]:
+        roles: Sequence[str] = self.__dict__.get("SPECIAL_TOKENS_ATTRIBUTES", ())
+        return roles[len(type(self).SPECIAL_TOKENS_ATTRIBUTES) :]
+
+    @property
+    def extra_special_tokens(self) -> dict[str, str | None]:
+        """The special tokens in roles of this tokenizer's own, by role."""
+        return {role: self._special_tokens[role] for role in self._extra_roles()}
+
+    def _set_extra_special_tokens(self, value: Mapping[str, Any]) -> None:
+        where = f"{type(self).__name__}: extra_special_tokens"
+        if not isinstance(value, Mapping):
+            raise InputError(
+                f"{where}: expected names and tokens, such as {{'image_token': '<image>'}}, got {value!r}. Tokens "
+                "without a name are additional_special_tokens."
+            )
+        for role, token in value.items():
+            if hasattr(type(self), role) or role in self.__dict__:
+                raise InputError(f"{where}: {role!r} is an attribute of every tokenizer; choose another name.")
+            self._special_tokens[role] = self._remember(f"{where}: {role}", token)
+        self.SPECIAL_TOKENS_ATTRIBUTES = (*self.SPECIAL_TOKENS_ATTRIBUTES, *value)
 
     def _remember(self, where: str, value: Any) -> str | None:
         """Return the text of a special token and keep the flags that it was given with."""
@@ -111,12 +160,23 @@ class SpecialTokensMixin:
     @property
     def special_tokens_map(self) -> dict[str, str | list[str]]:
         """The special tokens that are set, by role."""
-        roles: dict[str, str | list[str]] = {
-            name: token for name in SPECIAL_TOKEN_NAMES if (token := self._special_tokens.get(name)) is not None
+        values = {role: getattr(self, role) for role in self.SPECIAL_TOKENS_ATTRIBUTES}
+        return {role: list(value) if isinstance(value, list) else value for role, value in values.items() if value}
+
+    @property
+    def special_tokens_map_extended(self) -> dict[str, Any]:
+        """`special_tokens_map` with an AddedToken in place of each text that was given with flags."""
+        return {
+            role: self._flagged.get(value, value)
+            if isinstance(value, str)
+            else [self._flagged.get(each, each) for each in value]
+            for role, value in self.special_tokens_map.items()
         }
-        if self._additional_special_tokens:
-            roles["additional_special_tokens"] = list(self._additional_special_tokens)
-        return roles
+
+    @property
+    def all_special_tokens_extended(self) -> list[str | AddedToken]:
+        """`all_special_tokens` with an AddedToken in place of each text that was given with flags."""
+        return [self._flagged.get(text, text) for text in self.all_special_tokens]
 
     def _special_tokens_to_save(self) -> dict[str, Any]:
         """Return the special tokens by role, as special_tokens_map.json has them: with flags where they have any."""
@@ -135,8 +195,8 @@ class SpecialTokensMixin:
     @property
     def all_special_tokens(self) -> list[str]:
         """Every special token once, in the order of the roles."""
-        tokens = [token for name in SPECIAL_TOKEN_NAMES if (token := self._special_tokens.get(name)) is not None]
-        return list(dict.fromkeys([*tokens, *self._additional_special_tokens]))
+        values = self.special_tokens_map.values()
+        return list(dict.fromkeys(text for value in values for text in ([value] if isinstance(value, str) else value)))
 
     @property
     def all_special_ids(self) -> list[int]:

@@ -38,6 +38,8 @@ class TensorType(StrEnum):
     """The array types that a tokenizer returns."""
 
     PYTORCH = "pt"
+    TENSORFLOW = "tf"
+    JAX = "jax"
     NUMPY = "np"
 
 
@@ -125,6 +127,13 @@ def length_rules(
         pad_to_multiple_of=pad_to_multiple_of,
         padding_side="left" if padding_side == "left" else "right",
     )
+
+
+def check_stride(where: str, stride: int) -> int:
+    """Return `stride`, the tokens that windows share; raises InputError for something that is no such number."""
+    if isinstance(stride, bool) or not isinstance(stride, int) or stride < 0:
+        raise InputError(f"{where}: expected stride to be a whole number of tokens, 0 or more; got {stride!r}.")
+    return stride
 
 
 def _check_positive(where: str, name: str, value: int | None) -> None:

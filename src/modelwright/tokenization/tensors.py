@@ -1,18 +1,36 @@
-"""Lists of token ids to arrays; torch is imported only when a torch tensor is asked for or found."""
+"""Lists of token ids to arrays; torch, TensorFlow and JAX are imported only when an array of theirs is asked for."""
 
 import sys
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from modelwright.core.errors import InputError, check_choice
+from modelwright.core.errors import InputError, MissingPackageError, check_choice
+from modelwright.core.optional import is_available
 from modelwright.tokenization.strategies import TensorType
+
+_PACKAGES = {TensorType.PYTORCH: "torch", TensorType.TENSORFLOW: "tensorflow", TensorType.JAX: "jax"}
 
 
 def parse_tensor_type(where: str, name: str | TensorType) -> TensorType:
-    """Return the array type that `name` ("pt", "np") stands for; raises InputError for another one."""
+    """Return the array type that `name` ("pt", "tf", "jax", "np") stands for.
+
+    Raises InputError for another one, MissingPackageError when its package is not installed.
+    """
     check_choice(f"{where}: return_tensors", getattr(name, "value", name), [each.value for each in TensorType])
-    return TensorType(name)
+    kind = TensorType(name)
+    package = _PACKAGES.get(kind)
+    if package is not None and not is_available(package):
+        raise MissingPackageError(
+            f"{where}: return_tensors={kind.value!r} needs the package {package!r}, which is not installed: "
+            f"pip install {package}"
+        )
+    return kind
+
+
+# What tensorflow.constant makes of a list.
+_TENSORFLOW_DTYPES = {"int64": "int32", "float64": "float32"}
 
 
 def is_torch_tensor(value: Any) -> bool:
@@ -25,7 +43,7 @@ def to_list(value: Any) -> Any:
     """Return `value` with an array or tensor turned into nested lists of Python numbers."""
     if isinstance(value, (np.ndarray, np.generic)) or is_torch_tensor(value):
         return value.tolist()
-    return value
+    return np.asarray(value).tolist() if hasattr(value, "__array__") else value
 
 
 def ids_of_row(where: str, value: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -49,16 +67,23 @@ def ids_of_row(where: str, value: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def to_array(name: str, value: Any, kind: TensorType, *, prepend_batch_axis: bool = False) -> Any:
-    """Return the field `name` as an array of type `kind`; whole numbers are int64.
+    """Return the field `name` as an array of type `kind`.
 
+    Whole numbers are int64 in torch and numpy; TensorFlow and JAX get their own defaults, int32 and float32.
     Raises InputError when the rows differ in length or hold something that is not a number.
     """
     if is_torch_tensor(value):
         array = value.unsqueeze(0) if prepend_batch_axis else value
-        return array if kind is TensorType.PYTORCH else array.detach().cpu().numpy()
+        if kind is TensorType.PYTORCH:
+            return array
+        value, prepend_batch_axis = array.detach().cpu().numpy(), False
     array = _to_numpy(name, [value] if prepend_batch_axis else value)
     if kind is TensorType.NUMPY:
         return array
+    if kind is TensorType.JAX:
+        return import_module(_PACKAGES[kind]).numpy.asarray(array)
+    if kind is TensorType.TENSORFLOW:
+        return import_module(_PACKAGES[kind]).constant(array, dtype=_TENSORFLOW_DTYPES.get(array.dtype.name))
     import torch
 
     # Python's floats become numpy's float64; torch code expects torch's default.

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from modelwright.hub.publish import PushToHubMixin
     from modelwright.outputs.base import ModelOutput
+    from modelwright.tokenization.json_schema import get_json_schema
     from modelwright.tokenization.strategies import PaddingStrategy, TensorType, TruncationStrategy
     from modelwright.utils import logging
 
@@ -58,6 +59,7 @@ __all__ = [
     "add_end_docstrings",
     "add_start_docstrings",
     "add_start_docstrings_to_model_forward",
+    "get_json_schema",
     "is_accelerate_available",
     "is_flax_available",
     "is_keras_available",

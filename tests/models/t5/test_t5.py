@@ -347,6 +347,14 @@ def test_the_examples_of_the_document(tmp_path):
     assert not any(parameter.is_meta for parameter in t0pp.parameters())
 
 
+def test_the_models_config_decides_what_is_returned(model):
+    model.config.output_hidden_states = True
+    output = model(IDS, decoder_input_ids=TARGET)
+    assert (len(output.encoder_hidden_states), len(output.decoder_hidden_states)) == (3, 4)
+    model.config.return_dict = False
+    assert len(model(IDS, decoder_input_ids=TARGET, use_cache=False)) == 4
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 

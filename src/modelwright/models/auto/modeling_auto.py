@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import ConfigError, InputError
 from modelwright.hub.download import take_download
+from modelwright.hub.open import open_repo
 from modelwright.models.auto.remote_code import Origin, find_custom_class
 from modelwright.models.auto.tables import MODELS, AutoTable
-from modelwright.pretrained.adapters import base_model_of
+from modelwright.pretrained.adapters import base_of
 
 
 class _AutoModelBase:
@@ -45,15 +46,16 @@ class _AutoModelBase:
         else:
             if source is None:
                 raise InputError(f"{cls.__name__}.from_pretrained: expected a folder or a config, got neither")
-            base, revision = base_model_of(source, subfolder, download) if config is None else (None, "")
-            if base is not None:
-                # The folder of an adapter: class and code are those of the model that it belongs to.
-                source, subfolder = base, ""
-            reads = download if base is None else replace(download, revision=revision, commit_hash=None)
+            if config is None:
+                repo = open_repo(source, subfolder=subfolder, download=download)
+                reads = download = replace(download, commit_hash=repo.commit_hash)
+                base = base_of(repo)
+                if base is not None:
+                    # The folder of an adapter: class and code are those of the model that it belongs to.
+                    source, subfolder = base[0], ""
+                    reads = replace(download, revision=base[1], commit_hash=None)
             values, _ = PretrainedConfig.get_config_dict(source, subfolder=subfolder, **reads.keywords())
             where = str(source)
-            if config is None and base is None:
-                reads = download = replace(download, commit_hash=values.get("_commit_hash"))
         origin = Origin("" if source is None else source, subfolder, reads)
         model_class = cls._find(values, where, origin, trust_remote_code)
         return model_class.from_pretrained(

@@ -16,8 +16,8 @@ from modelwright.outputs.model_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from modelwright.pretrained.decoder_heads import choice_output, pooled_output, span_output, token_output
 from modelwright.pretrained.switches import wants_dict
+from modelwright.pretrained.task_heads import choice_output, pooled_output, span_output, token_output
 
 
 class _BertForTask(BertWithHead):

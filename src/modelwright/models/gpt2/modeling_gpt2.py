@@ -21,9 +21,9 @@ from modelwright.outputs.model_outputs import (
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
-from modelwright.pretrained.decoder_heads import kept, sequence_output, span_output, token_dropout, token_output
 from modelwright.pretrained.decoding import decoding_inputs
 from modelwright.pretrained.switches import wants_dict
+from modelwright.pretrained.task_heads import kept, sequence_output, span_output, token_dropout, token_output
 
 
 @dataclass

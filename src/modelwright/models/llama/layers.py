@@ -23,7 +23,7 @@ class LlamaAttention(nn.Module):
     Source: Su et al. 2021 (rotary positions), Ainslie et al. 2023 (grouped heads).
     """
 
-    siblings = ("q_proj", "k_proj", "v_proj")
+    _siblings = ("q_proj", "k_proj", "v_proj")
 
     def __init__(self, config: LlamaConfig, layer_idx: int, **factory: Any) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class LlamaAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return what is added to the residual stream, (B, T, E), and the attention probabilities if asked for."""
         query, key, value = (
-            states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
             for states in apply_each(hidden_states, self.q_proj, self.k_proj, self.v_proj)
         )
         cos, sin = position_embeddings
@@ -101,7 +101,7 @@ class LlamaAttention(nn.Module):
 class LlamaMLP(nn.Module):
     """The gated feed-forward, down(act(gate(x)) * up(x)). Source: Shazeer 2020 (arXiv 2002.05202)."""
 
-    siblings = ("gate_proj", "up_proj")
+    _siblings = ("gate_proj", "up_proj")
 
     def __init__(self, config: LlamaConfig, **factory: Any) -> None:
         super().__init__()

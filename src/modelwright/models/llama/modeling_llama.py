@@ -25,10 +25,10 @@ from modelwright.outputs.model_outputs import (
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
-from modelwright.pretrained.decoder_heads import kept, sequence_output, span_output, token_dropout, token_output
 from modelwright.pretrained.decoding import decoding_inputs
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.switches import Switches, embedded, switches_of, wants_dict
+from modelwright.pretrained.task_heads import kept, sequence_output, span_output, token_dropout, token_output
 
 Device = torch.device | str | None
 # The way back of a rule that holds for reading only.

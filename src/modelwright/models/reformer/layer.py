@@ -63,7 +63,7 @@ class ReformerAttention(nn.Module):
     def finish(self, attended: Tensor, call: ForwardCall, layer: LayerCall, index: int) -> Tensor:
         """Return what is added to slice `index` of the first stream, from that slice of the attention's output."""
         if layer.head_mask is not None:
-            per_head = attended.unflatten(-1, (len(layer.head_mask), -1))
+            per_head = attended.view(*attended.shape[:2], len(layer.head_mask), -1)
             attended = (per_head * layer.head_mask.to(attended.dtype).unsqueeze(-1)).flatten(-2)
         generator = layer.generator(call, "attention_output", index, attended.device)
         return seeded_dropout(self.output(attended), self.dropout, generator)

@@ -84,13 +84,14 @@ class LocalSelfAttention(nn.Module):
         self,
         grad: Tensor,
         projected: tuple[Tensor, ...],
-        attended: tuple[Tensor, ...],
+        _attended: tuple[Tensor, ...],
         call: ForwardCall,
         layer: LayerCall,
     ) -> tuple[Tensor, ...]:
-        """Turn what `project` returned into its gradients, in place; `attended` is not needed."""
+        """Turn what `project` returned into its gradients, in place; what `attend` returned is not needed."""
         shape = self._windows(grad.shape[1], call, layer)
-        return local_attention_backward(grad, *projected, call.key_mask, self.num_heads, shape, in_place=True)
+        q, k, v = projected
+        return local_attention_backward(grad, q, k, v, call.key_mask, self.num_heads, shape, in_place=True)
 
     def forward(self, x_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return the output and, if the call asks for them, the probabilities."""

@@ -63,7 +63,7 @@ def _blocks(
     rows, length, size = q_RLD.shape
     chunk, window = shape.chunk_length, shape.window
     inner_1QW: Tensor | None = None
-    for start, stop in block_ranges(length, chunk, rows):
+    for start, stop in block_ranges(length, chunk, window, rows):
         low, high = shape.span(start, stop)
         if low < 0 or high > length or key_mask_BL is not None:
             mask_RL = None if key_mask_BL is None else key_mask_BL[at[0]]
@@ -148,7 +148,9 @@ def local_attention_backward(
     for rows in _row_groups(*q_BLE.shape[:2]):
         for head in range(num_heads):
             at = (rows, slice(None), slice(head * size, (head + 1) * size))
-            totals_RLD = [at_least_float32(torch.zeros_like(x[at], memory_format=torch.contiguous_format)) for x in inputs]
+            totals_RLD = [
+                at_least_float32(torch.zeros_like(x[at], memory_format=torch.contiguous_format)) for x in inputs
+            ]
             for start, stop, operands, settings in _blocks(q_BLE[at], k_BLE[at], v_BLE[at], key_mask_BL, at, shape):
                 grad_NQD = at_least_float32(grad_BLE[at][:, start:stop]).reshape(operands[0].shape)
                 grad_q_NQD, *grads_NWD = attend_block_backward(grad_NQD, *operands, **settings)

@@ -75,10 +75,21 @@ def lsh_attention_with_probabilities(
     return out_GLD.view(batch, heads, length, -1), probs_GCQW.view(batch, heads, *probs_GCQW.shape[1:])
 
 
+def needs_hashing(length: int, num_hashes: int, *, mode: str, chunk_length: int, window: int) -> bool:
+    """Return whether LSH attention hashes a sequence of `length` tokens, or attends to all of it exactly.
+
+    A sequence no longer than a chunk is never hashed. "auto" hashes from the length on at which the products of exact
+    attention are twice those of the rounds: sorting and gathering cost the other half.
+    """
+    if length <= chunk_length or mode == "exact":
+        return False
+    return mode == "lsh" or length > 2 * num_hashes * window
+
+
 class LSHSelfAttention(nn.Module):
     """LSH self-attention with its projections: one for queries and keys together, one for values, without biases.
 
-    Shapes: (B, L, E) -> (B, L, H*D). Sequences no longer than a chunk are attended in full, without hashing.
+    Shapes: (B, L, E) -> (B, L, H*D). `needs_hashing` says which sequences are attended in full instead.
     """
 
     # As many attentions as there are hash rounds stand behind it, and their backward needs it.
@@ -95,6 +106,7 @@ class LSHSelfAttention(nn.Module):
         self.causal = config.is_decoder
         self.dropout = config.lsh_attention_probs_dropout_prob
         self.hash_seed = config.hash_seed
+        self.mode = config.attention_mode
         width = config.num_attention_heads * config.attention_head_size
         self.query_key = nn.Linear(config.hidden_size, width, bias=False, device=device, dtype=dtype)
         self.value = nn.Linear(config.hidden_size, width, bias=False, device=device, dtype=dtype)
@@ -125,7 +137,8 @@ class LSHSelfAttention(nn.Module):
         """Turn what `project` returned into its gradients, in place; `attended` is what `attend` returned."""
         assert layer.order is not None
         shape = self._windows(grad.shape[1], call, layer)
-        return lsh_attention_backward(grad, *projected, layer.order, call.key_mask, *attended, shape, in_place=True)
+        (qk, v), (out, weights) = projected, attended
+        return lsh_attention_backward(grad, qk, v, layer.order, call.key_mask, out, weights, shape, in_place=True)
 
     def forward(self, x_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return the output and, if the call asks for them, the probabilities."""
@@ -136,29 +149,31 @@ class LSHSelfAttention(nn.Module):
         qk_BHLD, v_BHLD = (split_heads(x, self.num_heads) for x in projected)
         shape = self._windows(x_BLE.shape[1], call, layer)
         out_BHLD, probs = lsh_attention_with_probabilities(qk_BHLD, v_BHLD, order, call.key_mask, shape)
-        return merge_heads(out_BHLD), probs.squeeze(2) if self._whole(x_BLE.shape[1]) else probs
+        return merge_heads(out_BHLD), probs.squeeze(2) if x_BLE.shape[1] <= self.chunk_length else probs
 
-    def _whole(self, length: int) -> bool:
-        return length <= self.chunk_length
+    def _hashes(self, length: int, call: ForwardCall) -> bool:
+        window = self.chunk_length * (self.num_before + 1 + self.num_after)
+        return needs_hashing(length, call.num_hashes, mode=self.mode, chunk_length=self.chunk_length, window=window)
 
     def _windows(self, length: int, call: ForwardCall, layer: LayerCall) -> Windows:
         dropout = self.dropout if layer.training else 0.0
         seed = layer.site_seed(call, "attention_probs")
-        if self._whole(length):
+        if length <= self.chunk_length:
             return Windows(length, 0, 0, self.causal, dropout, seed)
-        return Windows(self.chunk_length, self.num_before, self.num_after, self.causal, dropout, seed)
+        if self._hashes(length, call):
+            return Windows(self.chunk_length, self.num_before, self.num_after, self.causal, dropout, seed)
+        # As many chunks before as there are others in the ring: every window is the whole sequence.
+        return Windows(self.chunk_length, length // self.chunk_length - 1, 0, self.causal, dropout, seed)
 
     def _order(self, qk_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> Tensor:
         if layer.order is None:
             batch, length = qk_BLE.shape[:2]
-            if self._whole(length):
+            if not self._hashes(length, call):
                 places = torch.arange(length, device=qk_BLE.device, dtype=torch.int32)
                 layer.order = places.expand(batch, self.num_heads, 1, length)
             else:
                 assert call.num_buckets is not None
                 seed = layer.site_seed(call, "hash") if self.hash_seed is None else self.hash_seed
                 factors = bucket_factors(call.num_buckets)
-                layer.order = hash_order(
-                    qk_BLE.detach(), call.key_mask, self.num_heads, call.num_hashes, factors, seed
-                )
+                layer.order = hash_order(qk_BLE.detach(), call.key_mask, self.num_heads, call.num_hashes, factors, seed)
         return layer.order

@@ -79,21 +79,21 @@ def score_bias(
 class _Group:
     """Some sequences (rows and heads of the batch) with what all their rounds share.
 
-    `ids_G1` is the place of each sequence's first vector among the rows of a (B*L*H, D) view, where token t's is
+    `ids` (G, 1) is the place of each sequence's first vector among the rows of a (B*L*H, D) view, where token t's is
     H*t further: rows are gathered for the sorted order straight from there.
     """
 
     rows: slice
     heads: slice
     num_heads: int
-    ids_G1: Tensor
-    order_GNL: Tensor
-    key_mask_GL: Tensor | None
+    ids: Tensor
+    order: Tensor
+    key_mask: Tensor | None
 
     def take(self, x_BLE: Tensor, index_GT: Tensor) -> Tensor:
         """Return the vectors of the tokens `index_GT`, (G, T, D), in fp32 at least; gathered before they are cast."""
         x_RD = x_BLE.view(-1, x_BLE.shape[-1] // self.num_heads)
-        rows_RD = x_RD.index_select(0, (index_GT * self.num_heads + self.ids_G1).flatten())
+        rows_RD = x_RD.index_select(0, (index_GT * self.num_heads + self.ids).flatten())
         return at_least_float32(rows_RD).view(*index_GT.shape, -1)
 
     def part(self, x_BLE: Tensor) -> Tensor:
@@ -123,46 +123,46 @@ class _Round:
     """One hash round of a group in sorted order: its tokens, the tokens that its windows cover, and their vectors.
 
     The chunks of all rounds form one ring, so that a round's first chunk sees the last one of the round before:
-    `seen_GT` is `order_GL` with those chunks in front and behind.
+    `seen` (G, T) is `order` (G, L) with those chunks in front and behind; the vectors are (G, T, D).
     """
 
     index: int
     group: _Group
     shape: Windows
-    order_GL: Tensor
-    seen_GT: Tensor
-    qk_GTD: Tensor
-    keys_GTD: Tensor
-    v_GTD: Tensor
+    order: Tensor
+    seen: Tensor
+    qk: Tensor
+    keys: Tensor
+    v: Tensor
 
     @property
     def own(self) -> slice:
         """Where the round's own tokens are among those that it sees."""
         before = self.shape.num_before * self.shape.chunk_length
-        return slice(before, before + self.order_GL.shape[1])
+        return slice(before, before + self.order.shape[1])
 
     def blocks(self) -> Iterator[tuple[int, int, tuple[Tensor, ...], dict[str, Any]]]:
         """Yield each block's first and last (excluded) place, its q, k, v and bias, and the kernel's settings."""
-        groups, length = self.order_GL.shape
+        groups, length = self.order.shape
         chunk, window = self.shape.chunk_length, self.shape.window
-        q_GLD = self.qk_GTD[:, self.own]
-        for start, stop in block_ranges(length, chunk, groups):
+        q_GLD = self.qk[:, self.own]
+        for start, stop in block_ranges(length, chunk, window, groups):
             covered = slice(start, stop + window - chunk)
-            seen_GT = self.seen_GT[:, covered]
+            seen_GT = self.seen[:, covered]
             mask_CW = None
-            if self.group.key_mask_GL is not None:
-                mask_CW = windows(self.group.key_mask_GL.gather(1, seen_GT.long()), chunk, window)
+            if self.group.key_mask is not None:
+                mask_CW = windows(self.group.key_mask.gather(1, seen_GT.long()), chunk, window)
             bias_CQW = score_bias(
-                self.order_GL[:, start:stop].reshape(-1, chunk),
+                self.order[:, start:stop].reshape(-1, chunk),
                 windows(seen_GT, chunk, window),
                 causal=self.shape.causal,
                 key_mask_CW=mask_CW,
                 dtype=q_GLD.dtype,
             )
             q_CQD = q_GLD[:, start:stop].reshape(-1, chunk, q_GLD.shape[-1])
-            k_CWD, v_CWD = (windows(x[:, covered], chunk, window) for x in (self.keys_GTD, self.v_GTD))
+            k_CWD, v_CWD = (windows(x[:, covered], chunk, window) for x in (self.keys, self.v))
             first = int(self.group.rows.start) * self.group.num_heads + int(self.group.heads.start)
-            block = ((first * self.group.order_GNL.shape[1] + self.index) * length + start) // chunk
+            block = ((first * self.group.order.shape[1] + self.index) * length + start) // chunk
             generator = self.shape.generator(block, q_CQD.device)
             settings = {"scale": 1.0, "dropout": self.shape.dropout, "generator": generator}
             yield start, stop, (q_CQD, k_CWD, v_CWD, bias_CQW), settings
@@ -170,8 +170,8 @@ class _Round:
 
 def _rounds(group: _Group, qk_BLE: Tensor, v_BLE: Tensor, shape: Windows) -> Iterator[_Round]:
     """Yield the rounds of a group, one at a time in memory."""
-    groups, rounds, length = group.order_GNL.shape
-    ring_GR = group.order_GNL.reshape(groups, rounds * length)
+    groups, rounds, length = group.order.shape
+    ring_GR = group.order.reshape(groups, rounds * length)
     for index in range(rounds):
         start = index * length
         seen_GT = ring_slice(ring_GR, *shape.span(start, start + length))
@@ -203,7 +203,7 @@ def lsh_attention(
         outs, lses = [], []
         for turn in _rounds(group, qk_BLE, v_BLE, shape):
             out_GLD, lse_GL = _attend_round(turn, need_lse=rounds > 1)
-            undo_GL = inverse_order(turn.order_GL)
+            undo_GL = inverse_order(turn.order)
             outs.append(_unsort(out_GLD, undo_GL))
             if lse_GL is not None:
                 lses.append(lse_GL.gather(1, undo_GL.long()))
@@ -223,7 +223,7 @@ def lsh_attention(
 
 def _attend_round(turn: _Round, *, need_lse: bool) -> tuple[Tensor, Tensor | None]:
     """Return one round's output (G, L, D) and logsumexp (G, L), in sorted order."""
-    out_GLD = torch.empty_like(turn.qk_GTD[:, turn.own], memory_format=torch.contiguous_format)
+    out_GLD = torch.empty_like(turn.qk[:, turn.own], memory_format=torch.contiguous_format)
     lse_GL = out_GLD.new_empty(out_GLD.shape[:2]) if need_lse else None
     for start, stop, operands, settings in turn.blocks():
         out_CQD, lse_CQ = attend_block(*operands, need_lse=need_lse, **settings)
@@ -256,12 +256,12 @@ def lsh_attention_backward(
     for group in _groups(order_BHNL, key_mask_BL):
         totals: list[Tensor] = []
         for turn in _rounds(group, qk_BLE, v_BLE, shape):
-            grad_GLD = group.take(grad_BLE, turn.order_GL)
+            grad_GLD = group.take(grad_BLE, turn.order)
             delta_GL = None
             if rounds > 1:
-                weight_GL = weights_BHNL[group.rows, group.heads, turn.index].reshape(turn.order_GL.shape)
-                grad_GLD.mul_(weight_GL.gather(1, turn.order_GL.long()).unsqueeze(-1))
-                delta_GL = (grad_GLD * group.take(out_BLE, turn.order_GL)).sum(dim=-1)
+                weight_GL = weights_BHNL[group.rows, group.heads, turn.index].reshape(turn.order.shape)
+                grad_GLD.mul_(weight_GL.gather(1, turn.order.long()).unsqueeze(-1))
+                delta_GL = (grad_GLD * group.take(out_BLE, turn.order)).sum(dim=-1)
             parts = _attend_round_backward(turn, grad_GLD, delta_GL)
             totals = _add_tokens(turn, parts, totals)
             del turn, parts, grad_GLD
@@ -273,9 +273,9 @@ def lsh_attention_backward(
 
 def _attend_round_backward(turn: _Round, grad_GLD: Tensor, delta_GL: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return one round's gradients of shared queries and keys, and of values, for all places that it sees (G, T, D)."""
-    groups, chunk, size = turn.qk_GTD.shape[0], turn.shape.chunk_length, turn.qk_GTD.shape[-1]
+    groups, chunk, size = turn.qk.shape[0], turn.shape.chunk_length, turn.qk.shape[-1]
     grad_q_GLD = torch.empty_like(grad_GLD)
-    grad_keys_GTD, grad_v_GTD = torch.zeros_like(turn.keys_GTD), torch.zeros_like(turn.v_GTD)
+    grad_keys_GTD, grad_v_GTD = torch.zeros_like(turn.keys), torch.zeros_like(turn.v)
     for start, stop, operands, settings in turn.blocks():
         grad_q_CQD, *grads_CWD = attend_block_backward(
             grad_GLD[:, start:stop].reshape(-1, chunk, size),
@@ -286,21 +286,21 @@ def _attend_round_backward(turn: _Round, grad_GLD: Tensor, delta_GL: Tensor | No
         grad_q_GLD[:, start:stop] = grad_q_CQD.view(groups, stop - start, size)
         for total_GTD, grad_CWD in zip((grad_keys_GTD, grad_v_GTD), grads_CWD, strict=True):
             add_windows(total_GTD, start, grad_CWD, chunk)
-    grad_qk_GTD = key_scale_backward(grad_keys_GTD, turn.qk_GTD)
+    grad_qk_GTD = key_scale_backward(grad_keys_GTD, turn.qk)
     grad_qk_GTD[:, turn.own].add_(grad_q_GLD)
     return grad_qk_GTD, grad_v_GTD
 
 
 def _add_tokens(turn: _Round, parts_GTD: tuple[Tensor, Tensor], totals_GLD: list[Tensor]) -> list[Tensor]:
     """Add what a round gives to all that it sees to the totals (G, L, D) in the order of the tokens."""
-    groups, length = turn.order_GL.shape
-    undo_GL, own = inverse_order(turn.order_GL), turn.own
+    groups, length = turn.order.shape
+    undo_GL, own = inverse_order(turn.order), turn.own
     news = [_unsort(x_GTD[:, own], undo_GL) for x_GTD in parts_GTD]
     totals_GLD = [total.add_(new) for total, new in zip(totals_GLD, news, strict=True)] if totals_GLD else news
     offset_G1 = torch.arange(groups, device=undo_GL.device).unsqueeze(1) * length
     for total_GLD, x_GTD in zip(totals_GLD, parts_GTD, strict=True):
         for edge in (slice(0, own.start), slice(own.stop, None)):
             # What the outer chunks saw of the rounds before and after: few tokens, some of them twice.
-            index_R = (turn.seen_GT[:, edge] + offset_G1).flatten()
+            index_R = (turn.seen[:, edge] + offset_G1).flatten()
             total_GLD.view(-1, x_GTD.shape[-1]).index_add_(0, index_R, x_GTD[:, edge].reshape(-1, x_GTD.shape[-1]))
     return totals_GLD

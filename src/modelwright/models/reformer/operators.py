@@ -35,7 +35,7 @@ def hash_order(
 
 
 @hash_order.register_fake
-def _(qk: Tensor, key_mask: Tensor | None, num_heads: int, num_hashes: int, factors: list[int], seed: int) -> Tensor:
+def _(qk: Tensor, _key_mask: Tensor | None, num_heads: int, num_hashes: int, *_settings: Any) -> Tensor:
     return qk.new_empty((qk.shape[0], num_heads, num_hashes, qk.shape[1]), dtype=torch.int32)
 
 
@@ -59,7 +59,7 @@ def local_attention_op(
 
 
 @local_attention_op.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, *settings: Any) -> Tensor:
+def _(_q: Tensor, _k: Tensor, v: Tensor, *_settings: Any) -> Tensor:
     return torch.empty_like(v, memory_format=torch.contiguous_format)
 
 
@@ -83,11 +83,11 @@ def _local_backward_op(
 
 
 @_local_backward_op.register_fake
-def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _(_grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_settings: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
-def _local_save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _local_save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 (given by name)
     ctx.save_for_backward(*inputs[:4])
     ctx.settings = inputs[4:]
 
@@ -119,7 +119,7 @@ def lsh_attention_op(
 
 
 @lsh_attention_op.register_fake
-def _(qk: Tensor, v: Tensor, order: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
+def _(qk: Tensor, v: Tensor, order: Tensor, *_settings: Any) -> tuple[Tensor, Tensor]:
     weights = at_least_float32(qk.new_empty(order.shape))
     return torch.empty_like(v, memory_format=torch.contiguous_format), weights
 
@@ -145,7 +145,7 @@ def _lsh_backward_op(
 
 
 @_lsh_backward_op.register_fake
-def _(grad: Tensor, qk: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _(_grad: Tensor, qk: Tensor, v: Tensor, *_rest: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(qk), torch.empty_like(v)
 
 

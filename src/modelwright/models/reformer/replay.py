@@ -106,4 +106,5 @@ class SameAutocast:
         self.dtype = torch.get_autocast_dtype(device_type)
 
     def __call__(self) -> torch.autocast:
+        """Return the context manager."""
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)

@@ -36,6 +36,8 @@ def run_layer(
     return y1, x2 + block.feed_forward(y1, call, layer), probs
 
 
+# Compilers see what comes before and after: the stack runs its own backward.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def reversible_stack(
     blocks: Sequence[ReformerLayer],
     x: Tensor,
@@ -55,7 +57,7 @@ def reversible_stack(
     for block, layer in zip(blocks, layers, strict=True):
         branches.append(_AttentionBranch(block.attention, layer, keep=not recompute_attention))
         branches.append(_FeedForwardBranch(block.feed_forward, layer))
-    tape = _Tape(call, SameAutocast(x.device.type), read=x.detach().clone(), moved=x.detach().clone())
+    tape = _Tape(call, SameAutocast(x.device.type), *_together(x.detach(), x.detach()))
     read, moved = x, x
     for index, branch in enumerate(branches):
         last = index == len(branches) - 1
@@ -65,17 +67,21 @@ def reversible_stack(
 
 
 class _Scratch:
-    """Tensors of full length that one branch after another uses: made once, so that the heap is not cut to pieces."""
+    """Tensors of full length that one branch after another uses, four of a shape, in one block.
+
+    One large block, because the system takes back what is large, where freed tensors of middling size would leave holes
+    that the next ones do not fit.
+    """
 
     def __init__(self) -> None:
-        self.tensors: dict[tuple[Any, ...], Tensor] = {}
+        self.blocks: dict[tuple[Any, ...], Tensor] = {}
 
     def take(self, slot: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Return the tensor of that slot, shape and `like`'s dtype, with any content."""
-        key = (slot, shape, like.dtype)
-        if key not in self.tensors:
-            self.tensors[key] = like.new_empty(shape)
-        return self.tensors[key]
+        """Return the tensor of that slot (0 to 3), shape and `like`'s dtype, with any content."""
+        key = (shape, like.dtype)
+        if key not in self.blocks:
+            self.blocks[key] = like.new_empty((4, *shape))
+        return self.blocks[key][slot]
 
     def fill(self, slices: Sequence[Tensor], part: slice, length: int) -> tuple[Tensor, ...]:
         """Write slices into tensors of full length, one slot each, and return those."""
@@ -83,95 +89,6 @@ class _Scratch:
         for into, x in zip(whole, slices, strict=True):
             into[:, part] = x
         return whole
-
-
-class _FeedForwardBranch:
-    """G of one layer as it ran."""
-
-    def __init__(self, module: ReformerFeedForward, layer: LayerCall) -> None:
-        self.module, self.layer = module, layer
-        self.names = [name for name, _ in module.named_parameters()]
-        self.feed = Replay(module, "feed")
-
-    def forward(self, read: Tensor, moved: Tensor, call: ForwardCall, scratch: _Scratch) -> tuple[Tensor, ...]:
-        """Add the update to `moved`, in place; return what the backward needs besides the streams."""
-        for index, part in token_slices(read, self.module.chunk_size):
-            moved[:, part].add_(self.feed.first(index, read[:, part], call, self.layer, index))
-        return ()
-
-    def backward(
-        self,
-        read: Tensor,
-        moved: Tensor,
-        grad_read: Tensor,
-        grad_moved: Tensor,
-        call: ForwardCall,
-        parameters: Parameters,
-        kept: tuple[Tensor, ...],
-        scratch: _Scratch,
-    ) -> None:
-        """Take the update back from `moved` and add to `grad_read`, in place; gather the parameters' gradients."""
-        for index, part in token_slices(read, self.module.chunk_size):
-            leaf, update = self.feed.again(index, read[:, part], parameters, call, self.layer, index)
-            grad_read[:, part].add_(parameters.backward([update], [grad_moved[:, part].to(update.dtype)], leaf))
-            moved[:, part].sub_(update.detach())
-
-
-class _AttentionBranch:
-    """F of one layer as it ran: projections and output in slices, attention over the whole sequence between them."""
-
-    def __init__(self, module: ReformerAttention, layer: LayerCall, *, keep: bool) -> None:
-        self.module, self.layer = module, layer
-        self.keep = keep and module.self_attention.keeps_output
-        self.names = [name for name, _ in module.named_parameters()]
-        self.project = Replay(module, "project")
-        self.finish = Replay(module, "finish")
-
-    def forward(self, read: Tensor, moved: Tensor, call: ForwardCall, scratch: _Scratch) -> tuple[Tensor, ...]:
-        """Add the update to `moved`, in place; return what the backward needs besides the streams."""
-        whole: tuple[Tensor, ...] = ()
-        for index, part in token_slices(read):
-            whole = scratch.fill(self.project.first(index, read[:, part]), part, read.shape[1])
-        attended = self.module.self_attention.attend(whole, call, self.layer)
-        for index, part in token_slices(read):
-            moved[:, part].add_(self.finish.first(index, attended[0][:, part], call, self.layer, index))
-        return attended if self.keep else ()
-
-    def backward(
-        self,
-        read: Tensor,
-        moved: Tensor,
-        grad_read: Tensor,
-        grad_moved: Tensor,
-        call: ForwardCall,
-        parameters: Parameters,
-        kept: tuple[Tensor, ...],
-        scratch: _Scratch,
-    ) -> None:
-        """Take the update back from `moved` and add to `grad_read`, in place; gather the parameters' gradients."""
-        graphs, whole = [], ()
-        for index, part in token_slices(read):
-            leaf, projected = self.project.again(index, read[:, part], parameters)
-            whole = scratch.fill([x.detach() for x in projected], part, read.shape[1])
-            # The graph without its results, which `whole` has.
-            graphs.append((leaf, [get_gradient_edge(x) for x in projected]))
-            del projected
-        attended = kept or self.module.self_attention.attend(whole, call, self.layer)
-        grad = scratch.take(-1, attended[0].shape, attended[0])
-        for index, part in token_slices(read):
-            leaf, update = self.finish.again(index, attended[0][:, part], parameters, call, self.layer, index)
-            grad[:, part] = parameters.backward([update], [grad_moved[:, part].to(update.dtype)], leaf)
-            moved[:, part].sub_(update.detach())
-            del leaf, update
-        if not self.module.self_attention.keeps_output:
-            attended = ()
-        grads = self.module.self_attention.attend_backward(grad, whole, attended, call, self.layer)
-        for _, part in token_slices(read):
-            leaf, edges = graphs.pop(0)
-            grad_read[:, part].add_(parameters.backward(edges, [x[:, part] for x in grads], leaf))
-
-
-_Branch = _AttentionBranch | _FeedForwardBranch
 
 
 @dataclass
@@ -189,7 +106,8 @@ class _Tape:
 
     def streams(self) -> tuple[Tensor, Tensor]:
         """Return the stream that is read and the one that is moved."""
-        assert self.read is not None and self.moved is not None
+        assert self.read is not None
+        assert self.moved is not None
         return self.read, self.moved
 
     def drop(self) -> None:
@@ -198,17 +116,102 @@ class _Tape:
         self.scratch = _Scratch()
 
 
+class _FeedForwardBranch:
+    """G of one layer as it ran."""
+
+    def __init__(self, module: ReformerFeedForward, layer: LayerCall) -> None:
+        self.module, self.layer = module, layer
+        self.names = [name for name, _ in module.named_parameters()]
+        self.feed = Replay(module, "feed")
+
+    def forward(self, tape: _Tape) -> tuple[Tensor, ...]:
+        """Add the update to the moved stream, in place; return what the backward needs besides the streams."""
+        read, moved = tape.streams()
+        for index, part in token_slices(read, self.module.chunk_size):
+            moved[:, part].add_(self.feed.first(index, read[:, part], tape.call, self.layer, index))
+        return ()
+
+    def backward(
+        self, tape: _Tape, grad_read: Tensor, grad_moved: Tensor, parameters: Parameters, _kept: tuple[Tensor, ...]
+    ) -> None:
+        """Take the update back from the moved stream and add to `grad_read`, in place; gather parameter gradients."""
+        read, moved = tape.streams()
+        for index, part in token_slices(read, self.module.chunk_size):
+            leaf, update = self.feed.again(index, read[:, part], parameters, tape.call, self.layer, index)
+            grad_read[:, part].add_(parameters.backward([update], [grad_moved[:, part].to(update.dtype)], leaf))
+            moved[:, part].sub_(update.detach())
+
+
+class _AttentionBranch:
+    """F of one layer as it ran: projections and output in slices, attention over the whole sequence between them."""
+
+    def __init__(self, module: ReformerAttention, layer: LayerCall, *, keep: bool) -> None:
+        self.module, self.layer = module, layer
+        self.keep = keep and module.self_attention.keeps_output
+        self.names = [name for name, _ in module.named_parameters()]
+        self.project = Replay(module, "project")
+        self.finish = Replay(module, "finish")
+
+    def forward(self, tape: _Tape) -> tuple[Tensor, ...]:
+        """Add the update to the moved stream, in place; return what the backward needs besides the streams."""
+        read, moved = tape.streams()
+        whole: tuple[Tensor, ...] = ()
+        for index, part in token_slices(read):
+            whole = tape.scratch.fill(self.project.first(index, read[:, part]), part, read.shape[1])
+        attended = self.module.self_attention.attend(whole, tape.call, self.layer)
+        for index, part in token_slices(read):
+            moved[:, part].add_(self.finish.first(index, attended[0][:, part], tape.call, self.layer, index))
+        return attended if self.keep else ()
+
+    def backward(
+        self, tape: _Tape, grad_read: Tensor, grad_moved: Tensor, parameters: Parameters, kept: tuple[Tensor, ...]
+    ) -> None:
+        """Take the update back from the moved stream and add to `grad_read`, in place; gather parameter gradients."""
+        read, moved = tape.streams()
+        graphs: list[tuple[Tensor, list[Any]]] = []
+        whole: tuple[Tensor, ...] = ()
+        for index, part in token_slices(read):
+            leaf, projected = self.project.again(index, read[:, part], parameters)
+            whole = tape.scratch.fill([x.detach() for x in projected], part, read.shape[1])
+            # The graph without its results, which `whole` has.
+            graphs.append((leaf, [get_gradient_edge(x) for x in projected]))
+            del projected
+        attended = kept or self.module.self_attention.attend(whole, tape.call, self.layer)
+        grad = tape.scratch.take(3, tuple(attended[0].shape), attended[0])
+        for index, part in token_slices(read):
+            leaf, update = self.finish.again(index, attended[0][:, part], parameters, tape.call, self.layer, index)
+            grad[:, part] = parameters.backward([update], [grad_moved[:, part].to(update.dtype)], leaf)
+            moved[:, part].sub_(update.detach())
+            del leaf, update
+        if not self.module.self_attention.keeps_output:
+            attended = ()
+        grads = self.module.self_attention.attend_backward(grad, whole, attended, tape.call, self.layer)
+        for _, part in token_slices(read):
+            leaf, edges = graphs.pop(0)
+            grad_read[:, part].add_(parameters.backward(edges, [x[:, part] for x in grads], leaf))
+
+
+def _together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return copies of two tensors, in one block (see `_Scratch`)."""
+    block = torch.stack([first, second])
+    # `data`: each half counts its own changes, for autograd refuses a graph whose input was changed meanwhile.
+    return block[0].data, block[1].data
+
+
+_Branch = _AttentionBranch | _FeedForwardBranch
+
+
 class _RunBranch(torch.autograd.Function):
     """One branch as a node of the graph: gradients of the streams pass from node to node and are changed in place."""
 
     @staticmethod
     def forward(
-        ctx: Any, tape: _Tape, branch: _Branch, last: bool, seen_read: Tensor, seen_moved: Tensor, *parameters: Tensor
+        ctx: Any, tape: _Tape, branch: _Branch, last: bool, _read: Tensor, _moved: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.tape, ctx.branch, ctx.last = tape, branch, last
         read, moved = tape.streams()
         with tape.autocast():
-            kept = branch.forward(read, moved, tape.call, tape.scratch)
+            kept = branch.forward(tape)
         if last:
             tape.drop()
             results = read, moved
@@ -228,16 +231,15 @@ class _RunBranch(torch.autograd.Function):
         parameters, kept = saved[: ctx.num_parameters], saved[ctx.num_parameters :]
         if ctx.last:
             # Copies: the results are the caller's, and so may be their gradients.
-            tape.read, tape.moved = (x.clone() for x in kept[-2:])
-            kept, grad_read, grad_moved = kept[:-2], grad_read.clone(), grad_moved.clone()
-        read, moved = tape.streams()
+            tape.read, tape.moved = _together(*kept[-2:])
+            kept, (grad_read, grad_moved) = kept[:-2], _together(grad_read, grad_moved)
         needed = ctx.needs_input_grad[5:]
         totals = [torch.empty_like(x) if need else None for x, need in zip(parameters, needed, strict=True)]
         own = Parameters(ctx.branch.names, parameters, totals)
         with tape.autocast():
-            ctx.branch.backward(read, moved, grad_read, grad_moved, tape.call, own, kept, tape.scratch)
+            ctx.branch.backward(tape, grad_read, grad_moved, own, kept)
         # Back to before this branch, where the two streams had each other's part.
-        tape.read, tape.moved = moved, read
+        tape.read, tape.moved = tape.moved, tape.read
         if not any(ctx.needs_input_grad[3:5]):
             tape.drop()
         return None, None, None, grad_read, grad_moved, *own.found()

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from modelwright.nn.dropout import seeded_keep
 
-# Tokens of one block: its scores (32 KB a chunk of 64 with a window of 128, in fp32) stay in a core's cache.
+# Tokens of one block whose windows are two chunks (wider ones make shorter blocks): its scores stay in cache.
 BLOCK_TOKENS = 2048
 
 
-def block_ranges(length: int, chunk_length: int, rows: int = 1) -> Iterator[tuple[int, int]]:
+def block_ranges(length: int, chunk_length: int, window: int, rows: int) -> Iterator[tuple[int, int]]:
     """Yield the first and the last (excluded) token of each block of whole chunks, `rows` rows being taken at once."""
-    step = max(1, BLOCK_TOKENS // (chunk_length * rows)) * chunk_length
+    step = max(1, 2 * BLOCK_TOKENS // (window * rows)) * chunk_length
     for start in range(0, length, step):
         yield start, min(start + step, length)
 
@@ -63,8 +63,8 @@ def add_windows(total_RLD: Tensor, start: int, grad_NWD: Tensor, chunk_length: i
         while taken < part_RTD.shape[1]:
             inside = (place + taken * chunk_length) % length
             count = min(part_RTD.shape[1] - taken, (length - inside) // chunk_length)
-            into = total_RLD[:, inside : inside + count * chunk_length].unflatten(1, (count, chunk_length))
-            into.add_(part_RTD[:, taken : taken + count])
+            into_RTD = total_RLD[:, inside : inside + count * chunk_length]
+            into_RTD.view(rows, count, chunk_length, size).add_(part_RTD[:, taken : taken + count])
             taken += count
 
 

@@ -17,7 +17,7 @@ from modelwright.models.t5.configuration_t5 import T5Config
 from modelwright.models.t5.feed_forward import T5LayerFF, T5LayerNorm, finite_in_half
 from modelwright.models.t5.relative_bias import relative_bias
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
-from modelwright.nn.decode_layout import apply_each
+from modelwright.nn.decode_layout import apply_each, apply_to_few_rows
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
 
@@ -29,7 +29,7 @@ class T5Attention(nn.Module):
     be there in another layer; a layer adds the columns of the heads that it has.
     """
 
-    siblings: tuple[str, ...] = ("q", "k", "v")
+    _siblings: tuple[str, ...] = ("q", "k", "v")
 
     def __init__(
         self, config: T5Config, has_relative_attention_bias: bool = False, layer_idx: int | None = None, **factory: Any
@@ -103,7 +103,7 @@ class T5Attention(nn.Module):
             if past_key_values is not None:
                 key, value = past_key_values.update(key, value, self.layer_idx, {"cache_position": cache_position})
         else:
-            query = self._heads(self.q(hidden_states))
+            query = self._heads(apply_to_few_rows(self.q, hidden_states))
             key, value = self._encoder_states(key_value_states, past_key_values)
         if position_bias is None:
             position_bias = mask
@@ -119,7 +119,7 @@ class T5Attention(nn.Module):
             # (P * m) V = m * (P V), so that every kernel does head masks.
             attended = attended * scale_1H11.transpose(1, 2)
             weights = None if weights is None else weights * scale_1H11
-        output = self.o(attended.flatten(-2))
+        output = apply_to_few_rows(self.o, attended.flatten(-2))
         return (output, position_bias, weights) if output_attentions else (output, position_bias)
 
     def _heads(self, states: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ class T5LayerCrossAttention(nn.Module):
         super().__init__()
         self.EncDecAttention = T5Attention(config, layer_idx=layer_idx, **factory)
         # Queries are made of other states than keys and values.
-        self.EncDecAttention.siblings = ()
+        self.EncDecAttention._siblings = ()
         self.layer_norm = T5LayerNorm(config.d_model, eps=config.layer_norm_epsilon, **factory)
         self.dropout = nn.Dropout(config.dropout_rate)
 

@@ -80,11 +80,7 @@ class T5WithStacks(T5PreTrainedModel):
             )
         if head_mask is not None and decoder_head_mask is None:
             decoder_head_mask = self._decoder_head_mask(head_mask)
-        wanted: dict[str, Any] = {
-            "output_attentions": output_attentions,
-            "output_hidden_states": output_hidden_states,
-            "return_dict": True,
-        }
+        wanted = self._wanted(output_attentions, output_hidden_states)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_ids=input_ids,
@@ -118,6 +114,17 @@ class T5WithStacks(T5PreTrainedModel):
             encoder_hidden_states=encoder_outputs.hidden_states,
             encoder_attentions=encoder_outputs.attentions,
         )
+
+    def _wanted(self, output_attentions: bool | None, output_hidden_states: bool | None) -> dict[str, bool]:
+        """Return the switches of a stack: where the caller says nothing, this config says it, not the stack's copy."""
+        config = self.config
+        return {
+            "output_attentions": config.output_attentions if output_attentions is None else output_attentions,
+            "output_hidden_states": config.output_hidden_states
+            if output_hidden_states is None
+            else output_hidden_states,
+            "return_dict": True,
+        }
 
     def _decoder_head_mask(self, head_mask: Tensor) -> Tensor | None:
         """Return the encoder's head mask for the decoder too, as early 4.x understood it, where the sizes agree."""
@@ -214,9 +221,7 @@ class T5EncoderModel(T5WithStacks):
             attention_mask=attention_mask,
             head_mask=head_mask,
             inputs_embeds=inputs_embeds,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
+            **self._wanted(output_attentions, output_hidden_states),
         )
         result = BaseModelOutput(output.last_hidden_state, output.hidden_states, output.attentions)
         return result if wants_dict(self, return_dict) else result.to_tuple()

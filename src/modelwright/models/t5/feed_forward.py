@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from modelwright.models.t5.configuration_t5 import T5Config
 from modelwright.nn.activations import get_activation
-from modelwright.nn.decode_layout import apply_each
+from modelwright.nn.decode_layout import apply_each, apply_to_few_rows
 from modelwright.nn.rms_norm import RMSNorm
 
 # Below float16's largest number, so that a sum with it need not overflow again at once.
@@ -42,8 +42,7 @@ def _project(layer: nn.Linear, hidden_states: Tensor) -> Tensor:
     """Apply `wo`, which stays in fp32 when the rest of the model is in float16."""
     if hidden_states.dtype != layer.weight.dtype and layer.weight.is_floating_point():
         hidden_states = hidden_states.to(layer.weight.dtype)
-    result: Tensor = layer(hidden_states)
-    return result
+    return apply_to_few_rows(layer, hidden_states)
 
 
 class T5DenseActDense(nn.Module):
@@ -58,13 +57,13 @@ class T5DenseActDense(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)."""
-        return _project(self.wo, self.dropout(self.act(self.wi(hidden_states))))
+        return _project(self.wo, self.dropout(self.act(apply_to_few_rows(self.wi, hidden_states))))
 
 
 class T5DenseGatedActDense(nn.Module):
     """The feed-forward of T5 v1.1: wo(act(wi_0(x)) * wi_1(x)). Source: Shazeer 2020 (arXiv 2002.05202)."""
 
-    siblings = ("wi_0", "wi_1")
+    _siblings = ("wi_0", "wi_1")
 
     def __init__(self, config: T5Config, **factory: Any) -> None:
         super().__init__()

@@ -19,8 +19,8 @@ from modelwright.outputs.model_outputs import (
     Seq2SeqSequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from modelwright.pretrained.decoder_heads import token_output
 from modelwright.pretrained.switches import wants_dict
+from modelwright.pretrained.task_heads import token_output
 
 
 class T5ForSequenceClassification(T5PreTrainedModel):
