@@ -52,7 +52,7 @@ def worker(side: str, threads: int) -> None:
         return getattr(models, model).from_pretrained(folder, dtype=getattr(torch, dtype))
 
     def touch(loaded: Any) -> float:
-        return float(sum(parameter.detach().view(-1)[:: 1024].float().sum() for parameter in loaded.parameters()))
+        return float(sum(parameter.detach().view(-1)[::1024].float().sum() for parameter in loaded.parameters()))
 
     def sample(**what: str) -> float:
         return touch(load(**what))
@@ -176,7 +176,11 @@ def main() -> None:
             folder = Path(place) / name.replace(" ", "-")
             size = make(folder, model, shape, 1.0 if name == "small tensors" else arguments.scale)
             what = (str(folder), model)
-            cases = {f"{name} ({size / 1e9:.2f} GB), load": run_case("load", *what, "float32", arguments.rounds, arguments.threads)}
+            cases = {
+                f"{name} ({size / 1e9:.2f} GB), load": run_case(
+                    "load", *what, "float32", arguments.rounds, arguments.threads
+                )
+            }
             if name != "small tensors":
                 cases |= {
                     f"{name}, load + touch": run_case("touch", *what, "float32", arguments.rounds, arguments.threads),
@@ -187,7 +191,9 @@ def main() -> None:
             for case, sides in cases.items():
                 report(rows, case, sides)
             results |= cases
-    print(harness.machine(), f"{arguments.threads} threads, {arguments.rounds} rounds, scale {arguments.scale}", sep="; ")
+    print(
+        harness.machine(), f"{arguments.threads} threads, {arguments.rounds} rounds, scale {arguments.scale}", sep="; "
+    )
     print(harness.table(rows))
     print(harness.write_result("loading", {"scale": arguments.scale, "results": results}))
     print(json.dumps({"load average": os.getloadavg()}))

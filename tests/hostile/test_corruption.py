@@ -1,3 +1,4 @@
+# ruff: noqa: E501, PT017 (a row of the table is a line; an error may occur and need not)
 """The corruption matrix: every fault is refused with a typed error that names file, expected, found and likely cause.
 
 Each row damages a sound checkpoint. Beside the folder lies a secret that no fault may make us read, and no message may
@@ -255,9 +256,16 @@ def test_the_boundary_of_a_hub_snapshot_is_its_repository(tmp_path):
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NAMES = st.sampled_from(["a", "b", "__metadata__", "dtype", "shape", "data_offsets", "", "\0", "é"])
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(-2, 2**65), st.floats(), st.sampled_from(["F32", "I8", "x"]), st.text(max_size=3)
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 2**65),
+    st.floats(),
+    st.sampled_from(["F32", "I8", "x"]),
+    st.text(max_size=3),
 )
-JSON = st.recursive(SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=4)))
+JSON = st.recursive(
+    SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=4))
+)
 ENTRY = st.fixed_dictionaries(
     {"dtype": st.sampled_from(["F32", "I8", "BOOL", "F8_E4M3"]), "shape": st.lists(st.integers(0, 5), max_size=3)}
     | {"data_offsets": st.lists(st.integers(0, 40), min_size=2, max_size=2)}

@@ -111,7 +111,11 @@ def forecast(
     running = _largest_offloaded(model, placement)
     return tuple(
         DeviceUse(
-            device, use.tensors, use.mapped, use.resident, max(use.peak, use.resident),
+            device,
+            use.tensors,
+            use.mapped,
+            use.resident,
+            max(use.peak, use.resident),
             running if device == placement.main else 0,
         )  # fmt: skip
         for device, use in sorted(uses.items(), key=lambda item: _order(item[0]))
