@@ -23,10 +23,19 @@ SIDES = {
     "transformers 4.57.1": harness.OURS,  # the oracle of the parity tests lives in our environment
 }
 SHAPES: dict[str, tuple[str, dict[str, int]]] = {
-    "bert-large": ("BertModel", {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}),
-    "t5-large": ("T5ForConditionalGeneration", {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_heads": 16}),
-    "small tensors": ("BertModel", {"hidden_size": 64, "num_hidden_layers": 48, "num_attention_heads": 4, "intermediate_size": 256}),
-}  # fmt: skip
+    "bert-large": (
+        "BertModel",
+        {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+    ),
+    "t5-large": (
+        "T5ForConditionalGeneration",
+        {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_heads": 16},
+    ),
+    "small tensors": (
+        "BertModel",
+        {"hidden_size": 64, "num_hidden_layers": 48, "num_attention_heads": 4, "intermediate_size": 256},
+    ),
+}
 LAYERS = ("num_hidden_layers", "num_layers")
 
 
@@ -60,8 +69,7 @@ def worker(side: str, threads: int) -> None:
     def timed(**what: str) -> dict[str, float]:
         idle = harness.resident_bytes()
         kept: list[Any] = []
-        figures = harness.measure(lambda: kept.append(touch_all(load(**what))), idle)
-        return figures
+        return harness.measure(lambda: kept.append(touch_all(load(**what))), idle)
 
     def touch_all(loaded: Any) -> Any:
         for parameter in loaded.parameters():

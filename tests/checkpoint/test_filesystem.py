@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="asks statfs")
 
 @linux
 def test_the_type_of_a_file_system(tmp_path):
-    with open("/proc/self/status") as file:
+    with Path("/proc/self/status").open() as file:
         assert filesystem.filesystem_type(file.fileno()) == 0x9FA0  # PROC_SUPER_MAGIC
     with (tmp_path / "file").open("w") as file:
         assert filesystem.filesystem_type(file.fileno()) is not None

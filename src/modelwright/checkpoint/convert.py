@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -47,7 +46,7 @@ def convert_checkpoint(
             raise InputError(f"convert: {source_of[new]!r} and {name!r} would both be called {new!r}; change the rules")
         source_of[new] = name
     dtypes = {new: _dtype(checkpoint, name, dtype) for new, name in source_of.items()}
-    texts = _texts(repo, Path(folder), dtype)
+    texts = _texts(repo, dtype)
     with Progress("converting", len(source_of)) as progress:
 
         def read(name: str) -> torch.Tensor:
@@ -71,7 +70,7 @@ def _dtype(checkpoint: Checkpoint, name: str, dtype: torch.dtype | None) -> torc
     return dtype if dtype is not None and stored.is_floating_point and stored.itemsize > 1 else stored
 
 
-def _texts(repo: Repo, folder: Path, dtype: torch.dtype | None) -> dict[str, str]:
+def _texts(repo: Repo, dtype: torch.dtype | None) -> dict[str, str]:
     """Return the texts beside the weights that belong into the new folder."""
     texts: dict[str, str] = {}
     for name in repo.files():

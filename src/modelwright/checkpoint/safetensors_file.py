@@ -1,8 +1,8 @@
 """One safetensors file as a checkpoint.
 
-A tensor is a map of the file where that is possible and wise. Otherwise its bytes are read straight into its memory, or,
-if they are to be cast or are for another device, piece by piece through a small buffer. So nothing is in memory twice,
-and no page of the file stays mapped that nobody needs.
+A tensor is a map of the file where that is possible and wise. Otherwise its bytes are read straight into its memory,
+or, if they are to be cast or are for another device, piece by piece through a small buffer. So nothing is in memory
+twice, and no page of the file stays mapped that nobody needs.
 """
 
 import contextlib

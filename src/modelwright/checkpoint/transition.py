@@ -50,7 +50,7 @@ class Transition:
 
 
 def belongs_to_variant(name: str, variant: str | None) -> bool:
-    """Tell whether `name` is a weights file, an index or a shard of exactly this variant (distributed ones have none)."""
+    """Tell whether `name` is a weights file, index or shard of exactly this variant; distributed ones have none."""
     if variant is None and is_distributed_shard(name):
         return True
     weights = (add_variant(SAFE_WEIGHTS_NAME, variant), add_variant(WEIGHTS_NAME, variant))

@@ -140,8 +140,8 @@ def require_verified(folder: Path, variant: str | None, *, hashes: bool) -> None
     unknown = [status.name for status in report.files if is_weights_file(status.name) and "(" not in status.checked]
     if hashes and unknown:
         raise CheckpointError(
-            f"{folder}: verify='hash': no hash is known of {', '.join(unknown)}. A checkpoint that modelwright has saved "
-            f"has a {MANIFEST_NAME}, one in a hub cache has hashes as names. Load with verify='size' to do without."
+            f"{folder}: verify='hash': no hash is known of {', '.join(unknown)}. What modelwright has saved has a "
+            f"{MANIFEST_NAME}, what is in a hub cache has hashes as names. Load with verify='size' to do without."
         )
 
 

@@ -117,7 +117,7 @@ def forecast(
             use.resident,
             max(use.peak, use.resident),
             running if device == placement.main else 0,
-        )  # fmt: skip
+        )
         for device, use in sorted(uses.items(), key=lambda item: _order(item[0]))
     )
 

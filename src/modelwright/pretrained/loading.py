@@ -35,6 +35,7 @@ from modelwright.core.errors import (
 from modelwright.core.logging import INFO, WARNING, get_logger
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.hub.custom_code import hash_of_class
+from modelwright.hub.local import LocalRepo
 from modelwright.hub.names import ADAPTER_CONFIG_NAME, CONFIG_NAME, GENERATION_CONFIG_NAME
 from modelwright.hub.open import open_repo
 from modelwright.hub.repo import Repo
@@ -120,7 +121,8 @@ def load_pretrained(
     with _made_ready(model_class, name_or_path, model_args, options, keywords) as ready:
         model = ready.model
         if options.verify is not None and ready.checkpoint.files:
-            require_verified(ready.checkpoint.files[0].parent, options.variant, hashes=options.verify == "hash")
+            folder = ready.repo.folder if isinstance(ready.repo, LocalRepo) else ready.checkpoint.files[0].parent
+            require_verified(folder, options.variant, hashes=options.verify == "hash")
         if ready.placement is None or ready.placement.single is not None:
             device = torch_device(options.where, ready.placement.main if ready.placement else "cpu")
             model.load_report = load_into(model, ready.checkpoint, ready.plan, device, strictness=options.strictness())
