@@ -295,6 +295,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "InputError",
         "MissingPackageError",
         "ModelwrightError",
+        "PlacementError",
         "RepoError",
         "RepoNotFoundError",
         "UnknownArgumentError",

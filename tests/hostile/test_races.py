@@ -104,7 +104,8 @@ def test_threads_save_and_load_in_one_process():
     assert not errors, errors
 
 
-def test_threads_that_load_change_nothing_global(tmp_path):
+@pytest.mark.parametrize("loads", [25, pytest.param(200, marks=pytest.mark.slow)])
+def test_threads_that_load_change_nothing_global(tmp_path, loads):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -122,7 +123,7 @@ def test_threads_that_load_change_nothing_global(tmp_path):
     wrong = []
 
     def load():
-        for _ in range(25):
+        for _ in range(loads):
             net = Net()
             with open_checkpoint(LocalRepo(tmp_path)) as checkpoint:
                 load_into(net, checkpoint, make_load_plan(checkpoint.infos, module_targets(net)))

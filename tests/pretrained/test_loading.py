@@ -391,12 +391,6 @@ def test_one_device(toys, saved, device_map):
     assert same(saved[0], loaded)
 
 
-@pytest.mark.parametrize("device_map", ["auto", "sequential", "disk", {"toy": "cpu", "lm_head": "cpu"}])
-def test_device_maps_are_not_built_yet(toys, saved, device_map):
-    with pytest.raises(NotImplementedError, match=r"device_map.* is not built yet"):
-        toys.ToyForCausalLM.from_pretrained(saved[1], device_map=device_map)
-
-
 @pytest.mark.parametrize("device_map", ["gpu", -1, True, "meta", 1.5])
 def test_what_is_no_device(toys, saved, device_map):
     with pytest.raises(InputError, match="expected device_map to be None, a device such as 'cpu' or 'cuda:0', or"):

@@ -42,6 +42,10 @@ class Checkpoint(Protocol):
         """
         ...
 
+    def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:
+        """Tell whether `read(name, "cpu", dtype)` returns a map of the file, which takes no memory of its own."""
+        ...
+
     def equal(self, first: str, second: str) -> bool:
         """Tell whether two stored tensors hold the same values in the same shape and dtype."""
         ...
@@ -66,6 +70,10 @@ class CheckpointBase:
     def read(self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return the tensor `name`; see `Checkpoint.read`."""
         raise NotImplementedError
+
+    def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:  # noqa: ARG002
+        """Tell whether `read(name, "cpu", dtype)` returns a map of the file."""
+        return False
 
     def equal(self, first: str, second: str) -> bool:
         """Tell whether two stored tensors hold the same values in the same shape and dtype."""

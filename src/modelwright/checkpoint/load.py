@@ -1,6 +1,6 @@
 """Carry out a load plan: bytes from the checkpoint into the parameters and buffers of a module."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import torch
@@ -12,6 +12,7 @@ from modelwright.checkpoint.report import LoadReport
 from modelwright.checkpoint.strictness import Strictness
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
+from modelwright.core.progress import Progress
 
 logger = get_logger(__name__)
 
@@ -34,11 +35,14 @@ def module_targets(module: nn.Module) -> dict[str, Target]:
     return {name: (tuple(tensor.shape), tensor.dtype) for name, (_, _, tensor) in _slots(module).items()}
 
 
-def tied_groups(module: nn.Module) -> list[list[str]]:
-    """Return the groups of names under which `module` holds one and the same parameter or buffer."""
+def tied_groups(module: nn.Module, values: Mapping[str, torch.Tensor] | None = None) -> list[list[str]]:
+    """Return the groups of names under which `module` holds one and the same parameter or buffer.
+
+    `values` are tensors that count instead of those that `module` has under their names.
+    """
     groups: dict[int, list[str]] = {}
     for name, (_, _, tensor) in _slots(module).items():
-        groups.setdefault(id(tensor), []).append(name)
+        groups.setdefault(id((values or {}).get(name, tensor)), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -46,12 +50,13 @@ def load_into(
     module: nn.Module,
     checkpoint: Checkpoint,
     plan: LoadPlan,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | Callable[[str], torch.device] = "cpu",
     *,
     to_parameter: ToParameter = to_parameter,
     strictness: Strictness = Strictness(),  # noqa: B008 (immutable)
 ) -> LoadReport:
-    """Give `module` the tensors of `checkpoint` as `plan` says, on `device`, and return what was done.
+    """Give `module` the tensors of `checkpoint` as `plan` says, on `device` (or the one that it gives for a name),
+    and return what was done.
 
     Every loaded parameter is replaced by a new one from `to_parameter` (same requires_grad), every loaded buffer by the
     tensor; `module` may be on the meta device or hold values. Tied names get the same parameter. What the plan does not
@@ -64,11 +69,14 @@ def load_into(
     slots = _slots(module)
     _check_ties(module, plan)
     loaded: list[PlanEntry] = []
-    for entry in plan.entries:
-        if entry.action == "load" and entry.target is not None and entry.source is not None:
-            tensor = checkpoint.read(entry.source, device, entry.dtype)
-            _put(slots, entry.target, tensor, to_parameter)
-            loaded.append(entry)
+    with Progress("loading", len(plan.entries)) as progress:
+        for entry in plan.entries:
+            if entry.action == "load" and entry.target is not None and entry.source is not None:
+                place = device(entry.target) if callable(device) else device
+                # Not kept under a name: while the next one is read, it would still be there.
+                _put(slots, entry.target, checkpoint.read(entry.source, place, entry.dtype), to_parameter)
+                loaded.append(entry)
+            progress.advance()
     report = LoadReport(
         missing_keys=list(plan.missing),
         unexpected_keys=list(plan.unexpected),

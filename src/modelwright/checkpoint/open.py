@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelwright.checkpoint.bin_file import BinFile
+from modelwright.checkpoint.distributed import DistributedCheckpoint
 from modelwright.checkpoint.headers import Checkpoint
 from modelwright.checkpoint.index import read_index
 from modelwright.checkpoint.manifest import Manifest, read_manifest
@@ -14,7 +15,14 @@ from modelwright.checkpoint.safetensors_header import file_identity
 from modelwright.checkpoint.sharded import ShardedCheckpoint
 from modelwright.core.errors import CheckpointError, RepoError
 from modelwright.core.logging import get_logger
-from modelwright.hub.names import MANIFEST_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME, entry_names, is_weights_file
+from modelwright.hub.names import (
+    MANIFEST_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_NAME,
+    entry_names,
+    is_distributed_shard,
+    is_weights_file,
+)
 from modelwright.hub.repo import Repo
 
 logger = get_logger(__name__)
@@ -25,19 +33,25 @@ _ATTEMPTS = 20  # a save of ours that runs at the same time changes the files at
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """The files of a checkpoint: `entry` is the weights file or index; `leftovers` are entries that do not count."""
+    """The files of a checkpoint: `entry` is the weights file or index; `leftovers` are entries that do not count.
+
+    `distributed`: the files are pieces that processes have written; `entry` is the first of them.
+    """
 
     entry: str
     files: tuple[str, ...]
     sharded: bool
     safe: bool
     leftovers: tuple[str, ...] = ()
+    distributed: bool = False
 
 
 def open_checkpoint(
     repo: Repo, *, variant: str | None = None, use_safetensors: bool | None = None, mmap: bool = True
 ) -> Checkpoint:
     """Open the weights of `repo` in upstream's order: model.safetensors, its index, pytorch_model.bin, its index.
+
+    If there are none of these, the pieces of a distributed checkpoint.
 
     `use_safetensors`: True allows only safetensors, False only .bin, None both. `mmap` lets tensors on the CPU be
     private maps of the file (see `SafetensorsFile`). Raises CheckpointError if there are no weights, if two sets of
@@ -82,6 +96,8 @@ def _open(repo: Repo, source: WeightsSource, mmap: bool) -> Checkpoint:
     def open_file(path: Path) -> Checkpoint:
         return SafetensorsFile(path, mmap=mmap) if source.safe else BinFile(path, mmap=mmap)
 
+    if source.distributed:
+        return DistributedCheckpoint([repo.path(name, contained=True) for name in source.files], mmap=mmap)
     path = repo.path(source.entry)
     if not source.sharded:
         return open_file(path)
@@ -105,6 +121,11 @@ def find_weights(repo: Repo, *, variant: str | None = None, use_safetensors: boo
     names = entry_names(variant)
     wanted = {None: names, True: names[:2], False: names[2:]}[use_safetensors]
     present = [name for name in wanted if repo.has(name)]
+    pieces = (
+        tuple(filter(is_distributed_shard, repo.files())) if variant is None and use_safetensors is not False else ()
+    )
+    if not present and pieces:
+        return WeightsSource(pieces[0], pieces, sharded=True, safe=True, distributed=True)
     if not present:
         raise CheckpointError(_nothing_found(repo, variant, use_safetensors))
     first, others = present[0], present[1:]
@@ -113,7 +134,7 @@ def find_weights(repo: Repo, *, variant: str | None = None, use_safetensors: boo
     if not sharded and twin in others:
         _check_mixture(repo, variant, first, twin)
     files = (first, *read_index(repo.path(first)).files) if sharded else (first,)
-    same_format = tuple(name for name in others if (name in names[:2]) == safe)
+    same_format = pieces + tuple(name for name in others if (name in names[:2]) == safe)
     return WeightsSource(first, files, sharded, safe, same_format)
 
 

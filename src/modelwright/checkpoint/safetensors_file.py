@@ -1,5 +1,15 @@
-"""One safetensors file as a checkpoint."""
+"""One safetensors file as a checkpoint.
 
+A tensor is a map of the file where that is possible and wise. Otherwise its bytes are read straight into its memory,
+or, if they are to be cast or are for another device, piece by piece through a small buffer. So nothing is in memory
+twice, and no page of the file stays mapped that nobody needs.
+"""
+
+import contextlib
+import ctypes
+import io
+import json
+import mmap
 import os
 import weakref
 from pathlib import Path
@@ -8,9 +18,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from modelwright.checkpoint.filesystem import is_remote
 from modelwright.checkpoint.headers import CheckpointBase
-from modelwright.checkpoint.safetensors_header import file_identity, read_header
+from modelwright.checkpoint.safetensors_header import DTYPES, file_identity, read_header
 from modelwright.core.errors import CheckpointError
+
+# What is read and cast at a time: it stays in the caches of a core, and torch does not split so few elements among
+# threads, which would have to wait for each other thousands of times (on a busy machine, a hundred times as long).
+PIECE_BYTES = 1 << 17
+_LARGE_BYTES = 1 << 20
 
 
 class SafetensorsFile(CheckpointBase):
@@ -18,7 +34,7 @@ class SafetensorsFile(CheckpointBase):
 
     With `mmap`, tensors on the CPU in their stored dtype are private maps of the file and cost no memory until they are
     written to. Such a file must not be truncated while they live (replacing or deleting it is fine): the system would
-    end the process. Without `mmap` each tensor is read into memory of its own.
+    end the process. Without `mmap`, and on network file systems, each tensor is read into memory of its own.
     """
 
     def __init__(self, path: Path, *, mmap: bool = True) -> None:
@@ -29,7 +45,7 @@ class SafetensorsFile(CheckpointBase):
         # Kept until `close`: a save may replace or remove the file, and what was opened stays readable.
         self._release = weakref.finalize(self, os.close, self._descriptor)
         self._path = path
-        self._mmap = mmap
+        self._mmap = mmap and not is_remote(self._descriptor)
         self._header = read_header(path, descriptor=self._descriptor)
         self._handle: Any = None
         self._mapped: set[str] = set()
@@ -45,19 +61,21 @@ class SafetensorsFile(CheckpointBase):
         if device.type == "meta":
             return torch.empty(info.shape, dtype=dtype, device=device)
         self._check()
-        if not self._mmap:
-            return self._copy(name).to(device=device, dtype=dtype)
-        keeps_map = device.type == "cpu" and dtype == info.dtype
-        if keeps_map and name in self._mapped:
+        if device.type != "cpu" or not self.maps(name, dtype):
+            return self._copy(name, device, dtype)
+        if name in self._mapped:
             # The first reader of this map may have written to it: a second one gets a map of its own.
             self._unmap()
         tensor: torch.Tensor = self._map().get_tensor(name)
-        if not keeps_map:
-            return tensor.to(device=device, dtype=dtype)
-        if tensor.numel() and tensor.data_ptr() % info.dtype.itemsize:
-            return tensor.clone()  # a header of odd length; kernels expect aligned data
         self._mapped.add(name)
         return tensor
+
+    def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:
+        """Tell whether `read(name, "cpu", dtype)` returns a map of the file."""
+        info = self.infos[name]
+        # After a header of odd length the data is not aligned, as kernels expect it to be.
+        aligned = self._header.starts[name] % info.dtype.itemsize == 0
+        return self._mmap and dtype in (None, info.dtype) and aligned and info.nbytes > 0
 
     def close(self) -> None:
         """Release the file; tensors already read stay valid."""
@@ -88,19 +106,68 @@ class SafetensorsFile(CheckpointBase):
         self._handle = None
         self._mapped.clear()
 
-    def _copy(self, name: str) -> torch.Tensor:
+    def _copy(self, name: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         info = self.infos[name]
+        if device.type != "cpu" or not info.nbytes:
+            tensor = torch.empty(info.shape, dtype=dtype, device=device)
+        else:
+            tensor = _memory(info.numel, dtype).view(info.shape)
         if not info.nbytes:
-            return torch.empty(info.shape, dtype=info.dtype)
-        buffer = bytearray(info.nbytes)
+            return tensor
+        flat = tensor.view(-1)
         with open(self._descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(self._header.starts[name])
-            view = memoryview(buffer)
-            while view and (count := file.readinto(view)):
-                view = view[count:]
+            if device.type == "cpu" and dtype == info.dtype:
+                self._fill(file, name, flat)
+                return tensor
+            piece = _memory(min(info.numel, PIECE_BYTES // max(4, info.dtype.itemsize)), info.dtype)
+            for start in range(0, info.numel, len(piece)):
+                part = piece[: info.numel - start]
+                self._fill(file, name, part)
+                flat[start : start + len(part)].copy_(part)
+        return tensor
+
+    def _fill(self, file: io.FileIO, name: str, flat: torch.Tensor) -> None:
+        """Read the next bytes of the file into the whole of `flat`."""
+        view = _bytes_of(flat)
+        while view and (count := file.readinto(view)):
+            view = view[count:]
         if view:
             raise CheckpointError(
-                f"{self._path}: {len(view):,} of the {info.nbytes:,} bytes of {name!r} could not be read: the file was "
-                "cut while it was open. Load again."
+                f"{self._path}: {len(view):,} bytes of {name!r} could not be read: the file was cut while it was open. "
+                "Load again."
             )
-        return torch.frombuffer(buffer, dtype=info.dtype).view(info.shape)
+
+
+def _memory(numel: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return memory for `numel` elements which, if it is not small, the system gets back whole.
+
+    From the heap of the C library it would leave holes. In large pages, it is there sooner.
+    """
+    nbytes = numel * dtype.itemsize
+    if nbytes < _LARGE_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
+        return torch.empty(numel, dtype=dtype)
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype)
+
+
+def write_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:
+    """Write the file `path` with one tensor, straight from its memory (the library's own writer copies it first)."""
+    tensor = tensor.detach().to("cpu").contiguous()
+    dtype = next(key for key, value in DTYPES.items() if value == tensor.dtype)
+    header = {name: {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [0, tensor.nbytes]}}
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("xb", buffering=0) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        view = _bytes_of(tensor) if tensor.nbytes else memoryview(b"")
+        while view:
+            view = view[file.write(view) :]
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Return the memory of a contiguous tensor; not by .numpy(): importing numpy takes more than many a model."""
+    return memoryview((ctypes.c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")

@@ -68,6 +68,7 @@ class _Job:
     extras: Mapping[str, str]
     variant: str | None
     save_function: Callable[..., Any] | None  # None: safetensors
+    read: Callable[[str], torch.Tensor]
 
     @property
     def weights(self) -> list[str]:
@@ -89,6 +90,7 @@ def save_checkpoint(
     save_function: Callable[..., Any] = torch.save,
     tied: Iterable[Sequence[str]] = (),
     total_parameters: int | None = None,
+    read: Callable[[str], torch.Tensor] | None = None,
     lock_timeout: float = 600.0,
 ) -> SaveReport:
     """Write `state_dict` into `folder` with one commit point, and return what was written.
@@ -102,12 +104,16 @@ def save_checkpoint(
     tied: groups of names that are one tensor; safetensors store it under the first. Tensors that share memory without
         being named here are all stored. A .bin file keeps all names, and stores shared memory once.
     total_parameters: what the index states; None counts the elements of the stored tensors.
+    read: gives the values by name, file by file, so that not all are in memory at once; `state_dict` then only tells
+        their shapes and dtypes, on meta. For safetensors.
     lock_timeout: seconds to wait for another writer in this folder.
 
     Raises InputError for arguments that cannot work, RepoError if `folder` is a file, CheckpointError if the disk is
     full, the folder is locked or a write fails: the folder then holds what it held before.
     """
-    job = _job(state_dict, max_shard_size, variant, extra_files or {}, safe, save_function, tied, total_parameters)
+    job = _job(
+        state_dict, max_shard_size, variant, extra_files or {}, safe, save_function, tied, total_parameters, read
+    )
     target = Path(folder).expanduser().resolve()
     if target.exists() and not target.is_dir():
         raise RepoError(f"{folder}: expected a folder to save in, found a file. Nothing was written.")
@@ -133,11 +139,12 @@ def _job(
     save_function: Callable[..., Any],
     tied: Iterable[Sequence[str]],
     total_parameters: int | None,
+    read: Callable[[str], torch.Tensor] | None,
 ) -> _Job:
     for name, tensor in state_dict.items():
         if not isinstance(tensor, torch.Tensor):
             raise InputError(f"state_dict: expected tensors, got a {type(tensor).__name__} under {name!r}.")
-        if tensor.is_meta:
+        if tensor.is_meta and read is None:
             raise InputError(f"state_dict: {name!r} is on the meta device and has no values to save.")
     for name in extras:
         if Path(check_filename("extra_files", name)).name != name or is_weights_file(name) or name == MANIFEST_NAME:
@@ -155,7 +162,9 @@ def _job(
         count = sum(tensor.numel() for tensor in stored.values()) if total_parameters is None else total_parameters
         metadata = {"total_parameters": count, "total_size": sum(shard.nbytes for shard in shards)}
         index = index_text(metadata, {name: shard.filename for shard in shards for name in shard.names})
-    return _Job(stored, shards, entry, index, dict(extras), variant, None if safe else save_function)
+    return _Job(
+        stored, shards, entry, index, dict(extras), variant, None if safe else save_function, read or stored.__getitem__
+    )
 
 
 def _check_space(job: _Job, target: Path) -> None:
@@ -253,7 +262,7 @@ def _write_all(job: _Job, stage: Path) -> dict[str, FileRecord]:
     mode = fsops.mode_of_new_files(stage)
     for shard in job.shards:
         path = stage / shard.filename
-        tensors = {name: job.state_dict[name] for name in shard.names}
+        tensors = {name: job.read(name) for name in shard.names}
         if job.save_function is None:
             save_file(own_memory(tensors), path, metadata={"format": "pt"})
         else:

@@ -46,7 +46,9 @@ def save_together(
             gone = tuple(name for name in stale if name not in writers and (target / name).exists())
             transition = Transition((), None, (), tuple(writers), gone)
             manifest = target / MANIFEST_NAME
-            after = read_manifest(manifest) if manifest.exists() else Manifest()
+            known = read_manifest(manifest).current if manifest.exists() else {}
+            # A checkpoint whose entry goes is not there any more.
+            after = Manifest({variant: one for variant, one in known.items() if one.entry not in gone})
             together = commit.by_exchange if commit.can_exchange(target, stage) else commit.by_journal
             together(target, stage, transition, after, lambda: committed.append(True))
             if after == Manifest():

@@ -43,6 +43,10 @@ class ShardedCheckpoint(CheckpointBase):
         """Return the tensor `name`; see `Checkpoint.read`."""
         return self._shards[self._file_of[name]].read(name, device, dtype)
 
+    def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:
+        """Tell whether `read(name, "cpu", dtype)` returns a map of the file."""
+        return self._shards[self._file_of[name]].maps(name, dtype)
+
     def close(self) -> None:
         """Release the files; tensors already read stay valid."""
         for shard in self._shards.values():

@@ -34,22 +34,20 @@ class Shard:
     nbytes: int
 
 
-def parse_size(size: int | str) -> int:
+def parse_size(size: int | str, *, what: str = "max_shard_size") -> int:
     """Return the bytes that `size` means: a number, or text such as "5GB" (decimal) or "5GiB" (binary).
 
-    Raises InputError for anything else, and for sizes below one byte.
+    Raises InputError, beginning with `what`, for anything else, and for sizes below one byte.
     """
     if isinstance(size, int) and not isinstance(size, bool):
         number = size
     else:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size) if isinstance(size, str) else None
         if match is None or match[2].upper() not in _UNITS:
-            raise InputError(
-                f'max_shard_size: expected a number of bytes or text such as "5GB" or "5GiB", got {size!r}.'
-            )
+            raise InputError(f'{what}: expected a number of bytes or text such as "5GB" or "5GiB", got {size!r}.')
         number = int(Fraction(match[1]) * _UNITS[match[2].upper()])
     if number < 1:
-        raise InputError(f"max_shard_size: expected at least 1 byte, got {size!r}.")
+        raise InputError(f"{what}: expected at least 1 byte, got {size!r}.")
     return number
 
 

@@ -21,6 +21,7 @@ from modelwright.hub.names import (
     WEIGHTS_NAME,
     add_variant,
     entry_names,
+    is_distributed_shard,
     is_shard_of,
     is_weights_file,
 )
@@ -49,7 +50,9 @@ class Transition:
 
 
 def belongs_to_variant(name: str, variant: str | None) -> bool:
-    """Tell whether `name` is a weights file, an index or a shard of exactly this variant."""
+    """Tell whether `name` is a weights file, index or shard of exactly this variant; distributed ones have none."""
+    if variant is None and is_distributed_shard(name):
+        return True
     weights = (add_variant(SAFE_WEIGHTS_NAME, variant), add_variant(WEIGHTS_NAME, variant))
     return name in entry_names(variant) or any(is_shard_of(name, one) for one in weights)
 

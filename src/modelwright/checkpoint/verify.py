@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modelwright.checkpoint.bin_file import BinFile
+from modelwright.checkpoint.distributed import DistributedCheckpoint
 from modelwright.checkpoint.headers import Checkpoint
 from modelwright.checkpoint.index import WeightIndex, read_index
 from modelwright.checkpoint.manifest import FileRecord, Manifest, read_manifest
@@ -18,7 +19,14 @@ from modelwright.checkpoint.sharded import ShardedCheckpoint
 from modelwright.checkpoint.transition import belongs_to_variant
 from modelwright.core.errors import CheckpointError, RepoError
 from modelwright.hub.local import LocalRepo
-from modelwright.hub.names import JOURNAL_NAME, MANIFEST_NAME, STAGING_PREFIX, entry_names, is_weights_file
+from modelwright.hub.names import (
+    JOURNAL_NAME,
+    MANIFEST_NAME,
+    STAGING_PREFIX,
+    entry_names,
+    is_distributed_shard,
+    is_weights_file,
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,8 @@ def verify(
 
     Always: every header is sound, an index and its shards hold exactly the same tensors, nothing points out of the
     folder. With `hashes`, every file is read and compared with the manifest of our last save, or in a Hub cache with
-    the hash that is its name there; without, sizes only. `variant` None checks all variants there are. `strict` makes
+    the hash that is its name there; without, sizes only. `variant` None checks all variants there are, "" the weights
+    without one. `strict` makes
     errors of warnings about files that somebody else has changed, leftovers, and links that leave the folder. Raises
     RepoError if `folder` is no folder.
     """
@@ -103,7 +112,7 @@ def verify(
         except CheckpointError as error:
             note.odd(MANIFEST_NAME, str(error))
     there = repo.files()
-    variants: list[str | None] = [variant] if variant is not None else []
+    variants: list[str | None] = [variant or None] if variant is not None else []
     if variant is None:
         known: list[str | None] = [name or None for name in (*manifest.current, *manifest.pending)]
         variants = list(dict.fromkeys([*_default(there), *find_variants(there), *known])) or [None]
@@ -117,6 +126,23 @@ def verify(
         report.files.append(_check_file(repo, name, records.get(name), counts.get(name), hashes, note))
     _check_leftovers(repo, there, names, variants, note)
     return report
+
+
+def require_verified(folder: Path, variant: str | None, *, hashes: bool) -> None:
+    """Raise CheckpointError unless the checkpoint of `variant` in `folder` is sound and what is known of it holds.
+
+    With `hashes`, a weights file of which no hash is known is an error too.
+    """
+    report = verify(folder, variant=variant or "", hashes=hashes)
+    errors = [finding.message for finding in report.findings if finding.severity == "error"]
+    if errors:
+        raise CheckpointError("\n".join(errors))
+    unknown = [status.name for status in report.files if is_weights_file(status.name) and "(" not in status.checked]
+    if hashes and unknown:
+        raise CheckpointError(
+            f"{folder}: verify='hash': no hash is known of {', '.join(unknown)}. What modelwright has saved has a "
+            f"{MANIFEST_NAME}, what is in a hub cache has hashes as names. Load with verify='size' to do without."
+        )
 
 
 class _Notes:
@@ -144,6 +170,8 @@ def _check_structure(repo: LocalRepo, variant: str | None, note: _Notes, counts:
     except (CheckpointError, RepoError) as error:
         note.bad(present[0] if present else "", str(error))
     names: list[str] = []
+    if not present and variant is None:
+        names += _check_pieces(repo, note, counts)
     for entry in present:
         names.append(entry)
         safe = entry in entry_names(variant)[:2]
@@ -157,6 +185,18 @@ def _check_structure(repo: LocalRepo, variant: str | None, note: _Notes, counts:
             continue
         names += index.files
         _check_shards(repo, index, safe, note, counts)
+    return names
+
+
+def _check_pieces(repo: LocalRepo, note: _Notes, counts: dict[str, int]) -> list[str]:
+    """Open the files of a distributed checkpoint, note every fault, and return their names."""
+    names = [name for name in repo.files() if is_distributed_shard(name)]
+    opened = [_open_file(repo, name, True, note, counts) for name in names]
+    if names and None not in opened:
+        try:
+            DistributedCheckpoint([repo.path(name) for name in names]).close()
+        except CheckpointError as error:
+            note.bad(names[0], str(error))
     return names
 
 

@@ -11,10 +11,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from modelwright.cli.convert import convert
+from modelwright.cli.diff import diff
 from modelwright.cli.doctor import doctor
 from modelwright.cli.generate import generate
 from modelwright.cli.inspect import inspect
 from modelwright.cli.migrate import migrate
+from modelwright.cli.plan import plan
 from modelwright.cli.prune import prune
 from modelwright.cli.tokenizer import app as tokenizer
 from modelwright.cli.train import train
@@ -79,7 +82,7 @@ def _start(
         raise typer.Exit
 
 
-for command in (train, generate, inspect, verify, prune, migrate, doctor):
+for command in (train, generate, inspect, plan, verify, diff, convert, prune, migrate, doctor):
     app.command()(command)
 app.add_typer(tokenizer)
 

@@ -52,6 +52,10 @@ class CheckpointMismatchError(ModelwrightError, RuntimeError):
     """A sound checkpoint whose keys or shapes do not fit the model."""
 
 
+class PlacementError(ModelwrightError, RuntimeError):
+    """Something that a model which is spread over devices, or offloaded, cannot do."""
+
+
 class MissingPackageError(ModelwrightError, ImportError):
     """An optional package that is needed now and is not installed."""
 

@@ -56,6 +56,11 @@ def is_shard_of(name: str, weights_name: str) -> bool:
     return re.fullmatch(re.escape(stem) + r"-\d{5}-of-\d{5}" + re.escape(dot + extension), name) is not None
 
 
+def is_distributed_shard(name: str) -> bool:
+    """Tell whether `name` is a file of a distributed checkpoint: what one process has written of the weights."""
+    return re.fullmatch(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors", name) is not None
+
+
 def is_weights_file(name: str) -> bool:
     """Tell whether a loader could take `name` for weights or an index."""
     return name.endswith((".safetensors", ".bin", ".index.json")) or (".index." in name and name.endswith(".json"))

@@ -39,21 +39,32 @@ def initialize_missing(model: nn.Module, device: torch.device) -> None:
         waiting = parameters | set(buffers)
         if not waiting:
             return
-        with _loaded_out_of_reach(model, waiting):
-            for name, module, owner in _children_first(model):
-                prefix = f"{name}." if name else ""
-                if not any(missing.startswith(prefix) for missing in waiting):
-                    continue
-                # torch's own initialisation; nn.MultiheadAttention keeps its behind an underscore.
-                reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
-                if callable(reset) and any(_parent(missing) == name for missing in waiting):
-                    reset()
-                if any(missing.startswith(prefix) for missing in parameters):
-                    owner._init_weights(module)
+        if parameters or any(_reset_of(model.get_submodule(_parent(name))) for name in buffers):
+            _call_hooks(model, parameters, waiting)
         for name in sorted({_parent(buffer) for buffer in buffers}):
             missing = {buffer.rpartition(".")[2] for buffer in buffers if _parent(buffer) == name}
             _init_buffers(model.get_submodule(name), missing)
         _check_filled(model, parameters, buffers)
+
+
+def _call_hooks(model: nn.Module, parameters: Collection[str], waiting: Collection[str]) -> None:
+    """Let torch's layers and `_init_weights` give values to what is `waiting`, of which `parameters` are a part."""
+    with _loaded_out_of_reach(model, waiting):
+        for name, module, owner in _children_first(model):
+            prefix = f"{name}." if name else ""
+            if not any(missing.startswith(prefix) for missing in waiting):
+                continue
+            reset = _reset_of(module)
+            if reset is not None and any(_parent(missing) == name for missing in waiting):
+                reset()
+            if any(missing.startswith(prefix) for missing in parameters):
+                owner._init_weights(module)
+
+
+def _reset_of(module: nn.Module) -> Any:
+    """Return torch's own initialisation of a layer (nn.MultiheadAttention keeps its behind an underscore), or None."""
+    reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+    return reset if callable(reset) else None
 
 
 def check_nothing_on_meta(model: nn.Module) -> None:

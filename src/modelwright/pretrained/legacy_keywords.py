@@ -29,7 +29,6 @@ class Refused:
     harmless: tuple[Any, ...] = (None, False)
 
 
-_STEP_6 = "device maps and offloading are not built yet; pass one device as device_map, or none"
 _TF = "only PyTorch checkpoints are read; convert it once with a transformers 4.x that has {0} and save_pretrained"
 _QUANTIZED = "quantized loading is not supported; load in a floating-point dtype, such as dtype='bfloat16'"
 _TENSOR_PARALLEL = "tensor parallelism is not supported"
@@ -39,9 +38,6 @@ LEGACY: dict[str, NoEffect | Refused] = {
     "_fast_init": NoEffect("what the checkpoint holds is never initialised first, if the class can be built without"),
     "offload_state_dict": NoEffect("the weights are read one by one, never all at once beside the model"),
     "trust_remote_code": NoEffect("a model class runs no code of the checkpoint", asks=False),
-    "max_memory": Refused(_STEP_6, (None,)),
-    "offload_folder": Refused(_STEP_6, (None,)),
-    "offload_buffers": Refused(_STEP_6),
     "from_tf": Refused(_TF.format("TensorFlow")),
     "from_flax": Refused(_TF.format("Flax")),
     "gguf_file": Refused("GGUF files are not read", (None,)),

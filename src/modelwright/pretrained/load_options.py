@@ -8,10 +8,8 @@ from typing import Any
 import torch
 
 from modelwright.checkpoint.strictness import Strictness
-from modelwright.core.errors import InputError
+from modelwright.core.errors import InputError, check_choice
 from modelwright.hub.download import Download
-
-_DEVICE_MAP_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +22,11 @@ class LoadOptions:
     dtype: Any = None
     torch_dtype: Any = None
     device_map: Any = None
+    max_memory: Any = None
+    offload_folder: Any = None
+    offload_buffers: bool = False
+    mmap: bool = True
+    verify: str | None = None
     subfolder: str = ""
     variant: str | None = None
     use_safetensors: bool | None = None
@@ -46,8 +49,10 @@ class LoadOptions:
         self._check("adapter_kwargs", Mapping, "a dictionary of keywords of load_adapter or None", optional=True)
         self._check("adapter_name", str, "a name")
         self._check("key_mapping", Mapping, "a dictionary {pattern: replacement} or None", optional=True)
-        for name in ("ignore_mismatched_sizes", "output_loading_info"):
+        self._check("offload_folder", str | os.PathLike, "a folder or None", optional=True)
+        for name in ("ignore_mismatched_sizes", "output_loading_info", "offload_buffers", "mmap"):
             self._check(name, bool, "True or False")
+        check_choice(f"{self.where}: verify", self.verify or "None", ("size", "hash", "None"))
         self.strictness()
 
     def _check(self, name: str, kind: Any, expected: str, optional: bool = False) -> None:
@@ -58,39 +63,6 @@ class LoadOptions:
     def strictness(self) -> Strictness:
         """Return what `strict` and `ignore_mismatched_sizes` ask for; raise InputError if that makes no sense."""
         return Strictness.of(self.where, self.strict, self.ignore_mismatched_sizes)
-
-    def device(self) -> torch.device:
-        """Return the device to load to: what `device_map` names, the CPU if it is None.
-
-        Raises NotImplementedError for maps over several devices, InputError for what is no device.
-        """
-        return single_device(self.where, self.device_map)
-
-
-def single_device(where: str, device_map: Any) -> torch.device:
-    """Return the one device that `device_map` stands for; see `LoadOptions.device`."""
-    if device_map is None:
-        return torch.device("cpu")
-    if isinstance(device_map, Mapping):
-        if set(device_map) == {""}:
-            return single_device(where, device_map[""])
-        raise NotImplementedError(
-            f"{where}: a device_map over several devices is not built yet; expected None or one device"
-        )
-    if device_map in (*_DEVICE_MAP_STRATEGIES, "disk"):
-        raise NotImplementedError(
-            f"{where}: device_map={device_map!r} is not built yet; expected None or one device, such as 'cpu'"
-        )
-    try:
-        device = torch.device(device_map)
-    except (RuntimeError, TypeError):
-        device = torch.device("meta")
-    if device.type == "meta" or isinstance(device_map, bool):
-        raise InputError(
-            f"{where}: expected device_map to be None, a device such as 'cpu' or 'cuda:0', or one of "
-            f"{', '.join(_DEVICE_MAP_STRATEGIES)}, got {device_map!r}"
-        )
-    return device
 
 
 PathLike = str | os.PathLike[str]

@@ -5,10 +5,11 @@
 A class of the 4.x kind, whose constructor takes a config only, is built on the CPU instead of on meta.
 """
 
+import contextlib
 import copy
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from modelwright.checkpoint.open import open_checkpoint
 from modelwright.checkpoint.plan import LoadPlan, make_load_plan
 from modelwright.checkpoint.report import LoadReport, merge_keys
 from modelwright.checkpoint.strictness import Strictness
+from modelwright.checkpoint.verify import require_verified
 from modelwright.config.configuration import PretrainedConfig, read_config
 from modelwright.core.errors import (
     CheckpointMismatchError,
@@ -33,12 +35,17 @@ from modelwright.core.errors import (
 from modelwright.core.logging import INFO, WARNING, get_logger
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.hub.custom_code import hash_of_class
+from modelwright.hub.local import LocalRepo
 from modelwright.hub.names import ADAPTER_CONFIG_NAME, CONFIG_NAME, GENERATION_CONFIG_NAME
 from modelwright.hub.open import open_repo
 from modelwright.hub.repo import Repo
+from modelwright.placement.devices import torch_device
+from modelwright.placement.forecast import PlacedPlan, forecast
+from modelwright.placement.offload import DiskStore, dispatch, load_device
+from modelwright.placement.placement import Placement, make_placement
 from modelwright.pretrained import adapters, dtypes, initialization, tying
 from modelwright.pretrained.attention_choice import apply_to_config
-from modelwright.pretrained.construction import construct, init_parameters
+from modelwright.pretrained.construction import construct, init_parameters, takes_factory_arguments
 from modelwright.pretrained.legacy_keywords import LEGACY
 from modelwright.pretrained.load_options import LoadOptions, PathLike
 from modelwright.pretrained.quantized import make_optional_buffers
@@ -46,15 +53,26 @@ from modelwright.pretrained.quantized import make_optional_buffers
 logger = get_logger(__name__)
 
 
-def load_pretrained(
+@dataclass(frozen=True)
+class _Ready:
+    """A model without memory, and all that is known about its load before a weight is read."""
+
+    model: Any
+    repo: Repo | None
+    adapter: Repo | None
+    checkpoint: Checkpoint
+    plan: LoadPlan
+    placement: Placement | None
+
+
+@contextlib.contextmanager
+def _made_ready(
     model_class: Any,
     name_or_path: PathLike | None,
     model_args: Sequence[Any],
     options: LoadOptions,
     keywords: Mapping[str, Any],
-) -> Any:
-    """Return the loaded model; documented at `PreTrainedModel.from_pretrained`."""
-    device = options.device()
+) -> Iterator[_Ready]:
     wanted = dtypes.wanted_dtypes(options.where, options.dtype, options.torch_dtype)
     repo = _repo(name_or_path, options)
     adapter, repo = _with_base(repo, options)
@@ -65,16 +83,84 @@ def load_pretrained(
         resolved = dtypes.resolve(options.where, wanted, config, checkpoint.infos)
         model = construct(model_class, config, *model_args, device="meta", dtypes=resolved, **arguments)
         make_optional_buffers(model, checkpoint.infos)
-        plan = _plan(model, checkpoint, options)
-        model.load_report = load_into(model, checkpoint, plan, device, strictness=options.strictness())
+        placement = make_placement(
+            options.where,
+            model,
+            options.device_map,
+            max_memory=options.max_memory,
+            offload_buffers=options.offload_buffers,
+            tied=tying.tied_groups(model),
+        )
+        yield _Ready(model, repo, adapter, checkpoint, _plan(model, checkpoint, options), placement)
+
+
+def plan_pretrained(
+    model_class: Any,
+    name_or_path: PathLike | None,
+    model_args: Sequence[Any],
+    options: LoadOptions,
+    keywords: Mapping[str, Any],
+) -> PlacedPlan:
+    """Return what a load would do; documented at `PreTrainedModel.plan_from_pretrained`."""
+    with _made_ready(model_class, name_or_path, model_args, options, keywords) as ready:
+        placement = ready.placement or make_placement(options.where, ready.model, "cpu")
+        assert placement is not None
+        built = not takes_factory_arguments(model_class)
+        devices = forecast(ready.model, ready.plan, ready.checkpoint, placement, built=built)
+        return PlacedPlan(str(name_or_path or "state_dict"), ready.plan, placement, devices)
+
+
+def load_pretrained(
+    model_class: Any,
+    name_or_path: PathLike | None,
+    model_args: Sequence[Any],
+    options: LoadOptions,
+    keywords: Mapping[str, Any],
+) -> Any:
+    """Return the loaded model; documented at `PreTrainedModel.from_pretrained`."""
+    with _made_ready(model_class, name_or_path, model_args, options, keywords) as ready:
+        model = ready.model
+        if options.verify is not None and ready.checkpoint.files:
+            folder = ready.repo.folder if isinstance(ready.repo, LocalRepo) else ready.checkpoint.files[0].parent
+            require_verified(folder, options.variant, hashes=options.verify == "hash")
+        if ready.placement is None or ready.placement.single is not None:
+            device = torch_device(options.where, ready.placement.main if ready.placement else "cpu")
+            model.load_report = load_into(model, ready.checkpoint, ready.plan, device, strictness=options.strictness())
+            _finish(model, device)
+        else:
+            _load_spread(ready, ready.placement, options)
         model.load_report.code_sha256 = hash_of_class(model_class)
-    _finish(model, device)
+    if ready.placement is not None:
+        model.hf_device_map = dict(ready.placement.device_map)
     _say(model, name_or_path, options.strictness())
-    model.generation_config = _generation_config(model, repo, options)
-    if adapter is not None:
+    model.generation_config = _generation_config(model, ready.repo, options)
+    if ready.adapter is not None:
         assert name_or_path is not None
         _attach(model, name_or_path, options)
     return model.eval()
+
+
+def _load_spread(ready: _Ready, placement: Placement, options: LoadOptions) -> None:
+    """Load a model to several devices, or to disk: what is offloaded is read to the CPU, or mapped, and then hooked."""
+    model = ready.model
+    if ready.adapter is not None:
+        raise NotImplementedError(f"{options.where}: an adapter needs its model on one device; name that as device_map")
+    ready.plan.check(options.strictness())
+    store = DiskStore(options.where, placement, options.offload_folder)
+    store.check(ready.plan, ready.checkpoint)
+    model.load_report = load_into(
+        model,
+        ready.checkpoint,
+        ready.plan,
+        lambda name: load_device(options.where, placement, name),
+        to_parameter=store.to_parameter,
+        strictness=options.strictness(),
+    )
+    initialization.initialize_missing(model, torch.device("cpu"))
+    model.tie_weights()
+    initialization.check_nothing_on_meta(model)
+    store.settle(model)
+    dispatch(model, placement)
 
 
 def _repo(name_or_path: PathLike | None, options: LoadOptions) -> Repo | None:
@@ -171,7 +257,7 @@ def _checkpoint(repo: Repo | None, options: LoadOptions) -> Checkpoint:
     if options.state_dict is not None:
         return MemoryCheckpoint(options.state_dict)
     assert repo is not None
-    return open_checkpoint(repo, variant=options.variant, use_safetensors=options.use_safetensors)
+    return open_checkpoint(repo, variant=options.variant, use_safetensors=options.use_safetensors, mmap=options.mmap)
 
 
 def _plan(model: Any, checkpoint: Checkpoint, options: LoadOptions) -> LoadPlan:

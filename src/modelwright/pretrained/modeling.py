@@ -17,12 +17,14 @@ from modelwright.checkpoint.names import Rename
 from modelwright.checkpoint.report import LoadReport
 from modelwright.checkpoint.strictness import Reaction
 from modelwright.config.configuration import PretrainedConfig
-from modelwright.core.errors import InputError, UnknownArgumentError, nearest
+from modelwright.core.errors import InputError, PlacementError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.hub.custom_code import AutoClassMixin
 from modelwright.hub.download import take_download
 from modelwright.hub.publish import PushToHubMixin
+from modelwright.placement.forecast import PlacedPlan
+from modelwright.placement.offload import execution_device
 from modelwright.pretrained import (
     attention_choice,
     attention_masks,
@@ -40,7 +42,7 @@ from modelwright.pretrained.construction import construct, init_parameters
 from modelwright.pretrained.embeddings_mixin import EmbeddingsMixin
 from modelwright.pretrained.legacy_keywords import settle
 from modelwright.pretrained.load_options import LoadOptions, PathLike
-from modelwright.pretrained.loading import load_pretrained
+from modelwright.pretrained.loading import load_pretrained, plan_pretrained
 from modelwright.pretrained.module_utils import ModuleUtilsMixin
 from modelwright.pretrained.unpadding import UnpaddingMixin
 
@@ -70,8 +72,10 @@ class PreTrainedModel(
     read), `_keys_to_ignore_on_load_missing`, `_keys_to_ignore_on_load_unexpected` (regular expressions),
     `_keys_to_ignore_on_save` (names), `_supports_attention_backend` (whether attention runs the kernel that the config
     names), `_tied_parts` (names of models inside which tie their own weights), `_scores_unshifted_labels` (whether a
-    language model's loss takes labels as they stand, each for the logits at its place) and, for a base model without
-    `_prune_heads(heads)`, `_pruning_refusal`, why its heads cannot be pruned.
+    language model's loss takes labels as they stand, each for the logits at its place), `_no_split_modules` (classes
+    that must be on one device whole, such as blocks with a residual connection), `_placement_refusal` (why a model
+    cannot be spread over devices) and, for a base model without `_prune_heads(heads)`, `_pruning_refusal`, why its
+    heads cannot be pruned.
     """
 
     config_class: ClassVar[Any] = None
@@ -87,10 +91,13 @@ class PreTrainedModel(
     _supports_attention_backend: ClassVar[bool] = False
     _tied_parts: ClassVar[tuple[str, ...]] = ()
     _scores_unshifted_labels: ClassVar[bool] = False
+    _no_split_modules: ClassVar[Any] = None
+    _placement_refusal: ClassVar[str | None] = None
     _pruning_refusal: ClassVar[str | None] = None
     _default_auto_class: ClassVar[str] = "AutoModel"
 
     load_report: LoadReport | None = None
+    hf_device_map: dict[str, int | str] | None = None
     model_tags: list[str] | None = None
     _looked_for_padding: bool = False
 
@@ -126,6 +133,16 @@ class PreTrainedModel(
                 bad_ids.explain(self, args, kwargs)
             raise
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Do what `to`, `half` and their like ask for; raise PlacementError for a spread model."""
+        if execution_device(self) is not None:
+            raise PlacementError(
+                f"{type(self).__name__} is spread over devices by device_map={self.hf_device_map} and cannot be moved "
+                "or cast as a whole. Load it with the dtype and device_map that it shall have"
+            )
+        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
+
     # --- making and loading -----------------------------------------------------------------------------------------
 
     @overload
@@ -158,6 +175,11 @@ class PreTrainedModel(
         dtype: Dtype = None,
         torch_dtype: Dtype = None,
         device_map: Any = None,
+        max_memory: Mapping[int | str, int | str] | None = None,
+        offload_folder: PathLike | None = None,
+        offload_buffers: bool = False,
+        mmap: bool = True,
+        verify: Literal["size", "hash"] | None = None,
         subfolder: str = "",
         variant: str | None = None,
         use_safetensors: bool | None = None,
@@ -182,7 +204,13 @@ class PreTrainedModel(
         dtype: a floating-point dtype, its name, or "auto" (the config's, else the checkpoint's); None is float32. A
             dictionary says it for sub-configs by their names, and for the rest under "". `torch_dtype` is its older
             name.
-        device_map: one device, or None for the CPU.
+        device_map: a device (None is the CPU: a number is an accelerator, "disk" is one too), {module: device}, or
+            "auto", "balanced", "balanced_low_0" or "sequential" within `max_memory` ({device: bytes or "2GiB"}, None is
+            what is free); see `modelwright.placement.placement`. What is offloaded is for inference only.
+        offload_folder: where weights on disk go that the files do not hold as needed. offload_buffers: buffers too.
+        mmap: False reads all weights into memory of their own. Those that need no cast otherwise are maps of the
+            file, which must then not be truncated while the model lives (replacing it is fine).
+        verify: "size" or "hash" compares the files with what is known of them (a manifest, names in a hub cache).
         subfolder, variant: where in the folder, and "fp16" for files such as model.fp16.safetensors.
         use_safetensors: True reads safetensors files only, False .bin files only, None what is there.
         strict: True raises for missing, unexpected and mismatched keys, False for mismatched ones only and warns of the
@@ -202,33 +230,33 @@ class PreTrainedModel(
         ConfigError, CheckpointError (damaged files), CheckpointMismatchError (another architecture or shape),
         UnknownArgumentError, NotImplementedError.
         """
+        # Before any other local: the arguments that are options of the load.
+        chosen = {name: value for name, value in locals().items() if name in LoadOptions.__dataclass_fields__}
         where = f"{cls.__name__}.from_pretrained"
+        if device_map is not None and kwargs.get("low_cpu_mem_usage") is False:
+            raise InputError(f"{where}: a device_map needs low_cpu_mem_usage=True, which is always so; leave it out")
         download, kwargs = take_download(where, kwargs)
-        options = LoadOptions(
-            where=where,
-            config=config,
-            state_dict=state_dict,
-            dtype=dtype,
-            torch_dtype=torch_dtype,
-            device_map=device_map,
-            subfolder=subfolder,
-            variant=variant,
-            use_safetensors=use_safetensors,
-            strict=strict,
-            ignore_mismatched_sizes=ignore_mismatched_sizes,
-            key_mapping=key_mapping,
-            output_loading_info=output_loading_info,
-            generation_config=generation_config,
-            attn_implementation=attn_implementation,
-            download=download,
-            adapter_kwargs=adapter_kwargs,
-            adapter_name=adapter_name,
-        )
+        options = LoadOptions(where=where, download=download, **chosen)
         model: Self = load_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
         if not output_loading_info:
             return model
         assert model.load_report is not None
         return model, model.load_report.loading_info()
+
+    @classmethod
+    def plan_from_pretrained(
+        cls, pretrained_model_name_or_path: PathLike | None, *model_args: Any, **kwargs: Any
+    ) -> PlacedPlan:
+        """Return what `from_pretrained` with these arguments would do, before a weight is read.
+
+        The plan has the source, dtypes and device of every parameter, what is missing, unexpected and mismatched, and
+        the memory that each device will hold and need; `str(plan)` is a table, `plan.to_dict()` JSON-ready data.
+        """
+        where = f"{cls.__name__}.plan_from_pretrained"
+        download, kwargs = take_download(where, kwargs)
+        chosen = {name: kwargs.pop(name) for name in LoadOptions.__dataclass_fields__ if name in kwargs}
+        options = LoadOptions(where=where, download=download, **chosen)
+        return plan_pretrained(cls, pretrained_model_name_or_path, model_args, options, settle(where, kwargs))
 
     @classmethod
     def from_config(
@@ -322,6 +350,7 @@ class PreTrainedModel(
         variant: str | None = None,
         token: str | bool | None = None,
         save_peft_format: bool = True,
+        distributed_checkpoint: bool = False,
         **kwargs: Any,
     ) -> None:
         """Write config.json, generation_config.json (if the model generates) and the weights into a folder.
@@ -337,6 +366,8 @@ class PreTrainedModel(
         safe_serialization: safetensors files, or with False .bin files.
         variant: goes into the file names, as in model.fp16.safetensors.
         save_peft_format: begin the names of an adapter's tensors with "base_model.model.", as peft does.
+        distributed_checkpoint: every process calls this and writes its part of the weights (of a model that FSDP has
+            sharded, say) by torch.distributed.checkpoint; `from_pretrained` reads them, `modelwright convert` too.
         push_to_hub: upload what was saved as one commit; repo_id (by default the folder's name), token, private,
             revision, create_pr, commit_message, commit_description and tags are as for `push_to_hub`.
 
@@ -355,6 +386,7 @@ class PreTrainedModel(
             variant=variant,
             token=token,
             save_peft_format=save_peft_format,
+            distributed_checkpoint=distributed_checkpoint,
             **kwargs,
         )
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
+from modelwright.placement.offload import execution_device, offloaded_values
 from modelwright.pretrained import attention_masks, flops, memory_hooks
 
 logger = get_logger(__name__)
@@ -22,8 +23,12 @@ class ModuleUtilsMixin:
 
     @property
     def device(self) -> torch.device:
-        """The device of the first parameter (or buffer; "cpu" for a model without either)."""
-        return next((tensor.device for tensor in _tensors(self)), torch.device("cpu"))
+        """The device of the first parameter (or buffer; "cpu" for a model without either).
+
+        Of a model whose first parameter is offloaded, the device that it runs on.
+        """
+        device = next((tensor.device for tensor in _tensors(self)), torch.device("cpu"))
+        return (execution_device(_module(self)) if device.type == "meta" else None) or device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -37,18 +42,16 @@ class ModuleUtilsMixin:
 
         `exclude_embeddings` leaves out the tables of `nn.Embedding` modules, and with them what is tied to them.
         """
-        excluded = set()
+        parameters = _distinct_parameters(self)
         if exclude_embeddings:
-            excluded = {id(module.weight) for module in _module(self).modules() if isinstance(module, nn.Embedding)}
-        return sum(
-            parameter.numel()
-            for parameter in _module(self).parameters()
-            if id(parameter) not in excluded and (parameter.requires_grad or not only_trainable)
-        )
+            tables = {f"{name}.weight" for name, module in _module(self).named_modules(remove_duplicate=False)
+                      if isinstance(module, nn.Embedding)}  # fmt: skip
+            parameters = [(names, parameter) for names, parameter in parameters if tables.isdisjoint(names)]
+        return sum(parameter.numel() for _, parameter in parameters if parameter.requires_grad or not only_trainable)
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
         """Return the bytes of all parameters and, unless `return_buffers` is False, buffers; tied ones count once."""
-        tensors: list[Tensor] = list(_module(self).parameters())
+        tensors: list[Tensor] = [parameter for _, parameter in _distinct_parameters(self)]
         if return_buffers:
             tensors += list(_module(self).buffers())
         return sum(tensor.nbytes for tensor in tensors)
@@ -149,6 +152,15 @@ class ModuleUtilsMixin:
 
 def _module(model: ModuleUtilsMixin) -> nn.Module:
     return cast(nn.Module, model)
+
+
+def _distinct_parameters(model: ModuleUtilsMixin) -> list[tuple[list[str], nn.Parameter]]:
+    """Return every parameter once, with its names; offloaded ones are on meta, and tied still."""
+    values = offloaded_values(model)
+    found: dict[int, tuple[list[str], nn.Parameter]] = {}
+    for name, parameter in _module(model).named_parameters(remove_duplicate=False):
+        found.setdefault(id(values.get(name, parameter)), ([], parameter))[0].append(name)
+    return list(found.values())
 
 
 def _tensors(model: ModuleUtilsMixin) -> Iterator[Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modelwright.checkpoint.distributed import save_distributed
 from modelwright.checkpoint.headers import dtype_name
 from modelwright.checkpoint.names import restore_names
 from modelwright.checkpoint.save import save_checkpoint
@@ -16,6 +17,7 @@ from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
 from modelwright.hub.names import CONFIG_NAME, GENERATION_CONFIG_NAME, MANIFEST_NAME
 from modelwright.hub.publish import publish, take_push
+from modelwright.placement.offload import offloaded_values
 from modelwright.pretrained import adapters, tying
 from modelwright.pretrained.load_options import PathLike
 from modelwright.pretrained.unpadding import check_can_be_saved
@@ -36,6 +38,7 @@ def save_pretrained(
     variant: str | None,
     token: str | bool | None,
     save_peft_format: bool,
+    distributed_checkpoint: bool,
     **kwargs: Any,
 ) -> None:
     """Write `model` into a folder; documented at `PreTrainedModel.save_pretrained`."""
@@ -44,6 +47,14 @@ def save_pretrained(
     if not save_peft_format and not model._hf_peft_config_loaded:
         logger.warning_once(f"{where}: save_peft_format has no effect: the model has no adapter.")
     check_can_be_saved(where, model)
+    if distributed_checkpoint:
+        if push is not None or variant is not None or not safe_serialization or model._hf_peft_config_loaded:
+            raise InputError(
+                f"{where}: a distributed checkpoint has no variant, no .bin files and no adapter, and is not pushed; "
+                "`modelwright convert` makes a plain one of it"
+            )
+        save_distributed(weights_to_save(model, state_dict), save_directory, extra_files=config_files(model))
+        return
     if not is_main_process:
         return
     folder = Path(save_directory)
@@ -87,7 +98,7 @@ def obsolete_files(model: Any, variant: str | None) -> Callable[[str], bool]:
 
 def weights_to_save(model: Any, state_dict: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     """Return what goes into the files: no tied duplicates, nothing ignored, names as they were in the checkpoint."""
-    weights = dict(model.state_dict()) if state_dict is None else dict(state_dict)
+    weights = {**model.state_dict(), **offloaded_values(model)} if state_dict is None else dict(state_dict)
     weights = tying.without_tied(model, weights)
     for name in model._keys_to_ignore_on_save or ():
         weights.pop(name, None)

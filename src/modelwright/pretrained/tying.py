@@ -7,6 +7,7 @@ constructor, or in `_tie_weights()` of a module, is always tied. What models ins
 With `config.tie_encoder_decoder` an encoder has the weights of its decoder; see `modelwright.pretrained.tied_encoder`.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from modelwright.checkpoint.load import tied_groups as shared_groups
 from modelwright.checkpoint.sharing import drop_tied
 from modelwright.core.errors import InputError
 from modelwright.nn.resizing import resize_rows, zeros
+from modelwright.placement.offload import offloaded_values
 from modelwright.pretrained.tied_encoder import encoder_pairs
 
 
@@ -83,6 +85,10 @@ def tied_groups(model: Any) -> list[list[str]]:
 
 def move(model: Any, device: torch.device | str) -> None:
     """Put `model` on `device`; what is one parameter stays one, which `Module.to` alone does not do for "meta"."""
+    wanted = torch.device(device)
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    if wanted.type in ("cpu", "meta") and all(tensor.device.type == wanted.type for tensor in tensors):
+        return
     groups = shared_groups(model)
     model.to(device)
     for kept, *others in groups:
@@ -102,7 +108,7 @@ def without_tied(model: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tens
     """
     pairs = tied_pairs(model)
     groups = []
-    for group in shared_groups(model):
+    for group in shared_groups(model, offloaded_values(model)):
         tied = [name for name in group if name in pairs or _is_declared(model, name)]
         kept = next((name for name in group if name not in tied), group[0])
         groups.append([kept, *(name for name in tied if name != kept)])

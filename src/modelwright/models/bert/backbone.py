@@ -33,6 +33,7 @@ class BertPreTrainedModel(PreTrainedModel):
     base_model_prefix = "bert"
     _supports_attention_backend = True
     # Counted positions, which old checkpoints stored.
+    _no_split_modules: ClassVar[list[str]] = ["BertLayer"]
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"embeddings\.position_ids$"]
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -30,6 +30,7 @@ class GPT2PreTrainedModel(PreTrainedModel):
     base_model_prefix = "transformer"
     _supports_attention_backend = True
     # Causal masks that old checkpoints stored as buffers.
+    _no_split_modules: ClassVar[list[str]] = ["GPT2Block"]
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"(cross)?attn(ention)?\.(masked_)?bias$"]
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -44,6 +44,7 @@ class LlamaPreTrainedModel(PreTrainedModel):
     # Question answering calls the base model otherwise than its sisters; each reads the others' files.
     _checkpoint_renames = (Rename(r"^transformer\.", "model.", inverse=_NEVER),)
     # Frequencies that old checkpoints stored as buffers.
+    _no_split_modules: ClassVar[list[str]] = ["LlamaDecoderLayer"]
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"rotary_emb\.inv_freq$"]
 
     def _init_weights(self, module: nn.Module) -> None:

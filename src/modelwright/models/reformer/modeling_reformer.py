@@ -45,6 +45,7 @@ class ReformerPreTrainedModel(PreTrainedModel):
 
     config_class = ReformerConfig
     base_model_prefix = "reformer"
+    _placement_refusal = "its reversible stack works with the weights of the layers and does not call them"
     _gradient_checkpointing_exemption = "the reversible stack already stores no activations"
     # Constants that checkpoints of 2020 stored as buffers; the bias that 4.x stores under two names.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [

@@ -28,6 +28,7 @@ from modelwright.models.t5.feed_forward import (
 )
 from modelwright.models.t5.relative_bias import padding_as_4d
 from modelwright.outputs.model_outputs import BaseModelOutputWithPastAndCrossAttentions
+from modelwright.placement.offload import at_hand
 from modelwright.pretrained.decoding import shifted_right
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.switches import Switches, embedded, switches_of
@@ -231,8 +232,10 @@ class T5Stack(T5PreTrainedModel, Unpaddable):
         past, S = 0, T
         if past_key_values is not None:
             past, (S, _) = past_key_values.get_seq_length(), past_key_values.get_mask_sizes(T)
-        own: Any = self.block[0].layer
-        return biased(mask, own[0].SelfAttention.compute_bias(T, S, past)).to(hidden.dtype)
+        first: Any = self.block[0]
+        with at_hand(first):
+            bias = first.layer[0].SelfAttention.compute_bias(T, S, past)
+        return biased(mask, bias.to(hidden.device)).to(hidden.dtype)
 
     def _run(
         self, hidden: Tensor, switches: Switches, head_masks: tuple[Any, Any], attentions: dict[str, Any]

@@ -1,0 +1,211 @@
+"""Loading a checkpoint: ours against transformers 5.23.0 and 4.57.1, interleaved, each side in a worker of its own.
+
+Cases: fp32 and load + touch every weight; cast to bf16 (seconds, and peak memory over what the worker had before); a
+BERT of many small tensors; and a cold start: a new process that imports, loads and runs one forward. The checkpoints
+are BERT-large's and T5-large's shapes times `--scale`, made here with random weights. Before anything is timed the sums
+of all weights are compared.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import harness
+
+SIDES = {
+    "modelwright": harness.OURS,
+    "transformers 5.23.0": harness.PEER_5,
+    "transformers 4.57.1": harness.OURS,  # the oracle of the parity tests lives in our environment
+}
+SHAPES: dict[str, tuple[str, dict[str, int]]] = {
+    "bert-large": (
+        "BertModel",
+        {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+    ),
+    "t5-large": (
+        "T5ForConditionalGeneration",
+        {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_heads": 16},
+    ),
+    "small tensors": (
+        "BertModel",
+        {"hidden_size": 64, "num_hidden_layers": 48, "num_attention_heads": 4, "intermediate_size": 256},
+    ),
+}
+LAYERS = ("num_hidden_layers", "num_layers")
+
+
+def library(side: str) -> Any:
+    """Import the library of a side."""
+    if side == "modelwright":
+        import modelwright
+
+        return modelwright
+    import transformers
+
+    return transformers
+
+
+def worker(side: str, threads: int) -> None:
+    """Serve measurements of one side."""
+    import torch
+
+    torch.set_num_threads(threads)
+    models = library(side)
+
+    def load(folder: str, model: str, dtype: str) -> Any:
+        return getattr(models, model).from_pretrained(folder, dtype=getattr(torch, dtype))
+
+    def touch(loaded: Any) -> float:
+        return float(sum(parameter.detach().view(-1)[::1024].float().sum() for parameter in loaded.parameters()))
+
+    def sample(**what: str) -> float:
+        return touch(load(**what))
+
+    def timed(**what: str) -> dict[str, float]:
+        idle = harness.resident_bytes()
+        kept: list[Any] = []
+        return harness.measure(lambda: kept.append(touch_all(load(**what))), idle)
+
+    def touch_all(loaded: Any) -> Any:
+        for parameter in loaded.parameters():
+            parameter.detach().view(-1)[:: 4096 // parameter.element_size()].sum()  # every page
+        return loaded
+
+    def only_load(**what: str) -> dict[str, float]:
+        kept: list[Any] = []
+        return harness.measure(lambda: kept.append(load(**what)), harness.resident_bytes())
+
+    harness.serve({"sample": sample, "touch": timed, "load": only_load})
+
+
+def cold(side: str, folder: str, model: str, threads: int) -> None:
+    """Import, load, run one forward; what the cold start times."""
+    import torch
+
+    torch.set_num_threads(threads)
+    loaded = getattr(library(side), model).from_pretrained(folder).eval()
+    with torch.no_grad():
+        loaded(input_ids=torch.tensor([[1, 2, 3, 4]]))
+
+
+def make(folder: Path, model: str, shape: dict[str, int], scale: float) -> int:
+    """Write a checkpoint with layers times `scale` and return its bytes."""
+    import torch
+
+    import modelwright
+
+    shape = {key: max(1, round(value * scale)) if key in LAYERS else value for key, value in shape.items()}
+    model_class = getattr(modelwright, model)
+    outline = model_class.from_config(model_class.config_class(**shape), device="meta")
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        name: torch.randn(tensor.shape, generator=generator) * 0.02 for name, tensor in outline.state_dict().items()
+    }
+    outline.save_pretrained(folder, state_dict=weights, max_shard_size="5GB")
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def environment(threads: int) -> dict[str, str]:
+    """One number of threads for all, and no look at the network."""
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def cold_starts(folder: str, model: str, rounds: int, threads: int) -> dict[str, dict[str, float]]:
+    """Start every side's process in turn; return the medians of the seconds until its forward is done."""
+    taken: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for index in range(rounds + 1):
+        for side, python in SIDES.items():
+            start = time.perf_counter()
+            arguments = ["--cold", side, folder, model, "--threads", str(threads)]
+            subprocess.run(
+                [str(python), __file__, *arguments], check=True, env=environment(threads), stderr=subprocess.DEVNULL
+            )
+            if index:
+                taken[side].append({"seconds": time.perf_counter() - start})
+    return harness.summarise(taken)
+
+
+def run_case(call: str, folder: str, model: str, dtype: str, rounds: int, threads: int) -> dict[str, dict[str, float]]:
+    """Measure one case on all sides; leave if they do not load the same weights."""
+    workers = {
+        side: harness.Worker(python, Path(__file__), side, "--threads", str(threads), environment=environment(threads))
+        for side, python in SIDES.items()
+    }
+    what = {"folder": folder, "model": model, "dtype": dtype}
+    sums = {side: each.call("sample", **what) for side, each in workers.items()}
+    if max(sums.values()) - min(sums.values()) > 1e-3 * max(1.0, *map(abs, sums.values())):
+        sys.exit(f"the sides do not load the same weights: {sums}")
+    taken: dict[str, list[dict[str, float]]] = {side: [] for side in workers}
+    for index in range(rounds + 1):
+        for side, each in workers.items():
+            figures = each.call(call, **what)
+            if index:
+                taken[side].append(figures)
+    for each in workers.values():
+        each.close()
+    return harness.summarise(taken)
+
+
+def report(rows: list[list[str]], case: str, sides: dict[str, dict[str, float]]) -> None:
+    """Add a line for every side."""
+    ours = sides["modelwright"]
+    for side, figures in sides.items():
+        cells = [case, side, f"{figures['seconds'] * 1000:,.0f}", f"{ours['seconds'] / figures['seconds']:.2f}"]
+        if "peak_bytes" in figures:
+            ratio = ours["peak_bytes"] / max(1.0, figures["peak_bytes"])
+            cells += [f"{figures['peak_bytes'] / 1e6:,.0f}", f"{ratio:.2f}"]
+        rows.append(cells + [""] * (6 - len(cells)))
+
+
+def main() -> None:
+    """Print the table and write the JSON."""
+    options = harness.parser((__doc__ or "").splitlines()[0], rounds=5)
+    options.add_argument("--scale", type=float, default=1.0, help="share of the layers of the large shapes")
+    options.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    options.add_argument("--folder", help="where to make the checkpoints (default: a temporary folder)")
+    options.add_argument("--cold", nargs=3, metavar=("SIDE", "FOLDER", "MODEL"), help="run one cold start and leave")
+    arguments = options.parse_args()
+    if arguments.worker:
+        worker(arguments.worker, arguments.threads)
+        return
+    if arguments.cold:
+        cold(*arguments.cold, threads=arguments.threads)
+        return
+    rows = [["case", "side", "ms", "ours / it", "peak MB", "ours / it"]]
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as place:
+        for name in arguments.shapes:
+            model, shape = SHAPES[name]
+            folder = Path(place) / name.replace(" ", "-")
+            size = make(folder, model, shape, 1.0 if name == "small tensors" else arguments.scale)
+            what = (str(folder), model)
+            cases = {
+                f"{name} ({size / 1e9:.2f} GB), load": run_case(
+                    "load", *what, "float32", arguments.rounds, arguments.threads
+                )
+            }
+            if name != "small tensors":
+                cases |= {
+                    f"{name}, load + touch": run_case("touch", *what, "float32", arguments.rounds, arguments.threads),
+                    f"{name}, to bf16": run_case("load", *what, "bfloat16", arguments.rounds, arguments.threads),
+                }
+            elif model == "BertModel":
+                cases[f"{name}, cold start"] = cold_starts(*what, arguments.rounds, arguments.threads)
+            for case, sides in cases.items():
+                report(rows, case, sides)
+            results |= cases
+    print(
+        harness.machine(), f"{arguments.threads} threads, {arguments.rounds} rounds, scale {arguments.scale}", sep="; "
+    )
+    print(harness.table(rows))
+    print(harness.write_result("loading", {"scale": arguments.scale, "results": results}))
+    print(json.dumps({"load average": os.getloadavg()}))
+
+
+if __name__ == "__main__":
+    main()
