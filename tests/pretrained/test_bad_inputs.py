@@ -34,7 +34,7 @@ def bert():
 @pytest.mark.parametrize(
     ("keywords", "also", "text"),
     [
-        ({"input_ids": [[1, 2]]}, TypeError, "BertModel: expected input_ids to be a tensor, got list; pass torch.tensor"),
+        ({"input_ids": [[1, 2]]}, TypeError, "BertModel: expected input_ids to be a tensor, got list; pass torch.t"),
         ({"input_ids": IDS, "attention_mask": [[1] * 3] * 2}, TypeError, "expected attention_mask to be a tensor"),
         ({"input_ids": IDS.float()}, TypeError, r"expected input_ids to be whole numbers .*, got torch.float32"),
         ({"input_ids": IDS[:0]}, ValueError, r"at least one row and one token in input_ids, got shape \(0, 3\)"),

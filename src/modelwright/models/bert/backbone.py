@@ -180,7 +180,8 @@ class BertModel(BertPreTrainedModel):
         given; `head_mask` (H,) or (layers, H) scales heads. A decoder with a cache (`past_key_values`, an object or a
         tuple of pairs) gets the ids that it does not hold yet; in an encoder the cached tokens are a prefix that all
         see. `encoder_hidden_states` (B, S, E) need a config with `add_cross_attention`. With `return_dict=False` the
-        second entry is the pooled state, None without a pooler, and the cache comes before the hidden states. Raises InputError for inputs that do not fit.
+        second entry is the pooled state, None without a pooler, and the cache comes before the hidden states. Raises
+        InputError for inputs that do not fit.
         """
         past_key_values = as_cache(past_key_values)
         switches = switches_of(
