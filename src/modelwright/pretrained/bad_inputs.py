@@ -86,7 +86,7 @@ def _check_embeddings(model: Any, given: Mapping[str, Tensor]) -> None:
             )
     for module_name, table in model.named_modules():
         leaf = module_name.rpartition(".")[2]
-        name = _TABLES.get(leaf)
+        name = _TABLES.get(leaf, "")
         if name in given and isinstance(table, nn.Embedding):
             wrong = _outside(given[name], table.num_embeddings)
             if wrong is not None:
