@@ -238,3 +238,16 @@ def test_a_streamer_is_refused(collect):
 def test_settings_of_beams_are_said_to_be_idle_without_them(caplog):
     FakeModel().generate(PROMPT, max_new_tokens=1, length_penalty=2.0)
     assert "length_penalty does nothing without num_beams" in caplog.text
+
+
+@pytest.mark.parametrize("returned", [1, 3])
+def test_a_forbidden_token_is_no_answer_even_where_one_is_allowed(fake_model, returned):
+    # All beams but the first are dead in the first step, which here is the last one too.
+    found = fake_model().generate(
+        torch.tensor([[3, 5, 2]]),
+        max_new_tokens=1,
+        num_beams=3,
+        num_return_sequences=returned,
+        prefix_allowed_tokens_fn=lambda *_: [4],
+    )
+    assert found.tolist() == [[3, 5, 2, 4]] * returned

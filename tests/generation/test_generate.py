@@ -413,3 +413,29 @@ def test_a_model_without_a_head_cannot_generate(fake_model):
     assert not Headless.can_generate()
     with pytest.raises(NotImplementedError, match="Headless cannot generate"):
         Headless().generate(PROMPT)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "match"),
+    [
+        ({"suppress_tokens": [99]}, r"SuppressTokensLogitsProcessor: \[99\] holds an id outside the vocabulary"),
+        ({"forced_eos_token_id": 99}, r"ForcedEOSTokenLogitsProcessor: \[99\] holds an id outside the vocabulary"),
+        ({"prefix_allowed_tokens_fn": lambda *_: [99]}, "prefix_allowed_tokens_fn: expected ids from 0 to .*, got 99"),
+        ({"prefix_allowed_tokens_fn": lambda *_: None}, "prefix_allowed_tokens_fn allows nothing"),
+        ({"logits_processor": lambda _, scores: scores}, "expected a LogitsProcessorList, or a list of callable"),
+        ({"stopping_criteria": ["x"]}, r"expected a StoppingCriteriaList, .*got \['x'\]"),
+        ({"generation_config": {"top_k": 1}}, "expected generation_config to be a GenerationConfig, got dict"),
+    ],
+)
+def test_arguments_that_mean_nothing_here(fake_model, keywords, match):
+    with pytest.raises(InputError, match=match):
+        fake_model().generate(PROMPT, max_new_tokens=1, **keywords)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_sampling_from_no_numbers_says_so(fake_model, beams):
+    def broken(_, scores):
+        return scores * float("nan")
+
+    with pytest.raises(InputError, match=r"scores of the next token are no numbers \(NaN\)"):
+        fake_model().generate(PROMPT, max_new_tokens=1, do_sample=True, num_beams=beams, logits_processor=[broken])

@@ -160,6 +160,40 @@ def test_what_has_nothing_to_gain_stays():
     assert pair.two.weight.data_ptr() == before
 
 
+class Doubled(nn.Linear):
+    """A subclass that does more than its product, as a quantized layer does."""
+
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+class Wrapped(nn.Module):
+    """What adapters put in the place of a layer: its weight, and more than its product."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    @property
+    def weight(self):
+        return self.base.weight
+
+    def forward(self, input):
+        return 2 * self.base(input)
+
+
+def test_few_rows_of_other_classes_are_called():
+    plain, hidden = nn.Linear(512, 128, bias=False), torch.randn(4, 512)
+    doubled = Doubled(512, 128, bias=False)
+    doubled.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        expected = 2 * plain(hidden)
+        for layer in (doubled, Wrapped(plain)):
+            torch.testing.assert_close(apply_to_few_rows(layer, hidden), expected)
+            for found in apply_each(hidden, layer, layer):
+                torch.testing.assert_close(found, expected)
+
+
 def test_few_rows_are_multiplied_by_the_weight_from_the_left():
     layer, hidden = nn.Linear(512, 128, bias=False), torch.randn(9, 1, 512)
     expected = layer(hidden).detach()

@@ -369,3 +369,15 @@ def test_an_adapter_of_the_hub_brings_its_model(hub, tmp_path):
     before = set(hub.repos["org/base"].head)
     model.push_to_hub("org/base", token=token)
     assert before < set(hub.repos["org/base"].head), "the model beside the adapter stays"
+
+
+def test_heads_are_not_pruned_under_an_adapter(model, name):
+    if name.startswith(("Llama", "Reformer")):
+        pytest.skip("its heads cannot be pruned anyway")
+    model.add_adapter(lora(name))
+    randomize(model)
+    expected = logits(model.eval())
+    with pytest.raises(ValueError, match="prune_heads: the layers of adapters cannot be pruned: prune first"):
+        model.prune_heads({0: [0]})
+    assert not model.config.pruned_heads
+    torch.testing.assert_close(logits(model), expected)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from modelwright import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+from modelwright import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, T5Config, T5EncoderModel
 from modelwright.nn.conv1d import Conv1D
+from modelwright.nn.decode_layout import lay_out_for_decoding
 from modelwright.quantization import (
     QuantConv1D,
     QuantDescriptor,
@@ -93,6 +94,27 @@ def test_hooks_and_mode_of_a_layer_stay():
     model(torch.ones(1, 3))
     assert calls == [1]
     assert not model[0].input_quantizer.training
+
+
+def test_layers_that_are_laid_out_for_decoding_are_quantized_too():
+    model = bert()
+    expected = swap(model, Recipe())
+    quantized = model(IDS).last_hidden_state
+    model = bert()
+    assert lay_out_for_decoding(model)
+    assert swap(model, Recipe()) == expected
+    torch.testing.assert_close(model(IDS).last_hidden_state, quantized)
+
+
+def test_t5_is_quantized_without_gradients_too():
+    torch.manual_seed(0)
+    # So large that few rows of a plain layer would be multiplied another way.
+    sizes = {"d_model": 256, "d_kv": 64, "num_heads": 4, "d_ff": 256, "num_layers": 1}
+    model = T5EncoderModel(T5Config(vocab_size=20, **sizes)).eval()
+    swap(model, Recipe())
+    expected = model(IDS).last_hidden_state
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS).last_hidden_state, expected.detach())
 
 
 def test_recipes_are_data():

@@ -45,12 +45,16 @@ def prepare_padding_mask(attention_mask: Tensor | None, kv_length: int, kv_offse
 def query_positions(
     q_length: int | Tensor | None, q_offset: int, cache_position: Tensor | None, device: torch.device | str
 ) -> tuple[Tensor, int]:
-    """Return the positions [T] of the queries, and the first of them; read from either version's spelling."""
+    """Return the positions [T] of the queries, and the first of them; read from either version's spelling.
+
+    With both spellings `q_offset` is the first, and no position is read, which would make an accelerator wait.
+    """
     # In a traced call sizes are tensors too, without an axis.
     if isinstance(q_length, Tensor) and q_length.dim():
         cache_position = q_length
     if cache_position is not None:
-        return cache_position, q_offset if is_jit_traced() else int(cache_position[0])
+        is_known = isinstance(q_length, int) or is_jit_traced()
+        return cache_position, q_offset if is_known else int(cache_position[0])
     if q_length is None or isinstance(q_length, Tensor):
         raise InputError(
             "mask: expected q_length (a number of tokens) or cache_position (their positions), got neither"

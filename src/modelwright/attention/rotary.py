@@ -133,9 +133,11 @@ class RotaryEmbedding(nn.Module):
         self._fill(device)
 
     def _fill(self, device: torch.device | str | None) -> None:
-        values, self.attention_scaling = self.rope_init_fn(self.config, "cpu")
-        if device is not None:
-            values = values.to(device)  # computed on the CPU, so that every device has the same bits
+        device = torch.get_default_device() if device is None else device
+        # Computed on the CPU, also under `with torch.device(...)`, so that every device has the same bits.
+        with torch.device("cpu"):
+            values, self.attention_scaling = self.rope_init_fn(self.config, "cpu")
+        values = values.to(device)
         self.register_buffer("inv_freq", values, persistent=False)
         self.original_inv_freq = values
         self.max_seq_len_cached = self.original_max_seq_len

@@ -174,7 +174,15 @@ def stopping_criteria_of(settings: GenerationConfig, longest: int, tokenizer: De
 
 
 def merged(own: Any, given: Any) -> Any:
-    """Return the list `own` with the caller's objects: in the place of one of the same class, else at the end."""
+    """Return the list `own` with the caller's objects: in the place of one of the same class, else at the end.
+
+    Raises InputError unless these are a list of functions or callable objects.
+    """
+    if given is not None and not (isinstance(given, list | tuple) and all(callable(each) for each in given)):
+        raise InputError(
+            f"generate: expected a {type(own).__name__}, or a list of callable objects, got {given!r}; put a single "
+            "one into a list"
+        )
     result = type(own)()
     for each in own:
         replacement = next((other for other in given or () if type(other) is type(each)), None)

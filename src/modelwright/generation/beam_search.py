@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modelwright.generation.beam_state import BeamGroup, BeamRules, Hypotheses
 from modelwright.generation.cache_rows import reorder_beams, select_rows
-from modelwright.generation.decode import Decoding, call_flags
+from modelwright.generation.decode import Decoding, call_flags, drawn
 from modelwright.generation.kept import Kept
 from modelwright.generation.outputs import GenerateOutput
 from modelwright.generation.prepare import as_list, repeat_rows
@@ -85,7 +85,7 @@ def _step(groups: list[BeamGroup], ids: Tensor, scores: Tensor, kept: Kept, run:
             best = sums.topk(count, dim=1)
             return best.values, best.indices
         # Without replacement, so that the candidates are different ones.
-        places = torch.multinomial(sums.softmax(dim=-1), num_samples=count, generator=run.generator)
+        places = drawn(sums, count, run.generator)
         return sums.gather(1, places), places
 
     def ends(candidate_ids: Tensor) -> Tensor:

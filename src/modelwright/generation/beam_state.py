@@ -13,6 +13,9 @@ from torch import Tensor
 # The score of what must not be chosen. Finite, so that it stays apart from tokens at minus infinity: when a processor
 # allows one token only, the second beam takes that token again, and not a forbidden one.
 DEAD = -1e9
+# Below every hypothesis, those of dead beams too: a place where none has finished yet, and a candidate that has not.
+_EMPTY = torch.finfo(torch.float32).min / 2
+_UNFINISHED = torch.finfo(torch.float32).min
 
 
 @dataclass
@@ -85,7 +88,7 @@ class BeamGroup:
         first = scores_BK.clone()
         first[:, 1:] = DEAD
         self.running = Hypotheses(prompt_BKT, first, no_rows)
-        self.finished = Hypotheses(prompt_BKT, scores_BK + DEAD, no_rows)
+        self.finished = Hypotheses(prompt_BKT, scores_BK + _EMPTY, no_rows)
         self._is_finished_BK = torch.zeros_like(scores_BK, dtype=torch.bool)
         self.is_over_B = torch.zeros(items, dtype=torch.bool, device=prompt_BKT.device)
 
@@ -122,7 +125,7 @@ class BeamGroup:
         good_BC = ends_BC & ~self.is_over_B[:, None]
         good_BC[:, beams:] = False
         scores_BC = self.rules.score(candidates.scores, candidates.rows.shape[2])
-        ended = Hypotheses(candidates.ids, torch.where(good_BC, scores_BC, DEAD), candidates.rows)
+        ended = Hypotheses(candidates.ids, torch.where(good_BC, scores_BC, _UNFINISHED), candidates.rows)
         both = self.finished.grown(self.rules.pad_id, -1).joined(ended)
         best_BK = both.scores.topk(beams, dim=1).indices
         self.finished = both.take(best_BK)

@@ -64,7 +64,23 @@ def _choose(scores: Tensor, run: Decoding) -> Tensor:
     """Return one id for each row, [batch]: the likeliest, or one drawn from the softmax of the scores."""
     if not run.settings.do_sample:
         return scores.argmax(dim=-1)
-    return torch.multinomial(scores.softmax(dim=-1), num_samples=1, generator=run.generator).squeeze(1)
+    return drawn(scores, 1, run.generator).squeeze(1)
+
+
+def drawn(scores: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """Return `count` different places of each row [rows, count], drawn from the softmax of the scores.
+
+    Raises InputError where the scores are no probabilities (on the CPU; elsewhere torch says it, later).
+    """
+    try:
+        return torch.multinomial(scores.softmax(dim=-1), num_samples=count, generator=generator)
+    except RuntimeError as error:
+        if scores.device.type != "cpu" or bool(scores.softmax(dim=-1).isfinite().all()):
+            raise
+        raise InputError(
+            "generate: the scores of the next token are no numbers (NaN), or all of a row are minus infinity: the "
+            "model overflows (try float32 or bfloat16) or its weights are broken; remove_invalid_values=True goes on"
+        ) from error
 
 
 def call_flags(model: GenerativeModel, settings: GenerationConfig) -> dict[str, bool]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modelwright.core.errors import InputError
-from modelwright.generation.logits_process import FORBIDDEN, LogitsProcessor, eos_ids
+from modelwright.generation.logits_process import FORBIDDEN, LogitsProcessor, eos_ids, filled
 
 
 class SequenceBiasLogitsProcessor(LogitsProcessor):
@@ -82,7 +82,7 @@ class SuppressTokensLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
         """Return the scores with the tokens at minus infinity."""
-        return scores.index_fill(1, self.suppress_tokens.to(scores.device), FORBIDDEN)
+        return filled(type(self).__name__, scores, self.suppress_tokens, FORBIDDEN)
 
 
 class SuppressTokensAtBeginLogitsProcessor(SuppressTokensLogitsProcessor):
@@ -115,12 +115,18 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
         is_forbidden = torch.ones_like(scores, dtype=torch.bool)
         for row, ids in enumerate(input_ids):
             allowed = self._prefix_allowed_tokens_fn(row // self._num_beams, ids)
-            if len(allowed) == 0:
+            if allowed is None or len(allowed) == 0:
                 raise InputError(
                     f"prefix_allowed_tokens_fn allows nothing after {ids.tolist()} (batch item "
                     f"{row // self._num_beams}): return one id or more, such as the end of text."
                 )
-            is_forbidden[row, torch.as_tensor(allowed, device=scores.device)] = False
+            try:
+                is_forbidden[row, torch.as_tensor(allowed, device=scores.device)] = False
+            except IndexError as error:
+                raise InputError(
+                    f"prefix_allowed_tokens_fn: expected ids from 0 to {scores.shape[1] - 1}, the vocabulary, got "
+                    f"{max(allowed)} or less than 0 (batch item {row // self._num_beams})."
+                ) from error
         return scores.masked_fill(is_forbidden, FORBIDDEN)
 
 

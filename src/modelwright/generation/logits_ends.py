@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modelwright.core.errors import InputError
-from modelwright.generation.logits_process import FORBIDDEN, LogitsProcessor, eos_ids
+from modelwright.generation.logits_process import FORBIDDEN, LogitsProcessor, eos_ids, filled
 
 
 class ForcedBOSTokenLogitsProcessor(LogitsProcessor):
@@ -20,7 +20,9 @@ class ForcedBOSTokenLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores; after one token, 0 for the forced one and minus infinity for the others."""
-        return _only(scores, torch.tensor([self.bos_token_id])) if input_ids.shape[1] == 1 else scores
+        return (
+            _only(type(self).__name__, scores, torch.tensor([self.bos_token_id])) if input_ids.shape[1] == 1 else scores
+        )
 
 
 class ForcedEOSTokenLogitsProcessor(LogitsProcessor):
@@ -35,7 +37,11 @@ class ForcedEOSTokenLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores; for the last token, 0 for the ends and minus infinity for the others."""
-        return _only(scores, self.eos_token_id) if input_ids.shape[1] == self.max_length - 1 else scores
+        return (
+            _only(type(self).__name__, scores, self.eos_token_id)
+            if input_ids.shape[1] == self.max_length - 1
+            else scores
+        )
 
 
 class ExponentialDecayLengthPenalty(LogitsProcessor):
@@ -69,5 +75,5 @@ class ExponentialDecayLengthPenalty(LogitsProcessor):
         return scores.index_copy(1, ends, torch.where(of_ends == FORBIDDEN, of_ends, of_ends + gain))
 
 
-def _only(scores: Tensor, ids: Tensor) -> Tensor:
-    return torch.full_like(scores, FORBIDDEN).index_fill(1, ids.to(scores.device), 0.0)
+def _only(where: str, scores: Tensor, ids: Tensor) -> Tensor:
+    return filled(where, torch.full_like(scores, FORBIDDEN), ids, 0.0)

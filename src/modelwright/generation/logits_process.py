@@ -15,6 +15,14 @@ from modelwright.core.errors import InputError
 FORBIDDEN = -float("inf")
 
 
+def filled(where: str, scores: Tensor, ids: Tensor, value: float) -> Tensor:
+    """Return the scores with `value` at the tokens `ids`; raise InputError for an id outside the vocabulary."""
+    try:
+        return scores.index_fill(1, ids.to(scores.device), value)
+    except IndexError as error:
+        raise InputError(f"{where}: {ids.tolist()} holds an id outside the vocabulary of {scores.shape[1]}.") from error
+
+
 class LogitsProcessor:
     """Base of everything that changes the next token's scores."""
 

@@ -33,6 +33,11 @@ def settings_of_call(
     only the special ids that it lacks from the model. Where a text begins may also be said in the model's config later.
     Raises UnknownArgumentError, ConfigError, NotImplementedError.
     """
+    if generation_config is not None and not isinstance(generation_config, GenerationConfig):
+        raise InputError(
+            f"generate: expected generation_config to be a GenerationConfig, got {type(generation_config).__name__}; "
+            "single settings are keywords: generate(..., max_new_tokens=20)"
+        )
     for name in _LATER_ARGUMENTS:
         if kwargs.pop(name, None):
             raise NotImplementedError(f"generate: {name} is not built; leave it out.")

@@ -44,9 +44,7 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
         if block is not None:
             result = _times_row(hidden, block, torch.cat(biases) if biases else None)
             return tuple(result.split_with_sizes([weight.shape[0] for weight in weights], dim=-1))
-    return tuple(
-        apply_to_few_rows(layer, hidden) if isinstance(layer, nn.Linear) else layer(hidden) for layer in layers
-    )
+    return tuple(apply_to_few_rows(layer, hidden) for layer in layers)
 
 
 # The numbers of a few rows that fit into a core's fastest cache beside what is read of the weight: 16 kB.
@@ -55,14 +53,18 @@ _FEW = 4096
 _LARGE = 2**16
 
 
-def apply_to_few_rows(layer: nn.Linear, hidden: Tensor) -> Tensor:
+def apply_to_few_rows(layer: nn.Module, hidden: Tensor) -> Tensor:
     """Return `layer(hidden)`, (..., inputs) -> (..., outputs), fast for a few rows (beams, a small batch).
 
     In fp32 on the CPU, and without gradients, it is W x^T, which reads the weight once, where torch's x W^T copies it
     into another order first: half of the time for 4 rows of 512, if the weight is not in a cache. More than 4,096
-    numbers in all rows, one row, small weights, those that lie by inputs and layers with hooks go the usual way.
+    numbers in all rows, one row, small weights, those that lie by inputs and layers with hooks go the usual way, and so
+    do layers of all other classes (quantized ones, adapters), which do more than this product.
     """
-    weight = layer.weight
+    if type(layer) not in (nn.Linear, RowLinear):
+        other: Tensor = layer(hidden)
+        return other
+    weight: Tensor = layer.weight  # type: ignore[assignment]
     if (
         hidden.shape[-1] < hidden.numel() <= _FEW
         and not torch.is_grad_enabled()

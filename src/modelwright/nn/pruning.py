@@ -43,6 +43,7 @@ def find_pruneable_heads_and_indices(
 
 def prune_linear_layer(layer: nn.Linear, index: Tensor, dim: int = 0) -> nn.Linear:
     """Return a new linear layer with the outputs (`dim` 0) or inputs (`dim` 1) that `index` names, in its order."""
+    _check_class(layer, nn.Linear)
     _check("prune_linear_layer", layer.weight, index, dim)
     index = index.to(layer.weight.device)
     weight = layer.weight.detach().index_select(dim, index)
@@ -53,6 +54,7 @@ def prune_linear_layer(layer: nn.Linear, index: Tensor, dim: int = 0) -> nn.Line
 
 def prune_conv1d_layer(layer: Conv1D, index: Tensor, dim: int = 1) -> Conv1D:
     """Return a new Conv1D with the outputs (`dim` 1) or inputs (`dim` 0) that `index` names, in its order."""
+    _check_class(layer, Conv1D)
     _check("prune_conv1d_layer", layer.weight, index, dim)
     index = index.to(layer.weight.device)
     weight = layer.weight.detach().index_select(dim, index)
@@ -70,6 +72,12 @@ def prune_layer(layer: nn.Linear | Conv1D, index: Tensor, dim: int | None = None
     if isinstance(layer, Conv1D):
         return prune_conv1d_layer(layer, index, dim=1 if dim is None else dim)
     raise InputError(f"Can't prune layer of class {type(layer).__name__}: expected an nn.Linear or a Conv1D")
+
+
+def _check_class(layer: nn.Module, wanted: type[nn.Module]) -> None:
+    # What a wrapper (an adapter) adds to the layer would be lost.
+    if not isinstance(layer, wanted):
+        raise InputError(f"Can't prune layer of class {type(layer).__name__}: expected a {wanted.__name__}")
 
 
 def _check(where: str, weight: Tensor, index: Tensor, dim: int) -> None:

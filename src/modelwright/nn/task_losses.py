@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modelwright.core.errors import InputError
-
-IGNORED = -100
+from modelwright.nn.losses import IGNORED, cross_entropy
 
 
 def problem_type_of(problem_type: str | None, num_labels: int, labels: Tensor) -> str:
@@ -41,7 +40,7 @@ def sequence_classification_loss(logits_BN: Tensor, labels: Tensor, problem_type
                 f"labels: expected one class number for each of {logits_BN.shape[0]} sequences, "
                 f"got shape {tuple(labels.shape)}"
             )
-        return F.cross_entropy(logits_BN, labels.view(-1), ignore_index=IGNORED)
+        return cross_entropy(logits_BN, labels.view(-1))
     if labels.numel() != logits_BN.numel():
         raise InputError(f"labels: expected the shape {tuple(logits_BN.shape)} ({kind}), got {tuple(labels.shape)}")
     loss: Callable[..., Tensor] = F.mse_loss if kind == "regression" else F.binary_cross_entropy_with_logits
@@ -50,8 +49,7 @@ def sequence_classification_loss(logits_BN: Tensor, labels: Tensor, problem_type
 
 def token_classification_loss(logits_BTN: Tensor, labels_BT: Tensor) -> Tensor:
     """Mean cross-entropy of each token's class; labels of -100 do not count."""
-    labels = labels_BT.to(logits_BTN.device)
-    return F.cross_entropy(logits_BTN.flatten(0, -2).float(), labels.reshape(-1), ignore_index=IGNORED)
+    return cross_entropy(logits_BTN.flatten(0, -2), labels_BT.reshape(-1))
 
 
 def span_loss(start_BT: Tensor, end_BT: Tensor, start_positions: Tensor, end_positions: Tensor) -> Tensor:
@@ -64,7 +62,7 @@ def span_loss(start_BT: Tensor, end_BT: Tensor, start_positions: Tensor, end_pos
     for logits, positions in ((start_BT, start_positions), (end_BT, end_positions)):
         wanted = positions.to(logits.device).reshape(-1)
         inside = torch.where((wanted >= 0) & (wanted < length), wanted, IGNORED)
-        losses.append(F.cross_entropy(logits.float(), inside, ignore_index=IGNORED))
+        losses.append(cross_entropy(logits, inside, what="start_positions and end_positions"))
     return (losses[0] + losses[1]) / 2
 
 

@@ -17,18 +17,19 @@ from modelwright.checkpoint.names import Rename
 from modelwright.checkpoint.report import LoadReport
 from modelwright.checkpoint.strictness import Reaction
 from modelwright.config.configuration import PretrainedConfig
-from modelwright.core.errors import InputError, PlacementError, UnknownArgumentError, nearest
+from modelwright.core.errors import InputError, ModelwrightError, PlacementError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.hub.custom_code import AutoClassMixin
 from modelwright.hub.download import take_download
 from modelwright.hub.publish import PushToHubMixin
+from modelwright.nn.tracing import is_tracing
 from modelwright.placement.forecast import PlacedPlan
 from modelwright.placement.offload import execution_device
 from modelwright.pretrained import (
     attention_choice,
     attention_masks,
-    bad_ids,
+    bad_inputs,
     dtypes,
     initialization,
     pruning,
@@ -125,12 +126,12 @@ class PreTrainedModel(
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model; a token id without an embedding raises InputError that says so."""
+        """Run the model; ids, masks and labels that do not fit raise InputError that says so."""
         try:
             return super().__call__(*args, **kwargs)
-        except IndexError as error:
-            if not isinstance(error, InputError):
-                bad_ids.explain(self, args, kwargs)
+        except bad_inputs.FAILURES as error:
+            if not isinstance(error, ModelwrightError | torch.OutOfMemoryError) and not is_tracing():
+                bad_inputs.explain(self, args, kwargs)
             raise
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:

@@ -37,6 +37,11 @@ def _cut(where: str, model: Any, heads_to_prune: Mapping[int, Iterable[int]]) ->
         reason = type(base)._pruning_refusal or "its attention has no heads that can be taken out one by one"
         raise NotImplementedError(f"{where}: heads of {type(base).__name__} cannot be pruned: {reason}.")
     wanted = check_heads(where, model, heads_to_prune)
+    if any(hasattr(module, "base_layer") for module in base.modules()):
+        raise InputError(
+            f"{where}: the layers of adapters cannot be pruned: prune first and add the adapter then, or merge it "
+            "into the weights, or delete_adapter() it"
+        )
     cut(wanted)
     return wanted
 

@@ -14,6 +14,7 @@ from torch import nn
 from modelwright.core.errors import InputError
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
 from modelwright.nn.conv1d import Conv1D
+from modelwright.nn.decode_layout import RowLinear
 from modelwright.quantization.descriptor import QuantDescriptor
 from modelwright.quantization.layers import QuantConv1D, QuantConv1d, QuantConv2d, QuantLinear, QuantMixin
 from modelwright.quantization.quantizer import TensorQuantizer
@@ -23,6 +24,7 @@ from modelwright.quantization.switches import quantizers_of
 # Layers of just these classes: what a subclass adds would be lost.
 _QUANTIZED: dict[type, type] = {
     nn.Linear: QuantLinear,
+    RowLinear: QuantLinear,
     Conv1D: QuantConv1D,
     nn.Conv1d: QuantConv1d,
     nn.Conv2d: QuantConv2d,

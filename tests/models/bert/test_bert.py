@@ -266,3 +266,11 @@ def test_bad_input():
     model.prune_heads({0: [0]})
     with pytest.raises(InputError, match="head_mask: expected 3 heads for layer 0, or 4 counted with the pruned"):
         model(IDS, head_mask=torch.ones(5))
+
+
+def test_the_cache_of_a_decoder_comes_third_in_a_tuple():
+    model = bert.BertModel(BertConfig(**SMALL, is_decoder=True)).eval()
+    output = model(IDS, output_hidden_states=True)
+    _, _, cache, states = model(IDS, return_dict=False, output_hidden_states=True)
+    assert cache.get_seq_length() == IDS.shape[1]
+    torch.testing.assert_close(states, output.hidden_states)

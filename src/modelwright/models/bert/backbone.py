@@ -181,7 +181,8 @@ class BertModel(BertPreTrainedModel):
         given; `head_mask` (H,) or (layers, H) scales heads. A decoder with a cache (`past_key_values`, an object or a
         tuple of pairs) gets the ids that it does not hold yet; in an encoder the cached tokens are a prefix that all
         see. `encoder_hidden_states` (B, S, E) need a config with `add_cross_attention`. With `return_dict=False` the
-        second entry is the pooled state, None without a pooler. Raises InputError for inputs that do not fit.
+        second entry is the pooled state, None without a pooler, and the cache comes before the hidden states. Raises
+        InputError for inputs that do not fit.
         """
         past_key_values = as_cache(past_key_values)
         switches = switches_of(
@@ -221,8 +222,9 @@ class BertModel(BertPreTrainedModel):
             output.pooler_output = self.pooler(output.last_hidden_state)
         if switches.return_dict:
             return output
-        last, *others = output.to_tuple()
-        return (last, *others) if self.pooler is not None else (last, None, *others)
+        # Not the order of the output's fields: in 4.x the cache comes third.
+        others = (output.past_key_values, output.hidden_states, output.attentions, output.cross_attentions)
+        return output.last_hidden_state, output.pooler_output, *(each for each in others if each is not None)
 
     def _encode(
         self,

@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modelwright.models.gpt2.backbone import Device, GPT2Model, GPT2PreTrainedModel
 from modelwright.models.gpt2.configuration_gpt2 import GPT2Config
-from modelwright.nn.losses import causal_lm_loss
+from modelwright.nn.losses import causal_lm_loss, cross_entropy
 from modelwright.nn.sequence_summary import SequenceSummary
 from modelwright.outputs.base import ModelOutput
 from modelwright.outputs.model_outputs import (
@@ -203,7 +202,7 @@ class GPT2DoubleHeadsModel(_GPT2WithLMHead):
             else causal_lm_loss(logits.flatten(0, -3), labels.reshape(-1, labels.shape[-1])),
             mc_loss=None
             if mc_labels is None
-            else F.cross_entropy(choices.view(-1, choices.shape[-1]).float(), mc_labels.reshape(-1)),
+            else cross_entropy(choices.view(-1, choices.shape[-1]), mc_labels.reshape(-1), what="mc_labels"),
             logits=logits,
             mc_logits=choices,
             past_key_values=output.past_key_values,

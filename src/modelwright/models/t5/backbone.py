@@ -91,6 +91,11 @@ class T5WithStacks(T5PreTrainedModel):
             )
         elif isinstance(encoder_outputs, tuple | list):
             encoder_outputs = BaseModelOutput(*encoder_outputs)
+        elif not hasattr(encoder_outputs, "last_hidden_state"):
+            raise InputError(
+                f"{type(self).__name__}: expected encoder_outputs to be what the encoder returns, or a tuple that "
+                f"begins with its states (B, T, E), got {type(encoder_outputs).__name__}"
+            )
         output = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,

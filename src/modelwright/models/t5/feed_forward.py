@@ -40,8 +40,10 @@ def finite_in_half(hidden_states: Tensor) -> Tensor:
 
 def _project(layer: nn.Linear, hidden_states: Tensor) -> Tensor:
     """Apply `wo`, which stays in fp32 when the rest of the model is in float16."""
-    if hidden_states.dtype != layer.weight.dtype and layer.weight.is_floating_point():
-        hidden_states = hidden_states.to(layer.weight.dtype)
+    weight = layer.weight
+    # The weight of layers quantized by torch is a method.
+    if isinstance(weight, Tensor) and hidden_states.dtype != weight.dtype and weight.is_floating_point():
+        hidden_states = hidden_states.to(weight.dtype)
     return apply_to_few_rows(layer, hidden_states)
 
 

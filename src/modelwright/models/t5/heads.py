@@ -55,7 +55,8 @@ class T5ForSequenceClassification(T5PreTrainedModel):
         """Return logits (B, N) and with `labels` the loss, by `config.problem_type` or what the labels are.
 
         The decoder reads the text again, shifted, unless it is given inputs of its own. Raises InputError without
-        `input_ids`, in which the end tokens are looked for, and for rows with different numbers of these.
+        `input_ids`, in which the end tokens are looked for, for rows with different numbers of these, and for
+        decoder inputs of another shape.
         """
         if input_ids is None:
             raise InputError(
@@ -80,9 +81,15 @@ class T5ForSequenceClassification(T5PreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        last_B = _last_end_token(input_ids, self.config.eos_token_id).to(output.last_hidden_state.device)
+        states = output.last_hidden_state
+        if states.shape[:2] != input_ids.shape:
+            raise InputError(
+                "T5ForSequenceClassification: the decoder's state at the end token of input_ids is scored, so its "
+                f"inputs must have the same shape {tuple(input_ids.shape)}, got {tuple(states.shape[:2])}"
+            )
+        last_B = _last_end_token(input_ids, self.config.eos_token_id).to(states.device)
         rows_B = torch.arange(len(last_B), device=last_B.device)
-        logits = self.classification_head(output.last_hidden_state[rows_B, last_B])
+        logits = self.classification_head(states[rows_B, last_B])
         loss = None if labels is None else sequence_classification_loss(logits, labels, self.config.problem_type)
         values = {name: value for name, value in output.items() if name != "last_hidden_state"}
         result = Seq2SeqSequenceClassifierOutput(loss=loss, logits=logits, **values)

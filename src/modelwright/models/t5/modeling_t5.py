@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modelwright.attention.caches import as_cache
 from modelwright.models.t5.attention import T5Attention, T5Block, T5LayerCrossAttention, T5LayerSelfAttention
@@ -23,8 +22,7 @@ from modelwright.models.t5.feed_forward import (
 from modelwright.models.t5.heads import T5ForQuestionAnswering, T5ForSequenceClassification, T5ForTokenClassification
 from modelwright.models.t5.stack import Device, T5PreTrainedModel, T5Stack
 from modelwright.nn.decode_layout import apply_to_few_rows
-from modelwright.nn.precision import at_least_float32
-from modelwright.nn.task_losses import IGNORED
+from modelwright.nn.losses import cross_entropy
 from modelwright.outputs.model_outputs import Seq2SeqLMOutput
 from modelwright.pretrained.switches import wants_dict
 
@@ -126,8 +124,7 @@ class T5ForConditionalGeneration(T5WithStacks):
         logits = apply_to_few_rows(self.lm_head, hidden)
         loss = None
         if labels is not None:
-            labels_R = labels.to(logits.device).flatten()
-            loss = F.cross_entropy(at_least_float32(logits).flatten(0, 1), labels_R, ignore_index=IGNORED)
+            loss = cross_entropy(logits.flatten(0, 1), labels.flatten())
         values = {name: value for name, value in output.items() if name != "last_hidden_state"}
         result = Seq2SeqLMOutput(loss=loss, logits=logits, **values)
         return result if wants_dict(self, return_dict) else result.to_tuple()
