@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from modelwright.attention.caches import as_cache
 from modelwright.core.errors import InputError
 from modelwright.generation.mixin import positions_of_mask
-from modelwright.nn.task_losses import IGNORED
+from modelwright.nn.losses import IGNORED
 
 
 def decoding_inputs(

@@ -25,8 +25,8 @@ from modelwright.models.encoder_decoder.parts import (
     settle_config,
     take_keywords,
 )
+from modelwright.nn.losses import IGNORED
 from modelwright.nn.precision import at_least_float32
-from modelwright.nn.task_losses import IGNORED
 from modelwright.outputs.model_outputs import BaseModelOutput, Seq2SeqLMOutput
 from modelwright.pretrained import pruning
 from modelwright.pretrained.modeling import PreTrainedModel
