@@ -58,8 +58,8 @@ def apply_to_few_rows(layer: nn.Module, hidden: Tensor) -> Tensor:
 
     In fp32 on the CPU, and without gradients, it is W x^T, which reads the weight once, where torch's x W^T copies it
     into another order first: half of the time for 4 rows of 512, if the weight is not in a cache. More than 4,096
-    numbers in all rows, one row, small weights, those that lie by inputs and layers with hooks go the usual way, and so
-    do layers of all other classes (quantized ones, adapters), which do more than this product.
+    numbers in all rows, one row, small weights, those that lie by inputs and layers with hooks or a bias go the usual
+    way, and so do layers of all other classes (quantized ones, adapters), which do more than this product.
     """
     if type(layer) not in (nn.Linear, RowLinear):
         other: Tensor = layer(hidden)
@@ -77,8 +77,6 @@ def apply_to_few_rows(layer: nn.Module, hidden: Tensor) -> Tensor:
         and not torch.compiler.is_compiling()
     ):
         result = weight.mm(hidden.reshape(-1, hidden.shape[-1]).t()).t().contiguous()
-        if layer.bias is not None:
-            result += layer.bias
         return result.view(*hidden.shape[:-1], -1)
     usual: Tensor = layer(hidden)
     return usual
