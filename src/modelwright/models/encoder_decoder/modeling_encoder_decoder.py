@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.models.encoder_decoder.configuration_encoder_decoder import EncoderDecoderConfig
@@ -25,8 +24,7 @@ from modelwright.models.encoder_decoder.parts import (
     settle_config,
     take_keywords,
 )
-from modelwright.nn.losses import IGNORED
-from modelwright.nn.precision import at_least_float32
+from modelwright.nn.losses import cross_entropy
 from modelwright.outputs.model_outputs import BaseModelOutput, Seq2SeqLMOutput
 from modelwright.pretrained import pruning
 from modelwright.pretrained.modeling import PreTrainedModel
@@ -261,8 +259,7 @@ class EncoderDecoderModel(PreTrainedModel):
         )
         loss = output.loss
         if labels is not None and loss is None:
-            rows_RV = at_least_float32(output.logits).flatten(0, 1)
-            loss = F.cross_entropy(rows_RV, labels.to(rows_RV.device).flatten(), ignore_index=IGNORED)
+            loss = cross_entropy(output.logits.flatten(0, 1), labels.flatten())
         if not wants_dict(self, return_dict):
             output.loss = None
             return (*(() if loss is None else (loss,)), *output.to_tuple(), *encoder_outputs.to_tuple())
