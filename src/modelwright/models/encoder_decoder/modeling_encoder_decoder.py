@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.models.encoder_decoder.configuration_encoder_decoder import EncoderDecoderConfig
@@ -24,7 +25,7 @@ from modelwright.models.encoder_decoder.parts import (
     settle_config,
     take_keywords,
 )
-from modelwright.nn.losses import cross_entropy
+from modelwright.nn.losses import IGNORED, cross_entropy
 from modelwright.outputs.model_outputs import BaseModelOutput, Seq2SeqLMOutput
 from modelwright.pretrained import pruning
 from modelwright.pretrained.modeling import PreTrainedModel
