@@ -155,14 +155,25 @@ class Bindings:
                 binding.obstacle = f"the file gives the name {local} another meaning, too"
             elif local in declared.names:
                 binding.obstacle = f"a function declares the name {local} global or nonlocal"
+            elif local in declared.matched:
+                binding.obstacle = f"a case of a match statement uses {local}"
 
 
 class _Declared(cst.CSTVisitor):
-    """Collects the names that are declared global or nonlocal."""
+    """Collects the names that are declared global or nonlocal, and those in patterns, which libcst does not resolve."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: set[str] = set()
+        self.matched: set[str] = set()
+
+    def visit_MatchClass(self, node: cst.MatchClass) -> None:
+        """Note the first name of a class in a pattern."""
+        self.matched.add((dotted(node.cls) or "").partition(".")[0])
+
+    def visit_MatchValue(self, node: cst.MatchValue) -> None:
+        """Note the first name of a value in a pattern."""
+        self.matched.add((dotted(node.value) or "").partition(".")[0])
 
     def visit_NameItem(self, node: cst.NameItem) -> None:
         """Note a name."""
