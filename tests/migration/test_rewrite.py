@@ -102,6 +102,10 @@ WHOLE = {
         "import transformers\ndef f(transformers):\n    return transformers.Anything\n",
         "import modelwright\ndef f(transformers):\n    return transformers.Anything\n",
     ),
+    "a use above the import": (
+        "for x in y:\n    transformers.BertModel\n    import transformers\n",
+        "for x in y:\n    modelwright.BertModel\n    import modelwright\n",
+    ),
     "nothing of theirs": ("import torch\nfrom .transformers import X\n", "import torch\nfrom .transformers import X\n"),
 }
 

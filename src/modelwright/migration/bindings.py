@@ -116,11 +116,13 @@ class Bindings:
         node: cst.CSTNode = access.node
         while isinstance(node, cst.Attribute):
             node = node.value
-        if not access.referents:
+        # libcst does not look at what is bound further down, as the body of a loop may.
+        referents = access.referents or (access.scope[node.value] if isinstance(node, cst.Name) else set())
+        if not referents:
             if isinstance(node, cst.Name) and not hasattr(builtins, node.value) and not node.value.startswith("__"):
                 self.undefined.add(node.value)
             return
-        keys = {(each.scope, each.name.partition(".")[0]) for each in access.referents}
+        keys = {(each.scope, each.name.partition(".")[0]) for each in referents}
         bindings = [self._bindings[key] for key in keys if key in self._bindings]
         if not bindings:
             return
