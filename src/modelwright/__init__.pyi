@@ -47,6 +47,7 @@ from modelwright.checkpoint.plan import LoadPlan
 from modelwright.checkpoint.report import LoadReport
 from modelwright.config.configuration import PreTrainedConfig, PretrainedConfig
 from modelwright.core import logging
+from modelwright.core.docstrings import add_end_docstrings, add_start_docstrings
 from modelwright.core.errors import (
     CheckpointError,
     CheckpointMismatchError,
@@ -504,6 +505,8 @@ __all__ = [
     "TypicalLogitsWarper",
     "UnknownArgumentError",
     "__version__",
+    "add_end_docstrings",
+    "add_start_docstrings",
     "apply_chunking_to_forward",
     "dynamic_rope_update",
     "get_initializer",

@@ -285,6 +285,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.checkpoint.report": ("LoadReport",),
     "modelwright.config.configuration": ("PreTrainedConfig", "PretrainedConfig"),
     "modelwright.core": ("logging",),
+    "modelwright.core.docstrings": ("add_end_docstrings", "add_start_docstrings"),
     "modelwright.core.errors": (
         "CheckpointError",
         "CheckpointMismatchError",

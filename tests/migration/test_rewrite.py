@@ -102,6 +102,10 @@ WHOLE = {
         "import transformers\ndef f(transformers):\n    return transformers.Anything\n",
         "import modelwright\ndef f(transformers):\n    return transformers.Anything\n",
     ),
+    "a use above the import": (
+        "for x in y:\n    transformers.BertModel\n    import transformers\n",
+        "for x in y:\n    modelwright.BertModel\n    import modelwright\n",
+    ),
     "nothing of theirs": ("import torch\nfrom .transformers import X\n", "import torch\nfrom .transformers import X\n"),
 }
 
@@ -200,6 +204,10 @@ KEPT = {
         "def f():\n    global transformers\n    import transformers\n    transformers.BertModel\n",
         "global or nonlocal",
     ),
+    "a pattern": (
+        "import transformers\nmatch x:\n    case transformers.BertModel():\n        pass\n",
+        "a case of a match statement uses transformers",
+    ),
     "a folder": ("from transformers import models\n", "modelwright.models is a folder"),
     "a module of ours with too few names": (
         "from transformers.models import bert\nbert.BertModel; bert.FlaxBertModel\n",
@@ -262,3 +270,8 @@ def test_a_text_that_is_no_python_is_refused_with_its_line() -> None:
 def test_a_text_that_would_not_come_back_is_refused() -> None:
     with pytest.raises(InputError, match="cannot give this text back as it is"):
         rewrite("import transformers\rimport os\r")
+
+
+def test_an_expression_that_is_too_deep_is_refused() -> None:
+    with pytest.raises(InputError, match="deep.py: an expression is nested too deeply"):
+        rewrite(f"import transformers\nx = {'+'.join(['1'] * 2000)}\n", "deep.py")

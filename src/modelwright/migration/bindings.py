@@ -116,11 +116,13 @@ class Bindings:
         node: cst.CSTNode = access.node
         while isinstance(node, cst.Attribute):
             node = node.value
-        if not access.referents:
+        # libcst does not look at what is bound further down, as the body of a loop may.
+        referents = access.referents or (access.scope[node.value] if isinstance(node, cst.Name) else set())
+        if not referents:
             if isinstance(node, cst.Name) and not hasattr(builtins, node.value) and not node.value.startswith("__"):
                 self.undefined.add(node.value)
             return
-        keys = {(each.scope, each.name.partition(".")[0]) for each in access.referents}
+        keys = {(each.scope, each.name.partition(".")[0]) for each in referents}
         bindings = [self._bindings[key] for key in keys if key in self._bindings]
         if not bindings:
             return
@@ -155,14 +157,25 @@ class Bindings:
                 binding.obstacle = f"the file gives the name {local} another meaning, too"
             elif local in declared.names:
                 binding.obstacle = f"a function declares the name {local} global or nonlocal"
+            elif local in declared.matched:
+                binding.obstacle = f"a case of a match statement uses {local}"
 
 
 class _Declared(cst.CSTVisitor):
-    """Collects the names that are declared global or nonlocal."""
+    """Collects the names that are declared global or nonlocal, and those in patterns, which libcst does not resolve."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: set[str] = set()
+        self.matched: set[str] = set()
+
+    def visit_MatchClass(self, node: cst.MatchClass) -> None:
+        """Note the first name of a class in a pattern."""
+        self.matched.add((dotted(node.cls) or "").partition(".")[0])
+
+    def visit_MatchValue(self, node: cst.MatchValue) -> None:
+        """Note the first name of a value in a pattern."""
+        self.matched.add((dotted(node.value) or "").partition(".")[0])
 
     def visit_NameItem(self, node: cst.NameItem) -> None:
         """Note a name."""

@@ -17,6 +17,13 @@ from modelwright.migration.survey import Survey
 
 def rewrite(source: str, path: str = "<text>") -> Changes:
     """Return what becomes of a Python text; raise InputError, naming `path` and the line, if it cannot be parsed."""
+    try:
+        return _rewritten(source, path)
+    except RecursionError:
+        raise InputError(f"{path}: an expression is nested too deeply for the parser (libcst); split it") from None
+
+
+def _rewritten(source: str, path: str) -> Changes:
     module = _parsed(source, path)
     if not any(package in source for package in PACKAGES):
         return Changes(source, source)
@@ -38,7 +45,7 @@ def _parsed(source: str, path: str) -> cst.Module:
     except cst.ParserSyntaxError as error:
         where = f"{path}, line {error.raw_line}"
         raise InputError(f"{where}: this is no Python 3 that can be parsed: {error.message.splitlines()[0]}") from None
-    except (RecursionError, ValueError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: this is no Python 3 that can be parsed: {error}") from None
     if module.code != source:
         raise InputError(f"{path}: the parser (libcst) cannot give this text back as it is, so it is not touched")
