@@ -4,22 +4,40 @@ import torch
 from torch import Tensor
 
 _LEVELS = 2**16
+_WORD = 2**64 - 1
 
 
-def seeded_dropout(x: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
-    """Zero elements of `x` with `probability` (in [0, 1]) drawn from `generator`, and scale the rest to keep the mean.
+def seeded_generator(seed: int, part: int, device: torch.device) -> torch.Generator:
+    """Return a new generator on `device` that is a function of the seed and the number of a part of the work.
 
-    `generator` None means no dropout (evaluation). Torch's own stream is neither read nor moved. The probability is
-    taken to the nearest 1/65536.
+    The two are mixed (the finaliser of SplitMix64, Steele et al. 2014), because generators of CPUs use the low 32 bits.
+    """
+    mixed = (seed + (part + 1) * 0x9E3779B97F4A7C15) & _WORD
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _WORD
+    return torch.Generator(device).manual_seed((mixed ^ (mixed >> 31)) >> 1)
+
+
+def seeded_keep(like: Tensor, probability: float, generator: torch.Generator | None) -> Tensor | None:
+    """Return what dropout multiplies a tensor like `like` by: 0 with `probability`, else 1 / (1 - probability).
+
+    None means that nothing is dropped: `generator` is None (evaluation) or the probability 0. Torch's own stream is
+    neither read nor moved. The probability, in [0, 1], is taken to the nearest 1/65536.
     Source: Srivastava et al. 2014; replay in a reversible stack: Gomez et al. 2017, section 3.
     """
     kept_levels = round((1.0 - probability) * _LEVELS)
     if generator is None or kept_levels == _LEVELS:
-        return x
+        return None
     if kept_levels == 0:
-        return x * 0.0
+        return torch.zeros_like(like, requires_grad=False)
     # Four 16-bit draws out of each 64-bit one: a third of the time of bernoulli_, which is serial on CPUs.
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
-    levels = words.random_(-(2**63), None, generator=generator).view(torch.int16)[: x.numel()].view(x.shape)
-    keep = levels.lt(kept_levels - _LEVELS // 2).to(x.dtype)
-    return x * keep.mul_(_LEVELS / kept_levels)
+    words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
+    levels = words.random_(-(2**63), None, generator=generator).view(torch.int16)[: like.numel()].view(like.shape)
+    keep = levels.lt(kept_levels - _LEVELS // 2).to(like.dtype)
+    return keep.mul_(_LEVELS / kept_levels)
+
+
+def seeded_dropout(x: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
+    """Return `x` with elements dropped as `seeded_keep` says."""
+    keep = seeded_keep(x, probability, generator)
+    return x if keep is None else x * keep

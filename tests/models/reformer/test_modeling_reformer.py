@@ -1,265 +1,12 @@
 """What a Reformer promises beyond parity: gradients, randomness, precision, lengths and errors."""
 
-import copy
-
 import pytest
 import torch
+from small_reformer import QUIET, assert_same_gradients, build, gradients, ids
 
 from modelwright.core.errors import ConfigError, InputError
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
-from modelwright.models.reformer.modeling_reformer import ReformerModel, ReformerModelWithLMHead
-
-SMALL = {
-    "attention_head_size": 8,
-    "attn_layers": ["local", "lsh", "local", "lsh"],
-    "axial_pos_embds_dim": [4, 12],
-    "axial_pos_shape": [8, 8],
-    "feed_forward_size": 32,
-    "hidden_dropout_prob": 0.2,
-    "hidden_size": 16,
-    "initializer_range": 0.2,
-    "is_decoder": True,
-    "local_attention_probs_dropout_prob": 0.1,
-    "local_attn_chunk_length": 8,
-    "lsh_attention_probs_dropout_prob": 0.1,
-    "lsh_attn_chunk_length": 8,
-    "max_position_embeddings": 64,
-    "num_attention_heads": 2,
-    "num_buckets": 4,
-    "num_hashes": 2,
-    "vocab_size": 50,
-}
-QUIET = {
-    "hidden_dropout_prob": 0.0,
-    "local_attention_probs_dropout_prob": 0.0,
-    "lsh_attention_probs_dropout_prob": 0.0,
-    "hash_seed": 0,
-}
-
-
-def build(cls=ReformerModelWithLMHead, **changes):
-    torch.manual_seed(0)
-    return cls(ReformerConfig(**copy.deepcopy({**SMALL, **changes})))
-
-
-def ids(batch=2, length=64):
-    return torch.randint(1, 50, (batch, length), generator=torch.Generator().manual_seed(1))
-
-
-def gradients(model, tokens, seed=5, **arguments):
-    torch.manual_seed(seed)
-    model.zero_grad()
-    loss = model(tokens, labels=tokens, **arguments).loss
-    loss.backward()
-    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
-
-
-def assert_same_gradients(left, right, tolerance=1e-5):
-    for name, gradient in left.items():
-        assert (gradient - right[name]).abs().max() <= tolerance * (gradient.abs().max() + 1e-8), name
-
-
-class TestReversibleStack:
-    def test_gradients_are_those_of_the_ordinary_stack_dropout_included(self):
-        model = build().train()
-        loss, reversible = gradients(model, ids())
-        # Asking for hidden states turns the stack into an ordinary one; the seed makes the same draws.
-        plain_loss, plain = gradients(model, ids(), output_hidden_states=True)
-        assert torch.equal(loss, plain_loss)
-        assert_same_gradients(plain, reversible)
-
-    def test_another_seed_is_another_dropout(self):
-        model = build().train()
-        assert not torch.equal(gradients(model, ids(), seed=5)[0], gradients(model, ids(), seed=6)[0])
-
-    def test_saved_bytes_do_not_grow_with_the_layers(self):
-        forward_only = []
-        for layers in (1, 4):
-            model = build(attn_layers=["local", "lsh"] * layers).train()
-            known = {p.data_ptr() for p in model.parameters()}
-            saved = []
-
-            def pack(tensor, known=known, saved=saved):
-                saved.append(0 if tensor.data_ptr() in known else tensor.numel() * tensor.element_size())
-                return tensor
-
-            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-                model(ids(), labels=ids())
-            forward_only.append(sum(saved))
-        assert forward_only[0] == forward_only[1] > 0
-
-    def test_autograd_grad_reaches_a_layer(self):
-        model = build(**QUIET).train()
-        weight = model.reformer.encoder.layers[1].attention.self_attention.query_key.weight
-        _, expected = gradients(model, ids())
-        model.zero_grad()
-        (gradient,) = torch.autograd.grad(model(ids(), labels=ids()).loss, weight)
-        name = "reformer.encoder.layers.1.attention.self_attention.query_key.weight"
-        assert torch.equal(gradient, expected[name])
-        assert all(p.grad is None for p in model.parameters())
-
-    def test_frozen_embeddings_leave_the_layers_their_gradients(self):
-        model = build(**QUIET).train()
-        _, expected = gradients(model, ids())
-        model.zero_grad()
-        for parameter in model.reformer.embeddings.parameters():
-            parameter.requires_grad_(False)
-        model(ids(), labels=ids()).loss.backward()
-        for name, parameter in model.named_parameters():
-            if "embeddings" in name:
-                assert parameter.grad is None
-            else:
-                assert torch.allclose(parameter.grad, expected[name], atol=1e-7), name
-
-    def test_frozen_layer_gets_no_gradient_and_passes_it_on(self):
-        model = build(**QUIET).train()
-        _, expected = gradients(model, ids())
-        model.zero_grad()
-        model.reformer.encoder.layers[1].requires_grad_(False)
-        model(ids(), labels=ids()).loss.backward()
-        for name, parameter in model.named_parameters():
-            if "layers.1." in name:
-                assert parameter.grad is None
-            else:
-                assert torch.allclose(parameter.grad, expected[name], atol=1e-7), name
-
-    def test_two_forwards_before_one_backward(self):
-        model = build().train()
-        first, second = ids(), ids().flip(0)
-        separate = [gradients(model, tokens, seed=seed)[1] for seed, tokens in ((1, first), (2, second))]
-        model.zero_grad()
-        torch.manual_seed(1)
-        loss = model(first, labels=first).loss
-        torch.manual_seed(2)
-        loss = loss + model(second, labels=second).loss
-        loss.backward()
-        for name, parameter in model.named_parameters():
-            assert torch.allclose(parameter.grad, separate[0][name] + separate[1][name], atol=1e-6), name
-
-    def test_a_module_put_into_a_layer_may_draw_random_numbers(self):
-        class Adapted(torch.nn.Module):
-            def __init__(self, base):
-                super().__init__()
-                self.base = base
-                self.down = torch.nn.Linear(base.in_features, 2, bias=False)
-                self.up = torch.nn.Linear(2, base.out_features, bias=False)
-                self.dropout = torch.nn.Dropout(0.5)
-
-            def forward(self, x):
-                return self.base(x) + self.up(self.down(self.dropout(x)))
-
-        model = build(**QUIET).train()
-        for layer in model.reformer.encoder.layers:
-            layer.feed_forward.dense.dense = Adapted(layer.feed_forward.dense.dense)
-            layer.attention.self_attention.value = Adapted(layer.attention.self_attention.value)
-        loss, reversible = gradients(model, ids())
-        plain_loss, plain = gradients(model, ids(), output_hidden_states=True)
-        assert torch.equal(loss, plain_loss)
-        assert_same_gradients(plain, reversible)
-        torch.manual_seed(3)
-        loss = model(ids(), labels=ids()).loss
-        before = torch.get_rng_state()
-        loss.backward()
-        assert torch.equal(torch.get_rng_state(), before)
-
-    def test_parameters_given_by_functional_call_get_the_gradients(self):
-        model = build(**QUIET).train()
-        other = {name: (1.3 * p.detach()).requires_grad_() for name, p in model.named_parameters()}
-        loss = torch.func.functional_call(model, other, (), {"input_ids": ids(), "labels": ids()}).loss
-        found = torch.autograd.grad(loss, list(other.values()))
-        model.load_state_dict({name: p.detach() for name, p in other.items()})
-        expected_loss, expected = gradients(model, ids())
-        assert torch.equal(loss.detach(), expected_loss)
-        assert_same_gradients(expected, dict(zip(other, found, strict=True)))
-
-    def test_what_needs_a_gradient_is_decided_by_the_forward(self):
-        model = build(**QUIET).train()
-        _, expected = gradients(model, ids())
-        model.zero_grad()
-        attention = model.reformer.encoder.layers[0].attention.self_attention
-        loss = model(ids(), labels=ids()).loss
-        attention.query.weight.requires_grad_(False)
-        loss.backward()
-        name = "reformer.encoder.layers.0.attention.self_attention.key.weight"
-        assert torch.allclose(attention.key.weight.grad, expected[name], atol=1e-7)
-
-    def test_hooks_on_parameters_see_the_gradient_once(self):
-        model = build(**QUIET).train()
-        _, expected = gradients(model, ids())
-        model.zero_grad()
-        weight, calls = model.reformer.encoder.layers[1].attention.self_attention.value.weight, []
-
-        def halve(gradient):
-            calls.append(1)
-            return gradient / 2
-
-        weight.register_hook(halve)
-        model(ids(), labels=ids()).loss.backward()
-        assert len(calls) == 1
-        name = "reformer.encoder.layers.1.attention.self_attention.value.weight"
-        assert torch.allclose(weight.grad, expected[name] / 2, atol=1e-8)
-
-    def test_masks_may_be_reused_before_the_backward(self):
-        model = build(**QUIET).train()
-        mask, head_mask = torch.ones(2, 64, dtype=torch.bool), torch.tensor([1.0, 0.5])
-        mask[0, 50:] = False
-        _, expected = gradients(model, ids(), attention_mask=mask.clone(), head_mask=head_mask.clone())
-        model.zero_grad()
-        loss = model(ids(), labels=ids(), attention_mask=mask, head_mask=head_mask).loss
-        mask.fill_(True)
-        head_mask.fill_(0.0)
-        loss.backward()
-        assert_same_gradients(expected, {name: p.grad for name, p in model.named_parameters()})
-
-    def test_a_layer_in_evaluation_mode_has_no_dropout(self):
-        model = build(hash_seed=0).train()
-        model.reformer.encoder.eval()
-        model.reformer.embeddings.eval()
-        torch.manual_seed(0)
-        with torch.no_grad():
-            assert torch.equal(model(ids()).logits, model.eval()(ids()).logits)
-
-    def test_backward_after_an_in_place_update_is_refused(self):
-        model = build(**QUIET).train()
-        loss = model(ids(), labels=ids()).loss
-        with torch.no_grad():
-            model.reformer.encoder.layers[0].feed_forward.dense.dense.weight.add_(1.0)
-        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-            loss.backward()
-
-    def test_gradients_exist_in_evaluation_mode(self):
-        model = build(**QUIET)
-        _, training = gradients(model.train(), ids())
-        _, evaluation = gradients(model.eval(), ids())
-        assert_same_gradients(training, evaluation)
-
-    def test_head_mask_can_have_a_gradient(self):
-        model = build(**QUIET).train()
-        head_mask = torch.ones(4, 2, requires_grad=True)
-        model(ids(), labels=ids(), head_mask=head_mask).loss.backward()
-        assert head_mask.grad.abs().min() > 0
-
-    def test_under_autocast_the_recomputation_is_the_same_function(self):
-        model = build(attn_layers=["local", "lsh"] * 6, hash_seed=0, initializer_range=0.1).train()
-        results = []
-        for arguments in ({}, {"output_hidden_states": True}):
-            torch.manual_seed(5)
-            model.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss = model(ids(), labels=ids(), **arguments).loss
-            loss.backward()
-            results.append({name: p.grad.clone() for name, p in model.named_parameters()})
-        # A bf16 rounding may fall the other way where the recomputed stream differs in its last fp32 bit.
-        for name, gradient in results[1].items():
-            assert (gradient - results[0][name]).norm() <= 0.05 * gradient.norm(), name
-
-    def test_bf16_gradients_are_near_fp32(self):
-        model = build(**QUIET).train()
-        _, exact = gradients(model, ids())
-        half = copy.deepcopy(model).to(torch.bfloat16)
-        _, rough = gradients(half, ids())
-        flat, near = (torch.cat([g.float().flatten() for g in side.values()]) for side in (exact, rough))
-        assert torch.nn.functional.cosine_similarity(flat, near, dim=0) > 0.98
+from modelwright.models.reformer.modeling_reformer import ReformerModel
 
 
 class TestRandomness:
@@ -370,6 +117,19 @@ class TestLengths:
             short, long = model(tokens).logits, model(padded, attention_mask=mask).logits[:, :length]
         assert torch.allclose(short, long, atol=1e-5)
 
+    @pytest.mark.parametrize("length", [9, 20, 63])
+    def test_training_takes_any_length(self, length):
+        model = build(**QUIET).train()
+        whole = length + -length % 8
+        padded = torch.nn.functional.pad(ids(2, length), (0, whole - length), value=9)
+        mask = torch.zeros(2, whole).index_fill(1, torch.arange(length), 1.0)
+        model.zero_grad()
+        labels = padded.masked_fill(mask == 0, -100)
+        model(padded, attention_mask=mask, labels=labels).loss.backward()
+        by_hand = {name: p.grad.clone() for name, p in model.named_parameters()}
+        _, found = gradients(model, ids(2, length))
+        assert_same_gradients(by_hand, found)
+
     def test_batch_is_single(self):
         model = build(**QUIET).eval()
         with torch.no_grad():
@@ -451,10 +211,6 @@ class TestNumberOfBuckets:
 
 
 class TestErrors:
-    def test_training_length(self):
-        with pytest.raises(InputError, match=r"multiple of 8 .* got 20; pad it with 4 masked tokens"):
-            build().train()(ids(2, 20))
-
     def test_too_long(self):
         with pytest.raises(InputError, match=r"at most 64 tokens .* got 72; cut the sequence"):
             build().eval()(ids(2, 72))
@@ -492,3 +248,28 @@ class TestErrors:
             build(hidden_size="abc")
         with pytest.raises(InputError, match="num_hashes: expected a positive number of hash rounds, got 0"):
             build()(ids(), num_hashes=0)
+
+
+class TestAttentionMode:
+    def test_exact_is_lsh_with_a_chunk_of_the_whole_sequence(self):
+        exact = build(**QUIET, attention_mode="exact").train()
+        whole = build(**QUIET, lsh_attn_chunk_length=64).train()
+        assert exact.config.num_hashes == 2
+        (loss, ours), (expected_loss, expected) = gradients(exact, ids()), gradients(whole, ids())
+        assert torch.allclose(loss, expected_loss)
+        assert_same_gradients(expected, ours, tolerance=1e-4)
+        hashed, _ = gradients(build(**QUIET).train(), ids())
+        assert not torch.allclose(hashed, loss)
+
+    def test_auto_hashes_where_it_is_cheaper_and_lsh_is_the_default(self):
+        settings = {**QUIET, "attn_layers": ["lsh"], "num_hashes": 1, "num_buckets": None}
+        model = build(**settings, attention_mode="auto").train()
+        model(ids(2, 32), labels=ids(2, 32))
+        assert model.config.num_buckets is None
+        model(ids(), labels=ids())
+        assert model.config.num_buckets == 16
+        assert ReformerConfig().attention_mode == "lsh"
+
+    def test_unknown_mode(self):
+        with pytest.raises(ConfigError, match=r"attention_mode: expected 'lsh' or 'exact' or 'auto', got 'full'"):
+            build(attention_mode="full")

@@ -115,6 +115,8 @@ class ReformerEmbeddings(nn.Module):
         limit = self.position_embeddings.num_positions
         if position_ids_BL is None:
             position_ids_BL = torch.arange(length, device=words_BLE.device).unsqueeze(0)
+        elif torch.compiler.is_compiling():
+            pass  # Values are not known while a graph is traced.
         elif position_ids_BL.numel() and not 0 <= int(position_ids_BL.min()) <= int(position_ids_BL.max()) < limit:
             # The axial table would wrap around silently.
             wrong = position_ids_BL[(position_ids_BL < 0) | (position_ids_BL >= limit)][0]

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-# Each random choice of a layer has its own generator, so that one never shifts another when a layer is replayed.
+from modelwright.nn.dropout import seeded_generator
+
+# Each random choice of a layer has its own stream, so that one never shifts another when a layer is replayed.
 _SITES = ("hash", "attention_probs", "attention_output", "feed_forward")
 
 
@@ -36,10 +38,10 @@ class LayerCall:
     head_mask: Tensor | None = None
     order: Tensor | None = field(default=None, repr=False)
 
-    def seeded(self, call: ForwardCall, site: str, device: torch.device) -> torch.Generator:
-        """Return a new generator on `device` that is a function of the call's seed, this layer and the site."""
-        return torch.Generator(device).manual_seed(call.seed + self.index * len(_SITES) + _SITES.index(site))
+    def site_seed(self, call: ForwardCall, site: str) -> int:
+        """Return the seed of that random choice: a function of the call's seed, this layer and the site."""
+        return call.seed + self.index * len(_SITES) + _SITES.index(site)
 
-    def generator(self, call: ForwardCall, site: str, device: torch.device) -> torch.Generator | None:
-        """Return the generator for dropout at that site, or None in evaluation."""
-        return self.seeded(call, site, device) if self.training else None
+    def generator(self, call: ForwardCall, site: str, part: int, device: torch.device) -> torch.Generator | None:
+        """Return a new generator for dropout at that site in that slice of tokens, or None in evaluation."""
+        return seeded_generator(self.site_seed(call, site), part, device) if self.training else None

@@ -8,6 +8,7 @@ from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import ConfigError
 
 ATTENTION_TYPES = ("local", "lsh")
+ATTENTION_MODES = ("lsh", "exact", "auto")
 _SIZES = (
     "attention_head_size",
     "feed_forward_size",
@@ -29,6 +30,9 @@ class ReformerConfig(PretrainedConfig):
     then the first training forward chooses it from its sequence length and writes it here (see
     `modelwright.models.reformer.hashing.choose_num_buckets`), so that it is saved and reused.
     `hash_seed` fixes the random rotations of LSH; the value draws the same rotations as upstream.
+    `attention_mode` says what LSH layers compute: "lsh", "exact" (the same attention of shared queries and keys, over
+    all tokens), or "auto": exact up to the length at which it costs more (see `lsh_attention.needs_hashing`).
+    `recompute_attention` makes training keep nothing of LSH attention: less memory, more time.
     `local_chunk_length`, `lsh_chunk_length`, `max_embedding_size` and `n_layers` are other names of
     `local_attn_chunk_length`, `lsh_attn_chunk_length`, `max_position_embeddings` and `num_hidden_layers`.
     Raises ConfigError for attention types that do not exist. Source: Kitaev et al. 2020.
@@ -77,6 +81,8 @@ class ReformerConfig(PretrainedConfig):
         vocab_size: int = 320,
         tie_word_embeddings: bool = False,
         use_cache: bool = True,
+        attention_mode: str = "lsh",
+        recompute_attention: bool = False,
         classifier_dropout: float | None = None,
         **kwargs: Any,
     ) -> None:
@@ -108,6 +114,8 @@ class ReformerConfig(PretrainedConfig):
         self.num_hashes = num_hashes
         self.vocab_size = vocab_size
         self.use_cache = use_cache
+        self.attention_mode = attention_mode
+        self.recompute_attention = recompute_attention
         self.classifier_dropout = classifier_dropout
         for derived in ("num_hidden_layers", "n_layers"):  # A saved config repeats what attn_layers says.
             kwargs.pop(derived, None)
@@ -121,6 +129,12 @@ class ReformerConfig(PretrainedConfig):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"ReformerConfig.{name}: expected a whole number of at least 1, got {value!r}")
+
+        if self.attention_mode not in ATTENTION_MODES:
+            raise ConfigError(
+                f"ReformerConfig.attention_mode: expected {' or '.join(map(repr, ATTENTION_MODES))}, "
+                f"got {self.attention_mode!r}"
+            )
 
     def chunk_lengths(self) -> list[int]:
         """Return the chunk lengths, in tokens, of the attention types that `attn_layers` uses."""

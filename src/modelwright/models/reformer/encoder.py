@@ -26,6 +26,7 @@ class ReformerEncoder(nn.Module):
         self.layers = nn.ModuleList([ReformerLayer(config, kind, **factory) for kind in config.attn_layers])
         self.layer_norm = LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps, **factory)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.recompute_attention = config.recompute_attention
 
     def forward(
         self, embedded: Tensor, call: ForwardCall, head_mask: Tensor | None, *, output_hidden_states: bool
@@ -35,18 +36,20 @@ class ReformerEncoder(nn.Module):
             LayerCall(index, block.training, None if head_mask is None else head_mask[index])
             for index, block in enumerate(self.layers)
         ]
-        hidden_states, attentions = [embedded], []
+        hidden_states = [embedded]
+        attentions: list[Tensor] = []
         x1 = x2 = at_least_float32(embedded)
         masked_with_grad = head_mask is not None and head_mask.requires_grad
         keep = output_hidden_states or call.return_attentions or masked_with_grad
-        if torch.is_grad_enabled() and not keep:
-            x1, x2 = reversible_stack(list(self.layers), x1, call, calls)
+        if torch.is_grad_enabled() and not keep and not torch.compiler.is_exporting():
+            blocks = list(self.layers)
+            x1, x2 = reversible_stack(blocks, x1, call, calls, recompute_attention=self.recompute_attention)
         else:
             for block, layer in zip(self.layers, calls, strict=True):
                 x1, x2, probs = run_layer(block, x1, x2, call, layer)  # type: ignore[arg-type]
                 if output_hidden_states:
                     hidden_states.append(x2.to(embedded.dtype))
-                if call.return_attentions:
+                if probs is not None:
                     attentions.append(probs)
         last = self.dropout(self.layer_norm(torch.cat([x1, x2], dim=-1)))
         return (

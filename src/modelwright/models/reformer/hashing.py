@@ -82,3 +82,18 @@ def sort_by_bucket(buckets_BHNL: Tensor, key_mask_BL: Tensor | None, num_buckets
     # A narrow type halves the bytes that the sort moves.
     narrow = torch.int16 if num_buckets < 2**15 else torch.int32
     return buckets_BHNL.to(narrow).argsort(dim=-1, stable=True).to(torch.int32)
+
+
+def hash_and_sort(
+    vectors_BHLD: Tensor, rotations_HDNR: Tensor, factors: Sequence[int], key_mask_BL: Tensor | None
+) -> Tensor:
+    """Return `sort_by_bucket` of `hash_vectors`, one head at a time: rotated vectors of all heads are never stored."""
+    heads = [
+        sort_by_bucket(
+            hash_vectors(vectors_BHLD[:, head : head + 1], rotations_HDNR[head : head + 1], factors),
+            key_mask_BL,
+            math.prod(factors),
+        )
+        for head in range(vectors_BHLD.shape[1])
+    ]
+    return torch.cat(heads, dim=1)

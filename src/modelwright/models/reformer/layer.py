@@ -1,5 +1,10 @@
-"""One layer of the reversible stack: an attention branch and a feed-forward branch, each with its layer norm first."""
+"""One layer of the reversible stack: an attention branch and a feed-forward branch, each with its layer norm first.
 
+Everything but attention itself treats tokens one by one, and so is computed in slices of tokens: nothing but the
+streams is of full length. `reversible` calls the same slices again in the backward.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,9 +15,18 @@ from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.local_attention import LocalSelfAttention
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention
 from modelwright.nn.activations import get_activation
-from modelwright.nn.chunking import apply_chunking_to_forward
 from modelwright.nn.dropout import seeded_dropout
 from modelwright.nn.norm import LayerNorm
+
+# Tokens of a slice, all rows together: the intermediate layer of a slice stays in the processor's cache.
+SLICE_TOKENS = 2048
+
+
+def token_slices(x_BLE: Tensor, size: int = 0) -> Iterator[tuple[int, slice]]:
+    """Yield number and range of the slices of dimension 1, each of `size` tokens a row (0: chosen)."""
+    size = size or max(1, SLICE_TOKENS // x_BLE.shape[0])
+    for index, start in enumerate(range(0, x_BLE.shape[1], size)):
+        yield index, slice(start, start + size)
 
 
 class _Dense(nn.Module):
@@ -30,7 +44,7 @@ class _Dense(nn.Module):
 class ReformerAttention(nn.Module):
     """Layer norm, LSH or local self-attention, projection and dropout.
 
-    Shapes: (B, L, E) -> the update (B, L, E) and the attention probabilities.
+    Shapes: (B, L, E) -> the update (B, L, E) and, if the call asks for them, the attention probabilities.
     """
 
     def __init__(self, config: ReformerConfig, kind: str, **factory: Any) -> None:
@@ -42,15 +56,29 @@ class ReformerAttention(nn.Module):
         self.output = _Dense(width, config.hidden_size, bias=False, **factory)
         self.dropout = config.hidden_dropout_prob
 
-    def forward(self, x: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor]:
+    def project(self, part: Tensor) -> tuple[Tensor, ...]:
+        """Return the self-attention's projections of a slice of the stream."""
+        return self.self_attention.project(self.layer_norm(part))
+
+    def finish(self, attended: Tensor, call: ForwardCall, layer: LayerCall, index: int) -> Tensor:
+        """Return what is added to slice `index` of the first stream, from that slice of the attention's output."""
+        if layer.head_mask is not None:
+            per_head = attended.view(*attended.shape[:2], len(layer.head_mask), -1)
+            attended = (per_head * layer.head_mask.to(attended.dtype).unsqueeze(-1)).flatten(-2)
+        generator = layer.generator(call, "attention_output", index, attended.device)
+        return seeded_dropout(self.output(attended), self.dropout, generator)
+
+    def forward(self, x: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return what is added to the first stream, and the probabilities."""
         attended, probs = self.self_attention(self.layer_norm(x), call, layer)
-        generator = layer.generator(call, "attention_output", x.device)
-        return seeded_dropout(self.output(attended), self.dropout, generator), probs
+        updates = [self.finish(attended[:, part], call, layer, index) for index, part in token_slices(x)]
+        if probs is not None and layer.head_mask is not None:
+            probs = probs * layer.head_mask.view(-1, *(1 for _ in probs.shape[2:]))
+        return torch.cat(updates, dim=1), probs
 
 
 class ReformerFeedForward(nn.Module):
-    """Layer norm and the two-layer network, in slices of `chunk_size_feed_forward` tokens (0: all at once).
+    """Layer norm and the two-layer network, in slices of `chunk_size_feed_forward` tokens (0: about 2,048).
 
     Dropout comes before the activation, as in the original. Shapes: (B, L, E) -> the update (B, L, E).
     """
@@ -64,15 +92,16 @@ class ReformerFeedForward(nn.Module):
         self.dropout = config.hidden_dropout_prob
         self.chunk_size = config.chunk_size_feed_forward
 
+    def feed(self, part: Tensor, call: ForwardCall, layer: LayerCall, index: int) -> Tensor:
+        """Return what is added to slice `index` of the second stream."""
+        generator = layer.generator(call, "feed_forward", index, part.device)
+        inner = seeded_dropout(self.dense(self.layer_norm(part)), self.dropout, generator)
+        return seeded_dropout(self.output(self.activation(inner)), self.dropout, generator)
+
     def forward(self, x: Tensor, call: ForwardCall, layer: LayerCall) -> Tensor:
         """Return what is added to the second stream."""
-        generator = layer.generator(call, "feed_forward", x.device)
-
-        def feed(part: Tensor) -> Tensor:
-            inner = seeded_dropout(self.dense(self.layer_norm(part)), self.dropout, generator)
-            return seeded_dropout(self.output(self.activation(inner)), self.dropout, generator)
-
-        return apply_chunking_to_forward(feed, self.chunk_size, 1, x)
+        slices = token_slices(x, self.chunk_size)
+        return torch.cat([self.feed(x[:, part], call, layer, index) for index, part in slices], dim=1)
 
 
 class ReformerLayer(nn.Module):

@@ -1,6 +1,6 @@
 """Local self-attention: each chunk attends to itself and its neighbours (Kitaev et al. 2020, appendix; Trax).
 
-Shapes: B batch, L tokens, H heads, D head size, G = B*H, C chunks, Q tokens of a chunk, W of its window, E hidden size.
+Shapes: B batch, L tokens, H heads, D head size, C chunks, Q tokens of a chunk, W of its window, E hidden size.
 """
 
 import torch
@@ -8,48 +8,39 @@ from torch import Tensor, nn
 
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
+from modelwright.models.reformer.local_kernel import Windows, local_attention_backward
+from modelwright.models.reformer.operators import local_attention_op
 from modelwright.models.reformer.windows import MASKED_BIAS, attend_in_windows, look_around, merge_heads, split_heads
+from modelwright.nn.dropout import seeded_generator
 
 
-def local_attention(
-    q_BHLD: Tensor,
-    k_BHLD: Tensor,
-    v_BHLD: Tensor,
-    *,
-    chunk_length: int,
-    num_before: int,
-    num_after: int,
-    causal: bool,
-    key_mask_BL: Tensor | None,
-    head_mask_H: Tensor | None,
-    dropout: float,
-    generator: torch.Generator | None,
+def local_attention_with_probabilities(
+    q_BHLD: Tensor, k_BHLD: Tensor, v_BHLD: Tensor, key_mask_BL: Tensor | None, shape: Windows
 ) -> tuple[Tensor, Tensor]:
-    """Attend within chunks and their neighbours; return (B, H, L, D) and the probabilities (B, H, C, Q, W)."""
+    """Attend within chunks and their neighbours; return (B, H, L, D) and all probabilities (B, H, C, Q, W)."""
     batch, heads, length, _ = q_BHLD.shape
+    chunk_length, around = shape.chunk_length, (shape.num_before, shape.num_after)
     chunks = length // chunk_length
 
-    def windows(x: Tensor) -> Tensor:
-        return look_around(x.reshape(-1, chunks, chunk_length, *x.shape[3:]), num_before, num_after)
+    def chunked(x: Tensor) -> Tensor:
+        return x.reshape(-1, chunks, chunk_length, *x.shape[3:])
 
     bias: Tensor | None = None
-    if causal:
+    if shape.causal:
         position_1CQ = torch.arange(length, device=q_BHLD.device).view(1, chunks, chunk_length)
-        future = position_1CQ.unsqueeze(-1) < look_around(position_1CQ, num_before, num_after).unsqueeze(-2)
+        future = position_1CQ.unsqueeze(-1) < look_around(position_1CQ, *around).unsqueeze(-2)
         bias = torch.zeros(future.shape, device=q_BHLD.device).masked_fill_(future, MASKED_BIAS)
     if key_mask_BL is not None:
-        mask_BCW = look_around(key_mask_BL.view(batch, chunks, chunk_length), num_before, num_after)
+        mask_BCW = look_around(key_mask_BL.view(batch, chunks, chunk_length), *around)
         mask_GC1W = mask_BCW.repeat_interleave(heads, dim=0).unsqueeze(-2)
         bias = (torch.zeros((), device=q_BHLD.device) if bias is None else bias).masked_fill(~mask_GC1W, MASKED_BIAS)
     out_GCQD, _, probs_GCQW = attend_in_windows(
-        q_BHLD.reshape(-1, chunks, chunk_length, q_BHLD.shape[-1]),
-        windows(k_BHLD * q_BHLD.shape[-1] ** -0.5),
-        windows(v_BHLD),
+        chunked(q_BHLD),
+        look_around(chunked(k_BHLD * q_BHLD.shape[-1] ** -0.5), *around),
+        look_around(chunked(v_BHLD), *around),
         bias,
-        dropout=dropout,
-        generator=generator,
-        head_scale_G=None if head_mask_H is None else head_mask_H.repeat(batch),
-        need_lse=False,
+        dropout=shape.dropout,
+        generator=seeded_generator(shape.seed, 0, q_BHLD.device) if shape.dropout else None,
     )
     return out_GCQD.reshape(q_BHLD.shape), probs_GCQW.view(batch, heads, *probs_GCQW.shape[1:])
 
@@ -59,6 +50,9 @@ class LocalSelfAttention(nn.Module):
 
     Shapes: (B, L, E) -> (B, L, H*D). Sequences no longer than a chunk are attended in full.
     """
+
+    # Cheap to compute again, and the backward of the attention itself does without it.
+    keeps_output = False
 
     def __init__(
         self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -75,20 +69,42 @@ class LocalSelfAttention(nn.Module):
         self.key = nn.Linear(config.hidden_size, width, bias=False, device=device, dtype=dtype)
         self.value = nn.Linear(config.hidden_size, width, bias=False, device=device, dtype=dtype)
 
-    def forward(self, x_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor]:
-        """Return the output and the probabilities."""
-        whole = x_BLE.shape[1] <= self.chunk_length
-        out_BHLD, probs = local_attention(
-            split_heads(self.query(x_BLE), self.num_heads),
-            split_heads(self.key(x_BLE), self.num_heads),
-            split_heads(self.value(x_BLE), self.num_heads),
-            chunk_length=x_BLE.shape[1] if whole else self.chunk_length,
-            num_before=0 if whole else self.num_before,
-            num_after=0 if whole else self.num_after,
-            causal=self.causal,
-            key_mask_BL=call.key_mask,
-            head_mask_H=layer.head_mask,
-            dropout=self.dropout,
-            generator=layer.generator(call, "attention_probs", x_BLE.device),
-        )
-        return merge_heads(out_BHLD), probs.squeeze(2) if whole else probs
+    def project(self, x_BLE: Tensor) -> tuple[Tensor, ...]:
+        """Return queries, keys and values, (B, L, H*D) each."""
+        return self.query(x_BLE), self.key(x_BLE), self.value(x_BLE)
+
+    def attend(self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall) -> tuple[Tensor, ...]:
+        """Return the output (B, L, H*D), from what `project` returned."""
+        q, k, v = projected
+        shape = self._windows(q.shape[1], call, layer)
+        settings = (shape.chunk_length, shape.num_before, shape.num_after, shape.causal, shape.dropout, shape.seed)
+        return (local_attention_op(q, k, v, call.key_mask, self.num_heads, *settings),)
+
+    def attend_backward(
+        self,
+        grad: Tensor,
+        projected: tuple[Tensor, ...],
+        _attended: tuple[Tensor, ...],
+        call: ForwardCall,
+        layer: LayerCall,
+    ) -> tuple[Tensor, ...]:
+        """Turn what `project` returned into its gradients, in place; what `attend` returned is not needed."""
+        shape = self._windows(grad.shape[1], call, layer)
+        q, k, v = projected
+        return local_attention_backward(grad, q, k, v, call.key_mask, self.num_heads, shape, in_place=True)
+
+    def forward(self, x_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
+        """Return the output and, if the call asks for them, the probabilities."""
+        if not call.return_attentions:
+            return self.attend(self.project(x_BLE), call, layer)[0], None
+        q, k, v = (split_heads(x, self.num_heads) for x in self.project(x_BLE))
+        shape = self._windows(x_BLE.shape[1], call, layer)
+        out_BHLD, probs = local_attention_with_probabilities(q, k, v, call.key_mask, shape)
+        return merge_heads(out_BHLD), probs.squeeze(2) if x_BLE.shape[1] <= self.chunk_length else probs
+
+    def _windows(self, length: int, call: ForwardCall, layer: LayerCall) -> Windows:
+        dropout = self.dropout if layer.training else 0.0
+        seed = layer.site_seed(call, "attention_probs")
+        if length <= self.chunk_length:
+            return Windows(length, 0, 0, self.causal, dropout, seed)
+        return Windows(self.chunk_length, self.num_before, self.num_after, self.causal, dropout, seed)

@@ -16,6 +16,7 @@ from modelwright.models.reformer.call import ForwardCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.encoder import ReformerEncoder
 from modelwright.models.reformer.hashing import choose_num_buckets
+from modelwright.models.reformer.lsh_attention import needs_hashing
 from modelwright.nn.chunking import apply_chunking_to_forward
 from modelwright.nn.losses import causal_lm_loss
 from modelwright.nn.resizing import resize_rows, zeros
@@ -75,8 +76,8 @@ class ReformerPreTrainedModel(PreTrainedModel):
 class ReformerModel(ReformerPreTrainedModel):
     """The Reformer without a head: ids or embeddings to (B, L, 2E).
 
-    In training the sequence must be a multiple of the least common multiple of the chunk lengths in use; in evaluation
-    longer sequences than a chunk are padded to one, masked and trimmed. Raises InputError for inputs that do not fit.
+    Sequences longer than a chunk are padded to a multiple of the least common multiple of the chunk lengths in use,
+    masked and trimmed, in training too. Raises InputError for inputs that do not fit.
     Source: Kitaev et al. 2020.
     """
 
@@ -92,6 +93,10 @@ class ReformerModel(ReformerPreTrainedModel):
         self.chunk_lengths = config.chunk_lengths()
         self.chunk_multiple = config.least_common_chunk_length()
         self.lsh_chunk_length = config.lsh_attn_chunk_length if "lsh" in config.attn_layers else None
+        self.lsh_window = config.lsh_attn_chunk_length * (
+            config.lsh_num_chunks_before + 1 + config.lsh_num_chunks_after
+        )
+        self.attention_mode = config.attention_mode
         self.draws_rotations = config.hash_seed is None
         self.post_init()
 
@@ -149,7 +154,13 @@ class ReformerModel(ReformerPreTrainedModel):
                 padding, input_ids, inputs_embeds, position_ids, key_mask
             )
         embedded = self.embeddings(input_ids, position_ids, inputs_embeds)
-        hashing = self.lsh_chunk_length is not None and embedded.shape[1] > self.lsh_chunk_length
+        hashing = self.lsh_chunk_length is not None and needs_hashing(
+            embedded.shape[1],
+            num_hashes,
+            mode=self.attention_mode,
+            chunk_length=self.lsh_chunk_length,
+            window=self.lsh_window,
+        )
         draws = any(layer.training for layer in self.encoder.layers) or (hashing and self.draws_rotations)
         call = ForwardCall(
             key_mask=key_mask,
@@ -176,11 +187,6 @@ class ReformerModel(ReformerPreTrainedModel):
         missing = -length % self.chunk_multiple
         if not missing or length <= min(self.chunk_lengths):
             return 0
-        if self.training:
-            raise InputError(
-                f"Reformer: expected a training sequence whose length is a multiple of {self.chunk_multiple} (the "
-                f"least common multiple of its chunk lengths), got {length}; pad it with {missing} masked tokens"
-            )
         return missing
 
     def _pad(
@@ -362,6 +368,8 @@ def _key_mask(attention_mask: Tensor | None, batch: int, length: int) -> Tensor 
             f"Reformer: expected an attention_mask of shape ({batch}, {length}), got {tuple(attention_mask.shape)}"
         )
     mask = attention_mask != 0  # A copy: the caller may reuse the tensor before the backward.
+    if torch.compiler.is_compiling():
+        return mask  # Whether it rules anything out is not known while a graph is traced.
     return None if bool(mask.all()) else mask
 
 

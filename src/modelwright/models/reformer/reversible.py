@@ -7,160 +7,228 @@
                 '---- y2 ------------- y2
 
 F is attention, G the feed-forward network. Source: Gomez et al. 2017; Kitaev et al. 2020, section 3.
-Both streams are kept in fp32 whatever the blocks compute in: subtracting must give back what was added.
+Both streams are kept in fp32 whatever the blocks compute in: subtracting must give back what was added. LSH
+attention's own output, one tensor a layer, is kept by default: it saves the backward the attention of every hash round.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.func import functional_call
+from torch.autograd.graph import get_gradient_edge
 
 from modelwright.models.reformer.call import ForwardCall, LayerCall
-
-
-class ReversibleLayer(Protocol):
-    """A layer of two residual branches, each called as module(stream, call, layer).
-
-    Attention returns what is added to the first stream, and its probabilities; the feed-forward network returns what is
-    added to the second. Both must compute the same when called again with the same arguments.
-    """
-
-    attention: Callable[[Tensor, ForwardCall, LayerCall], tuple[Tensor, Tensor]]
-    feed_forward: Callable[[Tensor, ForwardCall, LayerCall], Tensor]
+from modelwright.models.reformer.layer import ReformerAttention, ReformerFeedForward, ReformerLayer, token_slices
+from modelwright.models.reformer.replay import Parameters, Replay, SameAutocast
 
 
 def run_layer(
-    block: ReversibleLayer, x1: Tensor, x2: Tensor, call: ForwardCall, layer: LayerCall
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return both streams after one layer, and its attention probabilities."""
+    block: ReformerLayer, x1: Tensor, x2: Tensor, call: ForwardCall, layer: LayerCall
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return both streams after one layer, and its attention probabilities if the call asks for them."""
     update, probs = block.attention(x2, call, layer)
     y1 = x1 + update
     return y1, x2 + block.feed_forward(y1, call, layer), probs
 
 
+# Compilers see what comes before and after: the stack runs its own backward.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def reversible_stack(
-    blocks: Sequence[Any], x: Tensor, call: ForwardCall, layers: Sequence[LayerCall]
+    blocks: Sequence[ReformerLayer],
+    x: Tensor,
+    call: ForwardCall,
+    layers: Sequence[LayerCall],
+    *,
+    recompute_attention: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Run `blocks` (ReversibleLayers) on two streams that both start as `x`, storing the result only; return both.
+    """Run `blocks` on two streams that both start as `x`, storing the result and LSH attention's outputs; return both.
 
-    Gradients of `x` and of the parameters are ordinary autograd results: they work with `torch.autograd.grad`,
-    `torch.func.functional_call`, tensor hooks, frozen parts, and several forwards before one backward. Modules put into
-    a layer may draw from torch's own stream; they draw the same again. Second derivatives are not supported.
+    `recompute_attention` leaves those outputs out: less memory, more time. Gradients of `x` and of the parameters are
+    ordinary autograd results: they work with `torch.autograd.grad`, `torch.func.functional_call`, tensor hooks, frozen
+    parts, and several forwards before one backward. Modules put into a layer may draw from torch's own stream; they
+    draw the same again. Second derivatives are not supported.
     """
-    branches = [
-        _Branch(module, layer, [name for name, _ in module.named_parameters()])
-        for block, layer in zip(blocks, layers, strict=True)
-        for module in (block.attention, block.feed_forward)
-    ]
-    parameters = [parameter for branch in branches for _, parameter in branch.module.named_parameters()]
-    y1, y2 = _ReversibleStack.apply(branches, call, x, *parameters)  # type: ignore[no-untyped-call]
-    return y1, y2
+    branches: list[_Branch] = []
+    for block, layer in zip(blocks, layers, strict=True):
+        branches.append(_AttentionBranch(block.attention, layer, keep=not recompute_attention))
+        branches.append(_FeedForwardBranch(block.feed_forward, layer))
+    tape = _Tape(call, SameAutocast(x.device.type), read=x.detach().clone(), moved=x.detach().clone())
+    read, moved = x, x
+    for index, branch in enumerate(branches):
+        last = index == len(branches) - 1
+        # Each branch reads one stream and moves the other; the next one does it the other way round.
+        moved, read = _RunBranch.apply(tape, branch, last, read, moved, *branch.module.parameters())  # type: ignore[no-untyped-call]
+    return moved, read
+
+
+class _Scratch:
+    """Tensors of full length that one branch after another uses: made once, so that the heap is not cut to pieces."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[tuple[Any, ...], Tensor] = {}
+
+    def take(self, slot: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Return the tensor of that slot, shape and `like`'s dtype, with any content."""
+        key = (slot, shape, like.dtype)
+        if key not in self.tensors:
+            self.tensors[key] = like.new_empty(shape)
+        return self.tensors[key]
+
+    def fill(self, slices: Sequence[Tensor], part: slice, length: int) -> tuple[Tensor, ...]:
+        """Write slices into tensors of full length, one slot each, and return those."""
+        whole = tuple(self.take(slot, (x.shape[0], length, x.shape[2]), x) for slot, x in enumerate(slices))
+        for into, x in zip(whole, slices, strict=True):
+            into[:, part] = x
+        return whole
 
 
 @dataclass
-class _Branch:
-    """One branch of one layer as it ran: `rng` is the state of torch's stream before it, if it drew from it."""
+class _Tape:
+    """What the branches of one call hand to each other past autograd: the streams, changed in place, and scratch.
 
-    module: nn.Module
-    layer: LayerCall
-    names: list[str]
-    rng: list[Tensor] | None = None
-
-    def run(self, stream: Tensor, call: ForwardCall) -> Tensor:
-        """Return the update, and note whether torch's own stream was used."""
-        before = _rng_state(stream.device)
-        update = _update(self.module(stream, call, self.layer))
-        if not all(map(torch.equal, before, _rng_state(stream.device))):
-            self.rng = before
-        return update
-
-    def replay(
-        self, stream: Tensor, call: ForwardCall, parameters: Sequence[Tensor], needed: Sequence[bool], grad: Tensor
-    ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-        """Run again with the parameters of the first time; return update, and gradients of stream and parameters."""
-        stream = stream.detach().requires_grad_()
-        # Copies of their own: hooks on the real ones must see the gradient once, when it arrives there.
-        own = [parameter.detach().requires_grad_(need) for parameter, need in zip(parameters, needed, strict=True)]
-        with torch.enable_grad(), _rng_from(self.rng, stream.device):
-            named = dict(zip(self.names, own, strict=True))
-            update = _update(functional_call(self.module, named, (stream, call, self.layer)))
-        wanted = [parameter for parameter in own if parameter.requires_grad]
-        step, *found = torch.autograd.grad(update, [stream, *wanted], grad, allow_unused=True)
-        rest = iter(found)
-        return update.detach(), step, [next(rest) if need else None for need in needed]
-
-
-def _update(result: Any) -> Tensor:
-    update: Tensor = result[0] if isinstance(result, tuple) else result
-    return update
-
-
-def _rng_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-@contextmanager
-def _rng_from(states: list[Tensor] | None, device: torch.device) -> Iterator[None]:
-    """Let torch's stream continue from `states` in the block, and give it back as it was."""
-    if states is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.set_rng_state(states[0])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(states[1], device)
-        yield
-
-
-class _SameAutocast:
-    """Re-enters, in the backward pass, the autocast state that the forward pass had.
-
-    The cache of cast weights stays off in both: a copy that was cast without a graph must not be met with one.
+    Autograd sees empty stand-ins for the streams between branches; only the last branch's results are real.
     """
 
-    def __init__(self, device_type: str) -> None:
-        self.device_type = device_type
-        self.enabled = torch.is_autocast_enabled(device_type)
-        self.dtype = torch.get_autocast_dtype(device_type)
+    call: ForwardCall
+    autocast: SameAutocast
+    read: Tensor | None
+    moved: Tensor | None
+    scratch: _Scratch = field(default_factory=_Scratch)
 
-    def __call__(self) -> torch.autocast:
-        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)
+    def streams(self) -> tuple[Tensor, Tensor]:
+        """Return the stream that is read and the one that is moved."""
+        assert self.read is not None
+        assert self.moved is not None
+        return self.read, self.moved
+
+    def drop(self) -> None:
+        """Forget the streams and the scratch."""
+        self.read = self.moved = None
+        self.scratch = _Scratch()
 
 
-class _ReversibleStack(torch.autograd.Function):
+class _FeedForwardBranch:
+    """G of one layer as it ran."""
+
+    def __init__(self, module: ReformerFeedForward, layer: LayerCall) -> None:
+        self.module, self.layer = module, layer
+        self.names = [name for name, _ in module.named_parameters()]
+        self.feed = Replay(module, "feed")
+
+    def forward(self, tape: _Tape) -> tuple[Tensor, ...]:
+        """Add the update to the moved stream, in place; return what the backward needs besides the streams."""
+        read, moved = tape.streams()
+        for index, part in token_slices(read, self.module.chunk_size):
+            moved[:, part].add_(self.feed.first(index, read[:, part], tape.call, self.layer, index))
+        return ()
+
+    def backward(
+        self, tape: _Tape, grad_read: Tensor, grad_moved: Tensor, parameters: Parameters, _kept: tuple[Tensor, ...]
+    ) -> None:
+        """Take the update back from the moved stream and add to `grad_read`, in place; gather parameter gradients."""
+        read, moved = tape.streams()
+        for index, part in token_slices(read, self.module.chunk_size):
+            leaf, update = self.feed.again(index, read[:, part], parameters, tape.call, self.layer, index)
+            grad_read[:, part].add_(parameters.backward([update], [grad_moved[:, part].to(update.dtype)], leaf))
+            moved[:, part].sub_(update.detach())
+
+
+class _AttentionBranch:
+    """F of one layer as it ran: projections and output in slices, attention over the whole sequence between them."""
+
+    def __init__(self, module: ReformerAttention, layer: LayerCall, *, keep: bool) -> None:
+        self.module, self.layer = module, layer
+        self.keep = keep and module.self_attention.keeps_output
+        self.names = [name for name, _ in module.named_parameters()]
+        self.project = Replay(module, "project")
+        self.finish = Replay(module, "finish")
+
+    def forward(self, tape: _Tape) -> tuple[Tensor, ...]:
+        """Add the update to the moved stream, in place; return what the backward needs besides the streams."""
+        read, moved = tape.streams()
+        whole: tuple[Tensor, ...] = ()
+        for index, part in token_slices(read):
+            whole = tape.scratch.fill(self.project.first(index, read[:, part]), part, read.shape[1])
+        attended = self.module.self_attention.attend(whole, tape.call, self.layer)
+        for index, part in token_slices(read):
+            moved[:, part].add_(self.finish.first(index, attended[0][:, part], tape.call, self.layer, index))
+        return attended if self.keep else ()
+
+    def backward(
+        self, tape: _Tape, grad_read: Tensor, grad_moved: Tensor, parameters: Parameters, kept: tuple[Tensor, ...]
+    ) -> None:
+        """Take the update back from the moved stream and add to `grad_read`, in place; gather parameter gradients."""
+        read, moved = tape.streams()
+        graphs: list[tuple[Tensor, list[Any]]] = []
+        whole: tuple[Tensor, ...] = ()
+        for index, part in token_slices(read):
+            leaf, projected = self.project.again(index, read[:, part], parameters)
+            whole = tape.scratch.fill([x.detach() for x in projected], part, read.shape[1])
+            # The graph without its results, which `whole` has.
+            graphs.append((leaf, [get_gradient_edge(x) for x in projected]))
+            del projected
+        attended = kept or self.module.self_attention.attend(whole, tape.call, self.layer)
+        grad = tape.scratch.take(-1, attended[0].shape, attended[0])
+        for index, part in token_slices(read):
+            leaf, update = self.finish.again(index, attended[0][:, part], parameters, tape.call, self.layer, index)
+            grad[:, part] = parameters.backward([update], [grad_moved[:, part].to(update.dtype)], leaf)
+            moved[:, part].sub_(update.detach())
+            del leaf, update
+        if not self.module.self_attention.keeps_output:
+            attended = ()
+        grads = self.module.self_attention.attend_backward(grad, whole, attended, tape.call, self.layer)
+        for _, part in token_slices(read):
+            leaf, edges = graphs.pop(0)
+            grad_read[:, part].add_(parameters.backward(edges, [x[:, part] for x in grads], leaf))
+
+
+_Branch = _AttentionBranch | _FeedForwardBranch
+
+
+class _RunBranch(torch.autograd.Function):
+    """One branch as a node of the graph: gradients of the streams pass from node to node and are changed in place."""
+
     @staticmethod
     def forward(
-        ctx: Any, branches: Sequence[_Branch], call: ForwardCall, x: Tensor, *parameters: Tensor
+        ctx: Any, tape: _Tape, branch: _Branch, last: bool, _read: Tensor, _moved: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        ctx.branches, ctx.call, ctx.autocast = branches, call, _SameAutocast(x.device.type)
-        moved = read = x
-        with ctx.autocast():
-            for branch in branches:
-                # Each branch reads one stream and moves the other; the next one does it the other way round.
-                moved, read = read, moved + branch.run(read, call)
+        ctx.tape, ctx.branch, ctx.last = tape, branch, last
+        read, moved = tape.streams()
+        with tape.autocast():
+            kept = branch.forward(tape)
+        if last:
+            tape.drop()
+            results = read, moved
+        else:
+            tape.read, tape.moved = moved, read
+            stand_in = read.new_empty(()).expand(read.shape)
+            results = stand_in, stand_in.view_as(stand_in)
         # Saving the parameters costs nothing and lets autograd refuse a backward after they were changed in place.
-        ctx.save_for_backward(moved, read, *parameters)
-        return moved, read
+        ctx.save_for_backward(*parameters, *kept, *(results if last else ()))
+        ctx.num_parameters = len(parameters)
+        return results
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_read: Tensor, grad_moved: Tensor) -> tuple[Tensor | None, ...]:
-        read, moved, *parameters = ctx.saved_tensors
-        needed = ctx.needs_input_grad[3:]
-        grads: list[Tensor | None] = []
-        end = len(parameters)
-        for branch in reversed(ctx.branches):
-            start = end - len(branch.names)
-            with ctx.autocast():
-                update, step, own = branch.replay(read, ctx.call, parameters[start:end], needed[start:end], grad_moved)
-            # Back to before this branch, where the two streams had each other's part.
-            read, moved = moved - update, read
-            grad_read, grad_moved = grad_moved, grad_read + step
-            grads, end = [*own, *grads], start
-        return None, None, grad_read + grad_moved, *grads
+        tape, saved = ctx.tape, ctx.saved_tensors
+        parameters, kept = saved[: ctx.num_parameters], saved[ctx.num_parameters :]
+        if ctx.last:
+            # Copies: the results are the caller's, and so may be their gradients.
+            tape.read, tape.moved = (x.clone() for x in kept[-2:])
+            kept, grad_read, grad_moved = kept[:-2], grad_read.clone(), grad_moved.clone()
+        needed = ctx.needs_input_grad[5:]
+        totals = [torch.empty_like(x) if need else None for x, need in zip(parameters, needed, strict=True)]
+        own = Parameters(ctx.branch.names, parameters, totals)
+        with tape.autocast():
+            ctx.branch.backward(tape, grad_read, grad_moved, own, kept)
+        # Back to before this branch, where the two streams had each other's part.
+        tape.read, tape.moved = tape.moved, tape.read
+        if not any(ctx.needs_input_grad[3:5]):
+            tape.drop()
+        return None, None, None, grad_read, grad_moved, *own.found()

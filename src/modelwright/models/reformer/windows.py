@@ -3,14 +3,12 @@
 Shapes: G independent sequences (batch x heads), C chunks, Q tokens of a chunk, W tokens of its window, D head size.
 The chunks form a ring, as in the original: the first looks back at the last. What a causal mask does not forbid there
 is part of what trained checkpoints learned.
-"""
 
-from typing import Any
+This is the plain form, which stores all probabilities because the caller wants them; `window_kernel` is the lean one.
+"""
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from modelwright.nn.dropout import seeded_dropout
 from modelwright.nn.precision import at_least_float32
@@ -31,25 +29,6 @@ def look_around(chunks_GCQ: Tensor, num_before: int, num_after: int) -> Tensor:
     return torch.cat(shifts, dim=2)
 
 
-class _SoftmaxWithLogSumExp(torch.autograd.Function):
-    """Softmax and logsumexp of the same scores, saving only the probabilities for the gradient of both."""
-
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor) -> tuple[Tensor, Tensor]:
-        probs = scores.softmax(dim=-1)
-        ctx.save_for_backward(probs)
-        return probs, scores.logsumexp(dim=-1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_probs: Tensor, grad_lse: Tensor) -> Tensor:
-        (probs,) = ctx.saved_tensors
-        grad = grad_probs * probs
-        mean = grad.sum(dim=-1, keepdim=True)
-        scores_grad: Tensor = grad.addcmul_(probs, grad_lse.unsqueeze(-1) - mean)
-        return scores_grad
-
-
 def attend_in_windows(
     q_GCQD: Tensor,
     k_GCWD: Tensor,
@@ -58,27 +37,17 @@ def attend_in_windows(
     *,
     dropout: float,
     generator: torch.Generator | None,
-    head_scale_G: Tensor | None,
-    need_lse: bool,
-) -> tuple[Tensor, Tensor | None, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Attend from each chunk to its window; return the output (G, C, Q, D), logsumexp (G, C, Q) and probabilities.
 
-    `bias_GCQW` is added to the scores and broadcasts; the scores are not scaled here. `head_scale_G` multiplies the
-    probabilities (a head mask). Softmax and logsumexp are in fp32 whatever the dtype of q.
+    `bias_GCQW` is added to the scores and broadcasts; the scores are not scaled here. Softmax and logsumexp are in fp32
+    whatever the dtype of q.
     """
-    scores = torch.matmul(q_GCQD, k_GCWD.transpose(-1, -2))
-    scores = at_least_float32(scores)
+    scores = at_least_float32(torch.matmul(q_GCQD, k_GCWD.transpose(-1, -2)))
     if bias_GCQW is not None:
-        scores = scores.add_(bias_GCQW)
-    lse = None
-    if need_lse:
-        probs, lse = _SoftmaxWithLogSumExp.apply(scores)  # type: ignore[no-untyped-call]
-    else:
-        probs = F.softmax(scores, dim=-1)
-    probs = seeded_dropout(probs, dropout, generator)
-    if head_scale_G is not None:
-        probs = probs * head_scale_G[:, None, None, None]
-    return torch.matmul(probs.to(v_GCWD.dtype), v_GCWD), lse, probs
+        scores = scores + bias_GCQW
+    probs = seeded_dropout(scores.softmax(dim=-1), dropout, generator)
+    return torch.matmul(probs.to(v_GCWD.dtype), v_GCWD), scores.logsumexp(dim=-1), probs
 
 
 def split_heads(x_BLE: Tensor, num_heads: int) -> Tensor:

@@ -1,0 +1,306 @@
+"""LSH attention without stored scores: the pure functions, forward and backward (Kitaev et al. 2020, section 2).
+
+The output is one softmax over the keys of all hash rounds (equation 6 without its count of repeated keys). Each round
+gives its own softmax and the logsumexp of its scores; a token's rounds are then weighted by the softmax of their
+logsumexps. The backward needs those weights, the output and the sorted order, and neither scores nor round outputs:
+the gradient of a score is  weight * p * (grad . v - grad . output),  p being the round's own probability.
+
+Shapes: B batch, L tokens (a multiple of the chunk length), H heads, D head size, E = H*D, N hash rounds, G sequences
+(row and head) taken at once, T places that the windows of a round cover, C chunks of a block, Q tokens of a chunk, W of
+its window. Tensors are laid out as the projections leave them, (B, L, H*D).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modelwright.models.reformer.local_kernel import Windows
+from modelwright.models.reformer.window_kernel import (
+    BLOCK_TOKENS,
+    add_windows,
+    attend_block,
+    attend_block_backward,
+    block_ranges,
+    ring_slice,
+    windows,
+)
+from modelwright.models.reformer.windows import MASKED_BIAS, SELF_BIAS
+from modelwright.nn.precision import at_least_float32, without_autocast
+
+_EPSILON = 1e-6
+
+
+def inverse_order(order: Tensor) -> Tensor:
+    """Return the inverse of each permutation along the last dimension."""
+    places = torch.arange(order.shape[-1], device=order.device, dtype=order.dtype)
+    return torch.empty_like(order).scatter_(-1, order.long(), places.expand_as(order))
+
+
+def key_scale(qk: Tensor) -> Tensor:
+    """Return what a shared query-key vector is multiplied by to become a key, (..., 1).
+
+    Keys have length 1 (epsilon inside the mean of squares): the paper's normalised key with attention's 1/sqrt(D)
+    folded in, so that scores need no further scale.
+    """
+    scale: Tensor = torch.rsqrt(qk.square().mean(dim=-1, keepdim=True) + _EPSILON) * qk.shape[-1] ** -0.5
+    return scale
+
+
+def key_scale_backward(grad_keys: Tensor, qk: Tensor) -> Tensor:
+    """Turn the gradient of the keys `qk * key_scale(qk)` into that of `qk`, in place."""
+    scale = key_scale(qk)
+    along = (grad_keys * qk).sum(dim=-1, keepdim=True)
+    return grad_keys.addcmul_(qk, scale.square() * along, value=-1.0).mul_(scale)
+
+
+def score_bias(
+    position_CQ: Tensor, position_CW: Tensor, *, causal: bool, key_mask_CW: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Return what is added to the scores: a token itself is a last resort, the future and masked keys are ruled out.
+
+    Further leading dimensions of both positions (..., C, Q) and (..., C, W) are kept; the result is (..., C, Q, W).
+    """
+    distance = position_CQ.to(dtype).unsqueeze(-1) - position_CW.to(dtype).unsqueeze(-2)
+    if causal and key_mask_CW is None:
+        # -1e5 at distance 0, 0 for the past, lower for the future: three passes over one tensor.
+        return distance.sub_(1.0).mul_(-SELF_BIAS).clamp_(MASKED_BIAS, 0.0)
+    bias = torch.zeros_like(distance)
+    if causal:
+        bias.masked_fill_(distance < 0, MASKED_BIAS)
+    if key_mask_CW is not None:
+        bias.masked_fill_(~key_mask_CW.unsqueeze(-2), MASKED_BIAS)
+    return bias.masked_fill_(distance == 0, SELF_BIAS)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Some sequences (rows and heads of the batch) with what all their rounds share.
+
+    `ids` (G, 1) is the place of each sequence's first vector among the rows of a (B*L*H, D) view, where token t's is
+    H*t further: rows are gathered for the sorted order straight from there.
+    """
+
+    rows: slice
+    heads: slice
+    num_heads: int
+    ids: Tensor
+    order: Tensor
+    key_mask: Tensor | None
+
+    def take(self, x_BLE: Tensor, index_GT: Tensor) -> Tensor:
+        """Return the vectors of the tokens `index_GT`, (G, T, D), in fp32 at least; gathered before they are cast."""
+        x_RD = x_BLE.view(-1, x_BLE.shape[-1] // self.num_heads)
+        rows_RD = x_RD.index_select(0, (index_GT * self.num_heads + self.ids).flatten())
+        return at_least_float32(rows_RD).view(*index_GT.shape, -1)
+
+    def part(self, x_BLE: Tensor) -> Tensor:
+        """Return these sequences of a tensor, a view (rows, heads, L, D)."""
+        return x_BLE.view(*x_BLE.shape[:2], self.num_heads, -1)[self.rows, :, self.heads].transpose(1, 2)
+
+
+def _groups(order_BHNL: Tensor, key_mask_BL: Tensor | None) -> Iterator[_Group]:
+    """Yield one sequence at a time, or several short ones together."""
+    batch, heads, rounds, length = order_BHNL.shape
+    row_step = max(1, BLOCK_TOKENS // (length * heads))
+    head_step = heads if row_step > 1 else min(heads, max(1, BLOCK_TOKENS // length))
+    ids_BH = torch.arange(batch, device=order_BHNL.device).unsqueeze(1) * (length * heads)
+    ids_BH = ids_BH + torch.arange(heads, device=order_BHNL.device)
+    for row in range(0, batch, row_step):
+        for head in range(0, heads, head_step):
+            taken = slice(row, row + row_step), slice(head, head + head_step)
+            ids_G1 = ids_BH[taken].reshape(-1, 1)
+            mask_GL = None
+            if key_mask_BL is not None:
+                mask_GL = key_mask_BL[ids_G1.squeeze(1) // (length * heads)]
+            yield _Group(*taken, heads, ids_G1, order_BHNL[taken].reshape(-1, rounds, length), mask_GL)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """One hash round of a group in sorted order: its tokens, the tokens that its windows cover, and their vectors.
+
+    The chunks of all rounds form one ring, so that a round's first chunk sees the last one of the round before:
+    `seen` (G, T) is `order` (G, L) with those chunks in front and behind; the vectors are (G, T, D).
+    """
+
+    index: int
+    group: _Group
+    shape: Windows
+    order: Tensor
+    seen: Tensor
+    qk: Tensor
+    keys: Tensor
+    v: Tensor
+
+    @property
+    def own(self) -> slice:
+        """Where the round's own tokens are among those that it sees."""
+        before = self.shape.num_before * self.shape.chunk_length
+        return slice(before, before + self.order.shape[1])
+
+    def blocks(self) -> Iterator[tuple[int, int, tuple[Tensor, ...], dict[str, Any]]]:
+        """Yield each block's first and last (excluded) place, its q, k, v and bias, and the kernel's settings."""
+        groups, length = self.order.shape
+        chunk, window = self.shape.chunk_length, self.shape.window
+        q_GLD = self.qk[:, self.own]
+        for start, stop in block_ranges(length, chunk, window, groups):
+            covered = slice(start, stop + window - chunk)
+            seen_GT = self.seen[:, covered]
+            mask_CW = None
+            if self.group.key_mask is not None:
+                mask_CW = windows(self.group.key_mask.gather(1, seen_GT.long()), chunk, window)
+            bias_CQW = score_bias(
+                self.order[:, start:stop].reshape(-1, chunk),
+                windows(seen_GT, chunk, window),
+                causal=self.shape.causal,
+                key_mask_CW=mask_CW,
+                dtype=q_GLD.dtype,
+            )
+            q_CQD = q_GLD[:, start:stop].reshape(-1, chunk, q_GLD.shape[-1])
+            k_CWD, v_CWD = (windows(x[:, covered], chunk, window) for x in (self.keys, self.v))
+            first = int(self.group.rows.start) * self.group.num_heads + int(self.group.heads.start)
+            block = ((first * self.group.order.shape[1] + self.index) * length + start) // chunk
+            generator = self.shape.generator(block, q_CQD.device)
+            settings = {"scale": 1.0, "dropout": self.shape.dropout, "generator": generator}
+            yield start, stop, (q_CQD, k_CWD, v_CWD, bias_CQW), settings
+
+
+def _rounds(group: _Group, qk_BLE: Tensor, v_BLE: Tensor, shape: Windows) -> Iterator[_Round]:
+    """Yield the rounds of a group, one at a time in memory."""
+    groups, rounds, length = group.order.shape
+    ring_GR = group.order.reshape(groups, rounds * length)
+    for index in range(rounds):
+        start = index * length
+        seen_GT = ring_slice(ring_GR, *shape.span(start, start + length))
+        qk_GTD, v_GTD = group.take(qk_BLE, seen_GT), group.take(v_BLE, seen_GT)
+        keys_GTD = qk_GTD * key_scale(qk_GTD)
+        yield _Round(index, group, shape, ring_GR[:, start : start + length], seen_GT, qk_GTD, keys_GTD, v_GTD)
+
+
+def _unsort(x_GLD: Tensor, undo_GL: Tensor) -> Tensor:
+    """Return the vectors in the order of the tokens."""
+    groups, length, size = x_GLD.shape
+    offset_G1 = torch.arange(groups, device=x_GLD.device).unsqueeze(1) * length
+    return x_GLD.reshape(-1, size).index_select(0, (undo_GL + offset_G1).flatten()).view(groups, length, size)
+
+
+@without_autocast
+def lsh_attention(
+    qk_BLE: Tensor, v_BLE: Tensor, order_BHNL: Tensor, key_mask_BL: Tensor | None, shape: Windows
+) -> tuple[Tensor, Tensor]:
+    """Attend among tokens that `order_BHNL` sorts next to each other, in fp32 at least.
+
+    Returns the output (B, L, H*D) in the dtype of `v`, and the weights of the rounds (B, H, N, L) for the backward.
+    """
+    qk_BLE, v_BLE = qk_BLE.contiguous(), v_BLE.contiguous()
+    rounds = order_BHNL.shape[2]
+    out_BLE = torch.empty_like(v_BLE)
+    weights_BHNL = torch.ones(order_BHNL.shape, dtype=at_least_float32(qk_BLE[:0]).dtype, device=qk_BLE.device)
+    for group in _groups(order_BHNL, key_mask_BL):
+        outs, lses = [], []
+        for turn in _rounds(group, qk_BLE, v_BLE, shape):
+            out_GLD, lse_GL = _attend_round(turn, need_lse=rounds > 1)
+            undo_GL = inverse_order(turn.order)
+            outs.append(_unsort(out_GLD, undo_GL))
+            if lse_GL is not None:
+                lses.append(lse_GL.gather(1, undo_GL.long()))
+            del turn, out_GLD
+        merged_GLD = outs[0]
+        if rounds > 1:
+            weights_GNL = torch.stack(lses, dim=1).softmax(dim=1)
+            merged_GLD = merged_GLD.mul_(weights_GNL[:, 0].unsqueeze(-1))
+            for index in range(1, rounds):
+                merged_GLD.addcmul_(outs[index], weights_GNL[:, index].unsqueeze(-1))
+            kept = weights_BHNL[group.rows, group.heads]
+            kept.copy_(weights_GNL.view(kept.shape))
+        into = group.part(out_BLE)
+        into.copy_(merged_GLD.view(into.shape))
+    return out_BLE, weights_BHNL
+
+
+def _attend_round(turn: _Round, *, need_lse: bool) -> tuple[Tensor, Tensor | None]:
+    """Return one round's output (G, L, D) and logsumexp (G, L), in sorted order."""
+    out_GLD = torch.empty_like(turn.qk[:, turn.own], memory_format=torch.contiguous_format)
+    lse_GL = out_GLD.new_empty(out_GLD.shape[:2]) if need_lse else None
+    for start, stop, operands, settings in turn.blocks():
+        out_CQD, lse_CQ = attend_block(*operands, need_lse=need_lse, **settings)
+        out_GLD[:, start:stop] = out_CQD.view(-1, stop - start, out_GLD.shape[-1])
+        if lse_GL is not None and lse_CQ is not None:
+            lse_GL[:, start:stop] = lse_CQ.view(-1, stop - start)
+    return out_GLD, lse_GL
+
+
+@without_autocast
+def lsh_attention_backward(
+    grad_BLE: Tensor,
+    qk_BLE: Tensor,
+    v_BLE: Tensor,
+    order_BHNL: Tensor,
+    key_mask_BL: Tensor | None,
+    out_BLE: Tensor,
+    weights_BHNL: Tensor,
+    shape: Windows,
+    *,
+    in_place: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `qk` and `v`; `out` and `weights` are what the forward returned.
+
+    `in_place` writes them over `qk` and `v`, which must be contiguous.
+    """
+    grad_BLE, qk_BLE, v_BLE, out_BLE = (x.contiguous() for x in (grad_BLE, qk_BLE, v_BLE, out_BLE))
+    grads_BLE = (qk_BLE, v_BLE) if in_place else (torch.empty_like(qk_BLE), torch.empty_like(v_BLE))
+    rounds = order_BHNL.shape[2]
+    for group in _groups(order_BHNL, key_mask_BL):
+        totals: list[Tensor] = []
+        for turn in _rounds(group, qk_BLE, v_BLE, shape):
+            grad_GLD = group.take(grad_BLE, turn.order)
+            delta_GL = None
+            if rounds > 1:
+                weight_GL = weights_BHNL[group.rows, group.heads, turn.index].reshape(turn.order.shape)
+                grad_GLD.mul_(weight_GL.gather(1, turn.order.long()).unsqueeze(-1))
+                delta_GL = (grad_GLD * group.take(out_BLE, turn.order)).sum(dim=-1)
+            parts = _attend_round_backward(turn, grad_GLD, delta_GL)
+            totals = _add_tokens(turn, parts, totals)
+            del turn, parts, grad_GLD
+        for total_GLD, grads in zip(totals, grads_BLE, strict=True):
+            into = group.part(grads)
+            into.copy_(total_GLD.view(into.shape))
+    return grads_BLE
+
+
+def _attend_round_backward(turn: _Round, grad_GLD: Tensor, delta_GL: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return one round's gradients of shared queries and keys, and of values, for all places that it sees (G, T, D)."""
+    groups, chunk, size = turn.qk.shape[0], turn.shape.chunk_length, turn.qk.shape[-1]
+    grad_q_GLD = torch.empty_like(grad_GLD)
+    grad_keys_GTD, grad_v_GTD = torch.zeros_like(turn.keys), torch.zeros_like(turn.v)
+    for start, stop, operands, settings in turn.blocks():
+        grad_q_CQD, *grads_CWD = attend_block_backward(
+            grad_GLD[:, start:stop].reshape(-1, chunk, size),
+            *operands,
+            delta_NQ=None if delta_GL is None else delta_GL[:, start:stop].reshape(-1, chunk),
+            **settings,
+        )
+        grad_q_GLD[:, start:stop] = grad_q_CQD.view(groups, stop - start, size)
+        for total_GTD, grad_CWD in zip((grad_keys_GTD, grad_v_GTD), grads_CWD, strict=True):
+            add_windows(total_GTD, start, grad_CWD, chunk)
+    grad_qk_GTD = key_scale_backward(grad_keys_GTD, turn.qk)
+    grad_qk_GTD[:, turn.own].add_(grad_q_GLD)
+    return grad_qk_GTD, grad_v_GTD
+
+
+def _add_tokens(turn: _Round, parts_GTD: tuple[Tensor, Tensor], totals_GLD: list[Tensor]) -> list[Tensor]:
+    """Add what a round gives to all that it sees to the totals (G, L, D) in the order of the tokens."""
+    groups, length = turn.order.shape
+    undo_GL, own = inverse_order(turn.order), turn.own
+    news = [_unsort(x_GTD[:, own], undo_GL) for x_GTD in parts_GTD]
+    totals_GLD = [total.add_(new) for total, new in zip(totals_GLD, news, strict=True)] if totals_GLD else news
+    offset_G1 = torch.arange(groups, device=undo_GL.device).unsqueeze(1) * length
+    for total_GLD, x_GTD in zip(totals_GLD, parts_GTD, strict=True):
+        for edge in (slice(0, own.start), slice(own.stop, None)):
+            # What the outer chunks saw of the rounds before and after: few tokens, some of them twice.
+            index_R = (turn.seen[:, edge] + offset_G1).flatten()
+            total_GLD.view(-1, x_GTD.shape[-1]).index_add_(0, index_R, x_GTD[:, edge].reshape(-1, x_GTD.shape[-1]))
+    return totals_GLD

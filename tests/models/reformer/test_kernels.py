@@ -1,0 +1,142 @@
+"""The attention kernels against the plain form that stores its probabilities, and their gradients against numbers."""
+
+import pytest
+import torch
+
+from modelwright.models.reformer import window_kernel
+from modelwright.models.reformer.local_attention import local_attention_with_probabilities
+from modelwright.models.reformer.local_kernel import Windows, local_attention, local_attention_backward
+from modelwright.models.reformer.lsh_attention import lsh_attention_with_probabilities
+from modelwright.models.reformer.lsh_kernel import lsh_attention, lsh_attention_backward
+from modelwright.models.reformer.operators import hash_order, local_attention_op, lsh_attention_op
+from modelwright.models.reformer.windows import merge_heads, split_heads
+
+HEADS, SIZE = 2, 4
+SHAPES = {
+    "causal": Windows(4, 1, 0, causal=True),
+    "both-sides": Windows(4, 1, 1, causal=False),
+    "two-before": Windows(4, 2, 0, causal=True),
+    "own-chunk": Windows(4, 0, 0, causal=True),
+    "wider-than-the-text": Windows(8, 4, 0, causal=False),
+}
+
+
+def tensors(count, batch=2, length=16, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        2 * torch.randn(batch, length, HEADS * SIZE, generator=generator, dtype=dtype).requires_grad_()
+        for _ in range(count)
+    ]
+
+
+def masks(length=16):
+    mask = torch.ones(2, length, dtype=torch.bool)
+    mask[0, 11:] = mask[1, :3] = False
+    return {"all": None, "padded": mask}
+
+
+def orders(rounds, batch=2, length=16):
+    generator = torch.Generator().manual_seed(1)
+    order = [torch.randperm(length, generator=generator) for _ in range(batch * HEADS * rounds)]
+    return torch.stack(order).view(batch, HEADS, rounds, length).int()
+
+
+@pytest.fixture(params=[8, 16, 4096], ids="block-of-{}".format)
+def small_blocks(request, monkeypatch):
+    """Blocks of part of a row, of a row, and of all rows."""
+    for module in ("window_kernel", "local_kernel", "lsh_kernel"):
+        monkeypatch.setattr(f"modelwright.models.reformer.{module}.BLOCK_TOKENS", request.param)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("mask", ["all", "padded"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+class TestAgainstThePlainForm:
+    def test_local(self, shape, mask):
+        q, k, v = tensors(3)
+        mask = masks()[mask]
+        plain = merge_heads(
+            local_attention_with_probabilities(*(split_heads(x, HEADS) for x in (q, k, v)), mask, shape)[0]
+        )
+        grad = torch.randn_like(plain)
+        with torch.no_grad():
+            assert torch.allclose(local_attention(q, k, v, mask, HEADS, shape), plain)
+            found = local_attention_backward(grad, q, k, v, mask, HEADS, shape)
+        for ours, expected in zip(found, torch.autograd.grad(plain, (q, k, v), grad), strict=True):
+            assert torch.allclose(ours, expected)
+
+    @pytest.mark.parametrize("rounds", [1, 3])
+    def test_lsh(self, shape, mask, rounds):
+        qk, v = tensors(2)
+        mask, order = masks()[mask], orders(rounds)
+        plain = merge_heads(
+            lsh_attention_with_probabilities(split_heads(qk, HEADS), split_heads(v, HEADS), order, mask, shape)[0]
+        )
+        grad = torch.randn_like(plain)
+        expected = torch.autograd.grad(plain, (qk, v), grad)
+        with torch.no_grad():
+            out, weights = lsh_attention(qk, v, order, mask, shape)
+            assert torch.allclose(out, plain)
+            found = lsh_attention_backward(grad, qk, v, order, mask, out, weights, shape)
+            scratch = qk.clone(), v.clone()
+            in_place = lsh_attention_backward(grad, *scratch, order, mask, out, weights, shape, in_place=True)
+        for index in range(2):
+            assert torch.allclose(found[index], expected[index])
+            assert torch.equal(in_place[index], found[index])
+            assert in_place[index] is scratch[index]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+class TestGradcheck:
+    def test_local(self, dropout):
+        # Where a query sees masked keys only, -1e9 swallows the digits that numeric differences need.
+        mask = masks()["padded"].index_fill(1, torch.arange(3), True)
+
+        def attend(*qkv):
+            return local_attention_op(*qkv, mask, HEADS, 4, 1, 0, True, dropout, 5)
+
+        assert torch.autograd.gradcheck(attend, tensors(3))
+
+    @pytest.mark.parametrize("rounds", [1, 3])
+    def test_lsh(self, dropout, rounds):
+        def attend(qk, v):
+            return lsh_attention_op(qk, v, orders(rounds), masks()["padded"], 4, 1, 0, True, dropout, 5)[0]
+
+        assert torch.autograd.gradcheck(attend, tensors(2))
+
+
+def test_operators_are_sound_for_compilers():
+    q, k, v = tensors(3, dtype=torch.float32)
+    checks = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(local_attention_op, (q, k, v, None, HEADS, 4, 1, 0, True, 0.0, 5), test_utils=checks)
+    torch.library.opcheck(lsh_attention_op, (q, v, orders(2), None, 4, 1, 0, True, 0.0, 5), test_utils=checks)
+    torch.library.opcheck(hash_order, (q.detach(), None, HEADS, 2, [4], 5), test_utils=checks[:2])
+
+
+def test_dropout_keeps_the_mean_and_follows_its_seed():
+    q, k, v = tensors(3, length=64, dtype=torch.float32)
+    outs = []
+    with torch.no_grad():
+        whole = local_attention(q, k, v, None, HEADS, Windows(4, 1, 0, causal=True))
+        for seed in (*range(400), 0):
+            shape = Windows(4, 1, 0, causal=True, dropout=0.3, seed=seed)
+            outs.append(local_attention(q, k, v, None, HEADS, shape))
+    assert torch.equal(outs[0], outs[-1])
+    assert not torch.equal(outs[0], outs[1])
+    assert (torch.stack(outs[:-1]).mean(dim=0) - whole).abs().mean() < 0.1 * whole.abs().mean()
+
+
+def test_scores_of_all_tokens_are_never_stored(monkeypatch):
+    largest = []
+    softmax = torch.Tensor.softmax
+
+    def watched(scores, **arguments):
+        largest.append(scores.numel())
+        return softmax(scores, **arguments)
+
+    monkeypatch.setattr(torch.Tensor, "softmax", watched)
+    q, k, v = tensors(3, batch=1, length=8192, dtype=torch.float32)
+    with torch.no_grad():
+        local_attention(q, k, v, None, HEADS, Windows(64, 1, 0, causal=True))
+    assert max(largest) == window_kernel.BLOCK_TOKENS * 128
+    assert sum(largest) == HEADS * 8192 * 128
