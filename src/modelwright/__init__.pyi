@@ -207,11 +207,14 @@ from modelwright.models.qdqbert.modeling_qdqbert import (
     QDQBertModel,
     QDQBertPreTrainedModel,
 )
+from modelwright.models.reformer.attention_maps import dense_attentions
+from modelwright.models.reformer.backbone import ReformerModel, ReformerPreTrainedModel
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.modeling_reformer import (
-    ReformerModel,
+    ReformerForMaskedLM,
+    ReformerForQuestionAnswering,
+    ReformerForSequenceClassification,
     ReformerModelWithLMHead,
-    ReformerPreTrainedModel,
 )
 from modelwright.models.reformer.tokenization_reformer import ReformerTokenizer
 from modelwright.models.reformer.tokenization_reformer_fast import ReformerTokenizerFast
@@ -418,6 +421,9 @@ __all__ = [
     "QDQBertPreTrainedModel",
     "QuestionAnsweringModelOutput",
     "ReformerConfig",
+    "ReformerForMaskedLM",
+    "ReformerForQuestionAnswering",
+    "ReformerForSequenceClassification",
     "ReformerModel",
     "ReformerModelWithLMHead",
     "ReformerPreTrainedModel",
@@ -476,6 +482,7 @@ __all__ = [
     "UnknownArgumentError",
     "__version__",
     "apply_chunking_to_forward",
+    "dense_attentions",
     "dynamic_rope_update",
     "get_initializer",
     "is_accelerate_available",

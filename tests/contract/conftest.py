@@ -82,6 +82,10 @@ T5_GATED = {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": Fals
 ROWS = [
     Row("ReformerModel", REFORMER),
     Row("ReformerModelWithLMHead", REFORMER),
+    Row("ReformerModelWithLMHead", {**REFORMER, "pruned_heads": {0: [1]}}),
+    Row("ReformerForMaskedLM", {**REFORMER, "is_decoder": False}),
+    Row("ReformerForSequenceClassification", {**REFORMER, "is_decoder": False, "num_labels": 3}),
+    Row("ReformerForQuestionAnswering", {**REFORMER, "is_decoder": False}),
     Row("ToyModel"),
     Row("ToyForCausalLM"),
     Row("ToyForCausalLM", {"tie_word_embeddings": False}),

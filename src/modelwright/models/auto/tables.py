@@ -32,7 +32,11 @@ MODELS = {
         "llama": "LlamaForCausalLM",
         "reformer": "ReformerModelWithLMHead",
     },
-    "AutoModelForMaskedLM": {"bert": "BertForMaskedLM", "qdqbert": "QDQBertForMaskedLM"},
+    "AutoModelForMaskedLM": {
+        "bert": "BertForMaskedLM",
+        "qdqbert": "QDQBertForMaskedLM",
+        "reformer": "ReformerForMaskedLM",
+    },
     "AutoModelForMultipleChoice": {"bert": "BertForMultipleChoice", "qdqbert": "QDQBertForMultipleChoice"},
     "AutoModelForNextSentencePrediction": {
         "bert": "BertForNextSentencePrediction",
@@ -50,6 +54,7 @@ MODELS = {
         "qdqbert": "QDQBertForQuestionAnswering",
         "gpt2": "GPT2ForQuestionAnswering",
         "llama": "LlamaForQuestionAnswering",
+        "reformer": "ReformerForQuestionAnswering",
         "t5": "T5ForQuestionAnswering",
     },
     "AutoModelForSeq2SeqLM": {"t5": "T5ForConditionalGeneration"},
@@ -58,6 +63,7 @@ MODELS = {
         "qdqbert": "QDQBertForSequenceClassification",
         "gpt2": "GPT2ForSequenceClassification",
         "llama": "LlamaForSequenceClassification",
+        "reformer": "ReformerForSequenceClassification",
         "t5": "T5ForSequenceClassification",
     },
     "AutoModelForTokenClassification": {

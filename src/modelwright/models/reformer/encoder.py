@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modelwright.models.reformer.attention_maps import ChunkedAttentions
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.layer import ReformerLayer
@@ -55,5 +56,7 @@ class ReformerEncoder(nn.Module):
         return (
             last,
             tuple(hidden_states) if output_hidden_states else None,
-            tuple(attentions) if call.return_attentions else None,
+            ChunkedAttentions(attentions, [layer.places for layer in calls if layer.places])
+            if call.return_attentions
+            else None,
         )

@@ -39,14 +39,17 @@ def bucket_factors(num_buckets: int | Sequence[int]) -> list[int]:
 
 
 def draw_rotations(
-    *, num_heads: int, head_size: int, num_hashes: int, factors: Sequence[int], like: Tensor, generator: torch.Generator
+    heads: Sequence[bool], head_size: int, num_hashes: int, factors: Sequence[int], like: Tensor, seed: int
 ) -> Tensor:
     """Draw the random rotations (H, D, N, R), R being half the sum of `factors`, in `like`'s dtype and on its device.
 
-    The order of the draw is upstream's, so that one seed gives one set of rotations on both sides.
+    `heads` tells which of the layer's original heads are left: pruning does not change what the others draw. The order
+    of the draw is upstream's, so that one seed gives one set of rotations on both sides.
     """
-    shape = (num_heads, head_size, num_hashes, sum(factors) // 2)
-    return torch.randn(shape, device=like.device, dtype=like.dtype, generator=generator)
+    shape = (len(heads), head_size, num_hashes, sum(factors) // 2)
+    generator = torch.Generator(like.device).manual_seed(seed)
+    rotations = torch.randn(shape, device=like.device, dtype=like.dtype, generator=generator)
+    return rotations if all(heads) else rotations[torch.tensor(heads, device=like.device)]
 
 
 def hash_vectors(vectors_BHLD: Tensor, rotations_HDNR: Tensor, factors: Sequence[int]) -> Tensor:

@@ -3,14 +3,24 @@
 Shapes: B batch, L tokens, H heads, D head size, C chunks, Q tokens of a chunk, W of its window, E hidden size.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
+from modelwright.models.reformer.attention_maps import ChunkPlaces
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.local_kernel import Windows, local_attention_backward
 from modelwright.models.reformer.operators import local_attention_op
-from modelwright.models.reformer.windows import MASKED_BIAS, attend_in_windows, look_around, merge_heads, split_heads
+from modelwright.models.reformer.windows import (
+    MASKED_BIAS,
+    attend_in_windows,
+    look_around,
+    merge_heads,
+    pruned,
+    split_heads,
+)
 from modelwright.nn.dropout import seeded_generator
 
 
@@ -59,6 +69,7 @@ class LocalSelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads = config.num_attention_heads
+        self.heads = [True] * config.num_attention_heads
         self.chunk_length = config.local_attn_chunk_length
         self.num_before = config.local_num_chunks_before
         self.num_after = config.local_num_chunks_after
@@ -68,6 +79,12 @@ class LocalSelfAttention(nn.Module):
         self.query = nn.Linear(config.hidden_size, width, bias=False, device=device, dtype=dtype)
         self.key = nn.Linear(config.hidden_size, width, bias=False, device=device, dtype=dtype)
         self.value = nn.Linear(config.hidden_size, width, bias=False, device=device, dtype=dtype)
+
+    def prune(self, heads: Iterable[int]) -> Tensor:
+        """Take heads away, numbered as before any pruning; return the indices that stay of the output."""
+        self.heads, index = pruned(self, ("query", "key", "value"), self.heads, heads)
+        self.num_heads = sum(self.heads)
+        return index
 
     def project(self, x_BLE: Tensor) -> tuple[Tensor, ...]:
         """Return queries, keys and values, (B, L, H*D) each."""
@@ -98,9 +115,11 @@ class LocalSelfAttention(nn.Module):
         if not call.return_attentions:
             return self.attend(self.project(x_BLE), call, layer)[0], None
         q, k, v = (split_heads(x, self.num_heads) for x in self.project(x_BLE))
-        shape = self._windows(x_BLE.shape[1], call, layer)
+        length = x_BLE.shape[1]
+        shape = self._windows(length, call, layer)
         out_BHLD, probs = local_attention_with_probabilities(q, k, v, call.key_mask, shape)
-        return merge_heads(out_BHLD), probs.squeeze(2) if x_BLE.shape[1] <= self.chunk_length else probs
+        layer.places = ChunkPlaces(call.length, length, shape)
+        return merge_heads(out_BHLD), probs.squeeze(2) if length <= self.chunk_length else probs
 
     def _windows(self, length: int, call: ForwardCall, layer: LayerCall) -> Windows:
         dropout = self.dropout if layer.training else 0.0
