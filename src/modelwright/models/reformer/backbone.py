@@ -12,15 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modelwright.core.errors import InputError
+from modelwright.core.logging import get_logger
 from modelwright.models.reformer.axial import AxialPositionEmbeddings, ReformerEmbeddings
 from modelwright.models.reformer.call import ForwardCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
+from modelwright.models.reformer.decoding import CachedCall, go_on, read_prompt
 from modelwright.models.reformer.encoder import ReformerEncoder
 from modelwright.models.reformer.hashing import choose_num_buckets
 from modelwright.models.reformer.layer import ReformerLayer
 from modelwright.models.reformer.lsh_attention import needs_hashing
 from modelwright.outputs.base import ModelOutput
 from modelwright.pretrained.modeling import PreTrainedModel
+from modelwright.pretrained.switches import check_one_input, wants_dict
+
+logger = get_logger(__name__)
 
 
 @dataclass
@@ -94,6 +99,7 @@ class ReformerModel(ReformerPreTrainedModel):
         )
         self.attention_mode = config.attention_mode
         self.draws_rotations = config.hash_seed is None
+        self.causal = config.is_decoder
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -122,34 +128,80 @@ class ReformerModel(ReformerPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
+        legacy_cache: bool = False,
     ) -> ReformerModelOutput | tuple[Any, ...]:
         """Return a `ReformerModelOutput`, or a tuple if `return_dict` is False.
 
         `attention_mask` (B, L) is 0 at tokens that nobody may attend to; `head_mask` (H,) or (layers, H) scales heads;
-        `num_hashes` overrides the configured number of hash rounds. Raises NotImplementedError for caching.
+        `num_hashes` overrides the configured number of hash rounds.
+
+        With `use_cache=True` the output has `past_buckets_states`, to be passed to the next call with the new tokens
+        alone, and each row's masked tokens are no tokens at all (see `modelwright.models.reformer.decoding`). None
+        means what `config.use_cache` says, for a decoder in evaluation, without gradients and without masked tokens.
+        `legacy_cache=True` returns it as pairs of buckets and hidden states for each layer, slow to go on from.
         """
-        if use_cache or past_buckets_states is not None:
-            raise NotImplementedError(
-                "Reformer: cached decoding is not built yet; leave use_cache and past_buckets_states out "
-                "(generate() recomputes the prefix)"
-            )
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = (
             self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         )
-        return_dict = self.config.use_return_dict if return_dict is None else return_dict
-        given = input_ids if input_ids is not None else inputs_embeds
-        if given is None or (input_ids is not None and inputs_embeds is not None):
-            raise InputError("Reformer: expected either input_ids or inputs_embeds, got both or neither")
-        if input_ids is not None:
+        given = check_one_input(self, input_ids, inputs_embeds)
+        if input_ids is not None and past_buckets_states is None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         num_hashes = self.num_hashes if num_hashes is None else num_hashes
         if num_hashes < 1:
             raise InputError(f"num_hashes: expected a positive number of hash rounds, got {num_hashes}")
         batch, length = given.shape[:2]
-        self.embeddings.check_length(length)
-        key_mask = _key_mask(attention_mask, batch, length)
-        padding = self._padding(length)
+        shared: dict[str, Any] = {
+            "input_ids": input_ids,
+            "inputs_embeds": inputs_embeds,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "num_hashes": num_hashes,
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
+        }
+        key_mask = None
+        if past_buckets_states is None:
+            self.embeddings.check_length(length)
+            key_mask = _key_mask(attention_mask, batch, length)
+        if past_buckets_states is not None or self._keeps(use_cache, key_mask):
+            call = CachedCall(attention_mask=attention_mask, legacy=legacy_cache, **shared)
+            past = past_buckets_states
+            output = read_prompt(self, call) if past is None else go_on(self, past, call)
+        else:
+            output = self.encode(key_mask=key_mask, **shared)
+        return output if wants_dict(self, return_dict) else output.to_tuple()
+
+    def _keeps(self, use_cache: bool | None, key_mask: Tensor | None) -> bool:
+        """Tell whether a call makes a cache."""
+        if self.training:
+            if use_cache:
+                logger.warning_once("Reformer: there is no cache in training; setting use_cache=False.")
+            return False
+        if use_cache is not None:
+            return use_cache
+        free = key_mask is None and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        return bool(self.config.use_cache and self.causal and free)
+
+    def encode(
+        self,
+        *,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        position_ids: Tensor | None,
+        head_mask: Tensor | None,
+        num_hashes: int,
+        output_attentions: bool,
+        output_hidden_states: bool,
+        key_mask: Tensor | None = None,
+        seed: int | None = None,
+        keep: Any = None,
+    ) -> ReformerModelOutput:
+        """Run the layers on whole texts; see `forward` and, for `seed` and `keep`, `ForwardCall`."""
+        given = input_ids if input_ids is not None else inputs_embeds
+        assert given is not None
+        length = given.shape[1]
+        padding = self.padding(length)
         if padding:
             input_ids, inputs_embeds, position_ids, key_mask = self._pad(
                 padding, input_ids, inputs_embeds, position_ids, key_mask
@@ -162,29 +214,31 @@ class ReformerModel(ReformerPreTrainedModel):
             chunk_length=self.lsh_chunk_length,
             window=self.lsh_window,
         )
-        draws = any(layer.training for layer in self.encoder.layers) or (hashing and self.draws_rotations)
+        if seed is None:
+            draws = any(layer.training for layer in self.encoder.layers) or (hashing and self.draws_rotations)
+            seed = int(torch.randint(2**62, ())) if draws else 0
         call = ForwardCall(
             length=length,
             key_mask=key_mask,
             num_hashes=num_hashes,
             num_buckets=self._num_buckets(embedded.shape[1]) if hashing else None,
-            seed=int(torch.randint(2**62, ())) if draws else 0,
+            seed=seed,
             return_attentions=output_attentions,
+            keep=keep,
         )
         last, hidden_states, attentions = self.encoder(
             embedded,
             call,
-            _head_mask(head_mask, len(self.encoder.layers), self.num_heads),
+            layerwise_head_mask(head_mask, len(self.encoder.layers), self.num_heads),
             output_hidden_states=output_hidden_states,
         )
-        output = ReformerModelOutput(
+        return ReformerModelOutput(
             last_hidden_state=last[:, :length],
             hidden_states=None if hidden_states is None else tuple(state[:, :length] for state in hidden_states),
             attentions=attentions,
         )
-        return output if return_dict else output.to_tuple()
 
-    def _padding(self, length: int) -> int:
+    def padding(self, length: int) -> int:
         """Return how many tokens to add so that the sequence is cut into whole chunks."""
         missing = -length % self.chunk_multiple
         if not missing or length <= min(self.chunk_lengths):
@@ -247,7 +301,7 @@ def _key_mask(attention_mask: Tensor | None, batch: int, length: int) -> Tensor 
     return None if bool(mask.all()) else mask
 
 
-def _head_mask(head_mask: Tensor | None, num_layers: int, num_heads: int) -> Tensor | None:
+def layerwise_head_mask(head_mask: Tensor | None, num_layers: int, num_heads: int) -> Tensor | None:
     """Return the head mask as (layers, H); raises InputError for another shape than that or (H,)."""
     if head_mask is None:
         return None

@@ -1,5 +1,6 @@
 """What one forward call hands to its layers, and what a layer must remember to compute the same thing again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ class ForwardCall:
     """The constants of one forward call.
 
     `length` is that of the text, without the padding to whole chunks. `key_mask` (B, L) is True at tokens that may be
-    attended to, or None if all may. `seed` comes from one draw of torch's own stream.
+    attended to, or None if all may. `seed` comes from one draw of torch's own stream. `keep` is told, for a cache, each
+    layer's number, its normed input and what it projects.
     """
 
     length: int
@@ -30,6 +32,7 @@ class ForwardCall:
     num_buckets: int | list[int] | None
     seed: int
     return_attentions: bool = False
+    keep: Callable[[int, Tensor, tuple[Tensor, ...]], None] | None = None
 
 
 @dataclass

@@ -41,7 +41,7 @@ class ReformerEncoder(nn.Module):
         attentions: list[Tensor] = []
         x1 = x2 = at_least_float32(embedded)
         masked_with_grad = head_mask is not None and head_mask.requires_grad
-        keep = output_hidden_states or call.return_attentions or masked_with_grad
+        keep = output_hidden_states or call.return_attentions or masked_with_grad or call.keep is not None
         if torch.is_grad_enabled() and not keep and not torch.compiler.is_exporting():
             blocks = list(self.layers)
             x1, x2 = reversible_stack(blocks, x1, call, calls, recompute_attention=self.recompute_attention)

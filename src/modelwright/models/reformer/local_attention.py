@@ -112,9 +112,12 @@ class LocalSelfAttention(nn.Module):
 
     def forward(self, x_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return the output and, if the call asks for them, the probabilities."""
+        projected = self.project(x_BLE)
+        if call.keep is not None:
+            call.keep(layer.index, x_BLE, projected)
         if not call.return_attentions:
-            return self.attend(self.project(x_BLE), call, layer)[0], None
-        q, k, v = (split_heads(x, self.num_heads) for x in self.project(x_BLE))
+            return self.attend(projected, call, layer)[0], None
+        q, k, v = (split_heads(x, self.num_heads) for x in projected)
         length = x_BLE.shape[1]
         shape = self._windows(length, call, layer)
         out_BHLD, probs = local_attention_with_probabilities(q, k, v, call.key_mask, shape)

@@ -155,6 +155,8 @@ class LSHSelfAttention(nn.Module):
     def forward(self, x_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return the output and, if the call asks for them, the probabilities."""
         projected = self.project(x_BLE)
+        if call.keep is not None:
+            call.keep(layer.index, x_BLE, projected)
         if not call.return_attentions:
             return self.attend(projected, call, layer)[0], None
         order = self._order(projected[0], call, layer)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelwright.core.errors import ConfigError
+from modelwright.core.errors import ConfigError, InputError
 from modelwright.core.logging import get_logger
 from modelwright.models.reformer.backbone import ReformerModel, ReformerModelOutput, ReformerPreTrainedModel
+from modelwright.models.reformer.cache import ReformerCache
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.nn.chunking import apply_chunking_to_forward
 from modelwright.nn.losses import causal_lm_loss
@@ -107,6 +108,8 @@ class ReformerModelWithLMHead(_ReformerForTokens):
     Raises ConfigError unless `is_decoder` is True and no layer attends to chunks after its own.
     """
 
+    _supports_generation_cache = True
+
     def _check(self, config: ReformerConfig) -> None:
         if not config.is_decoder:
             raise ConfigError(
@@ -135,6 +138,7 @@ class ReformerModelWithLMHead(_ReformerForTokens):
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         labels: Tensor | None = None,
+        legacy_cache: bool = False,
     ) -> ReformerModelWithLMHeadOutput | tuple[Any, ...]:
         """Return a `ReformerModelWithLMHeadOutput` (or a tuple): logits (B, L, V) and, with `labels` (B, L), the loss.
 
@@ -153,6 +157,7 @@ class ReformerModelWithLMHead(_ReformerForTokens):
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
             return_dict=True,
+            legacy_cache=legacy_cache,
         )
         logits = self.lm_head(output.last_hidden_state)
         result = ReformerModelWithLMHeadOutput(
@@ -168,16 +173,31 @@ class ReformerModelWithLMHead(_ReformerForTokens):
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: Tensor,
+        past_buckets_states: Any = None,
         attention_mask: Tensor | None = None,
         head_mask: Tensor | None = None,
         num_hashes: int | None = None,
+        use_cache: bool | None = None,
     ) -> dict[str, Any]:
-        """Return the keywords of one decoding step, with each row's masked tokens moved behind its text.
+        """Return the keywords of one decoding step: the new tokens and the cache, or the whole prompt.
 
-        Positions and local chunks count from the start of a row, so a row that is padded on the left would otherwise
-        be another text than the same row alone.
+        Without a cache each row's masked tokens move behind its text: positions and local chunks count from the start
+        of a row, so a row that is padded on the left would otherwise be another text than the same row alone.
         """
-        inputs = {"input_ids": input_ids, "head_mask": head_mask, "num_hashes": num_hashes}
+        shared = {"head_mask": head_mask, "num_hashes": num_hashes}
+        if past_buckets_states is not None:
+            past = past_buckets_states
+            columns = past.columns if isinstance(past, ReformerCache) else past[0][1].shape[1]
+            if columns >= input_ids.shape[1]:
+                raise InputError(
+                    f"generate: past_buckets_states holds {columns} tokens and the prompt has {input_ids.shape[1]}: "
+                    "expected the whole text as the prompt, with at least one token that the cache lacks"
+                )
+            new = input_ids[:, columns:]
+            return {**shared, "input_ids": new, "past_buckets_states": past, "use_cache": True}
+        if use_cache and not self.training:
+            return {**shared, "input_ids": input_ids, "attention_mask": attention_mask, "use_cache": True}
+        inputs = {**shared, "input_ids": input_ids, "use_cache": False}
         if attention_mask is not None:
             order = attention_mask.bool().long().argsort(dim=-1, descending=True, stable=True)
             inputs["input_ids"] = input_ids.gather(1, order)
@@ -190,9 +210,11 @@ class ReformerModelWithLMHead(_ReformerForTokens):
     def _next_token_logits(self, outputs: Any, inputs: dict[str, Any]) -> Tensor:
         """Return the scores [batch, V] after the last token of each row's text."""
         logits: Tensor = outputs.logits
-        if inputs.get("attention_mask") is None:
+        mask = inputs.get("attention_mask")
+        if mask is None:
             return logits[:, -1]
-        last = inputs["attention_mask"].bool().sum(dim=-1) - 1
+        places = torch.arange(mask.shape[1], device=mask.device)
+        last = torch.where(mask.bool(), places, -1).amax(dim=-1)
         return logits[torch.arange(len(last), device=last.device), last]
 
 
