@@ -229,10 +229,6 @@ class TestErrors:
         with pytest.raises(InputError, match=r"head_mask of shape \(2,\) or \(4, 2\), got \(3,\)"):
             build()(ids(), head_mask=torch.ones(3))
 
-    def test_caching_says_what_to_do(self):
-        with pytest.raises(NotImplementedError, match="cached decoding is not built yet; leave use_cache"):
-            build()(ids(), use_cache=True)
-
     def test_configurations_that_cannot_work(self):
         with pytest.raises(ConfigError, match="expected a config with is_decoder=True"):
             build(is_decoder=False)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from modelwright.models.reformer.call import ForwardCall, LayerCall
-from modelwright.models.reformer.hashing import draw_rotations, hash_vectors
+from modelwright.models.reformer.hashing import draw_rotations, hash_one, hash_vectors
 from modelwright.models.reformer.kept_keys import KeyPool, KeyRing, attend, ring_bias, tokens_in_ring
 from modelwright.models.reformer.local_attention import LocalSelfAttention
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention, unit_keys
@@ -27,14 +27,18 @@ from modelwright.models.reformer.windows import MASKED_BIAS, SELF_BIAS
 Factors = tuple[int, ...] | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
-    """One new token of each row: the lengths before it, and with it the padded lengths and the hash's factors."""
+    """One new token of each row: the lengths before it, and with it the padded lengths and the hash's factors.
+
+    `ring` is what local layers share; the first one sets it.
+    """
 
     lengths: list[int]
     padded: list[int]
     factors: list[Factors]
     call: ForwardCall
+    ring: tuple[Tensor, Ints] | None = None
 
 
 class LocalCache:
@@ -56,16 +60,22 @@ class LocalCache:
         assert self.ring is not None
         q_BHD, k_BHD, v_BHD = projected
         self.ring.append(k_BHD, v_BHD, step.lengths)
-        size = self.ring.keys.shape[2]
-        pairs = list(zip(step.lengths, step.padded, strict=True))
-        rules = (size, self.chunk_length, self.num_before)
-        if all(pair == pairs[0] for pair in pairs):
-            pairs = pairs[:1]
-        bias_BM = torch.from_numpy(np.stack([ring_bias(last, *rules, padded) for last, padded in pairs]))
-        bias_B1M = bias_BM.to(q_BHD.device).unsqueeze(1)
+        bias_B1M, tokens_B1M = self._ring(self.ring.keys.shape[2], step)
         scaled = q_BHD * q_BHD.shape[-1] ** -0.5
-        out, probs = attend(scaled, self.ring.keys, self.ring.values, bias_B1M)
-        return out, probs, np.stack([tokens_in_ring(last, size) for last in step.lengths])[:, None]
+        out, probs = attend(scaled, self.ring.keys, self.ring.values, bias_B1M.to(q_BHD.device))
+        return out, probs, tokens_B1M
+
+    def _ring(self, size: int, step: Step) -> tuple[Tensor, Ints]:
+        """Return the bias of a ring's places and the tokens there, (B or 1, 1, M); all local layers share them."""
+        if step.ring is None:
+            pairs = list(dict.fromkeys(zip(step.lengths, step.padded, strict=True)))
+            if len(pairs) > 1:
+                pairs = list(zip(step.lengths, step.padded, strict=True))
+            rules = (size, self.chunk_length, self.num_before)
+            bias = np.stack([ring_bias(last, *rules, padded) for last, padded in pairs])[:, None]
+            tokens = np.stack([tokens_in_ring(last, size) for last, _ in pairs])[:, None]
+            step.ring = torch.from_numpy(bias), tokens
+        return step.ring
 
     def reorder(self, rows: Sequence[int], _lengths: Sequence[int]) -> None:
         """Let row i be what row `rows[i]` was."""
@@ -168,7 +178,7 @@ class LSHCache:
             self._rotations = {call: drawn, **dict(list(self._rotations.items())[:3])}
         rotations_HDNR = self._rotations[call]
         if keys_BHTD.shape[2] == 1:
-            return hash_vectors(keys_BHTD, rotations_HDNR, factors).cpu().numpy()
+            return hash_one(keys_BHTD[:, :, 0], rotations_HDNR, factors)[..., None]
         heads = [slice(head, head + 1) for head in range(keys_BHTD.shape[1])]
         parts = [hash_vectors(keys_BHTD[:, head], rotations_HDNR[head], factors) for head in heads]
         return torch.cat(parts, dim=1).cpu().numpy()

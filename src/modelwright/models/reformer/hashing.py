@@ -6,6 +6,8 @@ Shapes: B batch, H heads, L tokens, D head size, N hash rounds, R columns of the
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -72,6 +74,24 @@ def hash_vectors(vectors_BHLD: Tensor, rotations_HDNR: Tensor, factors: Sequence
         buckets = digit if buckets is None else buckets + base * digit
         base, column = base * factor, column + factor // 2
     assert buckets is not None
+    return buckets
+
+
+def hash_one(vectors_BHD: Tensor, rotations_HDNR: Tensor, factors: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return the buckets (B, H, N) of one vector a row and head, as `hash_vectors` does for many.
+
+    In numpy: these are a few numbers, and a call of torch costs more than they do.
+    """
+    heads, size, rounds, _ = rotations_HDNR.shape
+    vectors_HBD = vectors_BHD.float().transpose(0, 1).cpu().numpy()
+    rotated_HBC = vectors_HBD @ rotations_HDNR.float().reshape(heads, size, -1).cpu().numpy()
+    rotated_BHNR = rotated_HBC.transpose(1, 0, 2).reshape(len(vectors_BHD), heads, rounds, -1)
+    buckets = np.zeros(rotated_BHNR.shape[:3], dtype=np.int64)
+    base, column = 1, 0
+    for factor in factors:
+        part = rotated_BHNR[..., column : column + factor // 2]
+        buckets += base * np.concatenate([part, -part], axis=-1).argmax(axis=-1)
+        base, column = base * factor, column + factor // 2
     return buckets
 
 

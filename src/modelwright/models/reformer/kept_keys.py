@@ -35,32 +35,31 @@ class KeyPool:
     """
 
     def __init__(self, like_BTHD: Tensor, rows: int) -> None:
-        shape = (rows, like_BTHD.shape[1], *like_BTHD.shape[2:])
-        self.keys = like_BTHD.new_empty(shape)
-        self.values = like_BTHD.new_empty(shape)
+        _, tokens, heads, self.size = like_BTHD.shape
+        # A token's key and value lie side by side: they are fetched together.
+        self.pairs = like_BTHD.new_empty(rows, tokens, heads, 2 * self.size)
         self.origin: Ints | None = None
 
     def fill(self, rows: Sequence[int], keys_BTHD: Tensor, values_BTHD: Tensor) -> None:
         """Set the first tokens of some rows of a new pool."""
         length = keys_BTHD.shape[1]
         self._make_room(length)
-        index = torch.tensor(rows, device=self.keys.device)
-        self.keys[index, :length] = keys_BTHD
-        self.values[index, :length] = values_BTHD
+        index = torch.tensor(rows, device=self.pairs.device)
+        self.pairs[index, :length] = torch.cat([keys_BTHD, values_BTHD], dim=-1)
 
     def append(self, keys_BHD: Tensor, values_BHD: Tensor, lengths: Sequence[int]) -> None:
         """Add one token to each row, whose lengths before it are given."""
         self._make_room(max(lengths) + 1)
-        rows = np.arange(len(lengths))
         if min(lengths) == max(lengths):
-            self.keys[: len(rows), lengths[0]] = keys_BHD
-            self.values[: len(rows), lengths[0]] = values_BHD
+            pair = self.pairs[: len(lengths), lengths[0]]
+            pair[..., : self.size] = keys_BHD
+            pair[..., self.size :] = values_BHD
         else:
-            at = torch.from_numpy(rows), torch.tensor(lengths)
-            self.keys[at] = keys_BHD
-            self.values[at] = values_BHD
+            rows = torch.arange(len(lengths), device=self.pairs.device)
+            at = rows, torch.tensor(lengths, device=self.pairs.device)
+            self.pairs[at] = torch.cat([keys_BHD, values_BHD], dim=-1)
         if self.origin is not None:
-            self.origin[rows, lengths] = rows
+            self.origin[np.arange(len(lengths)), lengths] = np.arange(len(lengths))
 
     def take(self, tokens_BHM: Ints, rows_B: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Return keys and values (B, H, M, D) of tokens of these rows, all by default; those of token -1 are any."""
@@ -69,25 +68,23 @@ class KeyPool:
         rows = (np.arange(batch) if rows_B is None else np.array(rows_B))[:, None, None]
         if self.origin is not None:
             rows = self.origin[rows, tokens_BHM]
-        place = (rows * self.keys.shape[1] + tokens_BHM) * heads + np.arange(heads)[:, None]
-        index = torch.from_numpy(place.ravel()).to(self.keys.device)
-        shape = (*tokens_BHM.shape, self.keys.shape[-1])
-        keys, values = (x.view(-1, x.shape[-1]).index_select(0, index).view(shape) for x in (self.keys, self.values))
-        return keys, values
+        place = (rows * self.pairs.shape[1] + tokens_BHM) * heads + np.arange(heads)[:, None]
+        index = torch.from_numpy(place.ravel()).to(self.pairs.device)
+        taken = self.pairs.view(-1, 2 * self.size).index_select(0, index).view(*tokens_BHM.shape, -1)
+        return taken[..., : self.size], taken[..., self.size :]
 
     def reorder(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """Let row i be what row `rows[i]` was; `lengths` are those of the new rows."""
-        room = self.keys.shape[1]
+        held, room = self.pairs.shape[:2]
         if self.origin is None:
-            self.origin = np.repeat(np.arange(self.keys.shape[0])[:, None], room, axis=1)
+            self.origin = np.repeat(np.arange(held)[:, None], room, axis=1)
         self.origin = self.origin[list(rows)]
-        if len(rows) > len(self.keys):
-            self.keys, self.values = (
-                torch.cat([x, x.new_empty(len(rows) - len(x), *x.shape[1:])]) for x in (self.keys, self.values)
-            )
+        if len(rows) > held:
+            more = self.pairs.new_empty(len(rows) - held, *self.pairs.shape[1:])
+            self.pairs = torch.cat([self.pairs, more])
         if self._would_overwrite(lengths):
-            index = torch.from_numpy(self.origin).to(self.keys.device), torch.arange(room, device=self.keys.device)
-            self.keys, self.values = self.keys[index], self.values[index]
+            origin = torch.from_numpy(self.origin).to(self.pairs.device)
+            self.pairs = self.pairs[origin, torch.arange(room, device=self.pairs.device)]
             self.origin = None
 
     def _would_overwrite(self, lengths: Sequence[int]) -> bool:
@@ -95,19 +92,17 @@ class KeyPool:
         assert self.origin is not None
         if min(lengths) == max(lengths):
             return False
-        ends = np.full(len(self.keys), self.keys.shape[1])
+        ends = np.full(len(self.pairs), self.pairs.shape[1])
         ends[: len(lengths)] = lengths
         tokens = np.arange(self.origin.shape[1])
         return bool(((tokens >= ends[self.origin]) & (tokens < np.array(lengths)[:, None])).any())
 
     def _make_room(self, tokens: int) -> None:
-        room = self.keys.shape[1]
+        held, room = self.pairs.shape[:2]
         if tokens <= room:
             return
         more = max(tokens, room + room // 2 + 64) - room
-        self.keys, self.values = (
-            torch.cat([x, x.new_empty(x.shape[0], more, *x.shape[2:])], dim=1) for x in (self.keys, self.values)
-        )
+        self.pairs = torch.cat([self.pairs, self.pairs.new_empty(held, more, *self.pairs.shape[2:])], dim=1)
         if self.origin is not None:
             self.origin = np.pad(self.origin, ((0, 0), (0, more)))
 
