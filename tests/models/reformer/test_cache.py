@@ -60,7 +60,8 @@ def test_every_layer_of_a_stack_attends_to_what_it_kept():
     model = build(**{**LARGE, "num_hashes": 2}).eval()
     tokens, seen = ids(2, 40), {}
     for index, block in enumerate(model.reformer.encoder.layers):
-        block.attention.layer_norm.register_forward_hook(lambda m, args, out, i=index: seen.setdefault(i, []).append(out))
+        parts = seen.setdefault(index, [])
+        block.attention.layer_norm.register_forward_hook(lambda m, args, out, parts=parts: parts.append(out))
     found = []
     for index, block in enumerate(model.reformer.encoder.layers):
         block.attention.output.register_forward_hook(lambda m, args, out, i=index: found.append((i, args[0])))
@@ -186,7 +187,7 @@ class TestLegacy:
 
     def test_what_is_no_cache(self):
         model = build(**LARGE).eval()
-        with pytest.raises(InputError, match=r"or 4 pairs of buckets and hidden states \(batch, tokens, 16\), got list"):
+        with pytest.raises(InputError, match=r"4 pairs of buckets and hidden states \(batch, tokens, 16\), got list"):
             model(ids(1, 1), past_buckets_states=[(None, torch.ones(1, 3, 16))])
 
 
@@ -206,7 +207,7 @@ class TestWhenThereIsACache:
         model = build(**LARGE).eval()
         with torch.no_grad():
             cache = model(ids(2, 9), use_cache=True).past_buckets_states
-            with pytest.raises(InputError, match="holds 2 rows, got 1 rows of new tokens"):
+            with pytest.raises(InputError, match="holds 2 rows, got 1 new ones"):
                 model(ids(1, 1), past_buckets_states=cache)
             with pytest.raises(InputError, match="made with num_hashes=2, got 3"):
                 model(ids(2, 1), past_buckets_states=cache, num_hashes=3)

@@ -6,6 +6,7 @@ import torch
 
 from modelwright.core.errors import ConfigError
 from modelwright.models.reformer import hashing
+from modelwright.models.reformer.configuration_reformer import bucket_factors
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_number_of_buckets(length, chunk, limit, expected):
 @pytest.mark.parametrize("bad", [3, 0, [4, 3], [], -2])
 def test_odd_bucket_counts_are_refused(bad):
     with pytest.raises(ConfigError, match=r"num_buckets: expected an even number or a list of even factors .* got"):
-        hashing.bucket_factors(bad)
+        bucket_factors(bad)
 
 
 @pytest.mark.parametrize("factors", [[8], [4, 6], [2, 4, 2]])

@@ -48,7 +48,7 @@ class LocalCache:
         self.chunk_length, self.num_before = attention.chunk_length, attention.num_before
         self.ring: KeyRing | None = None
 
-    def fill(self, rows: Sequence[int], batch: int, projected: tuple[Tensor, ...], _step: Step | None) -> None:
+    def fill(self, rows: Sequence[int], batch: int, projected: tuple[Tensor, ...]) -> None:
         """Keep the text of some rows, (rows, T, H, D) each of queries, keys and values."""
         _, k_BTHD, v_BTHD = projected
         if self.ring is None:
@@ -98,7 +98,7 @@ class LSHCache:
         self.factors: list[Factors] = []
         self._rotations: dict[tuple[Any, ...], Tensor] = {}
 
-    def fill(self, rows: Sequence[int], batch: int, projected: tuple[Tensor, ...], step: Step) -> None:
+    def fill(self, rows: Sequence[int], batch: int, projected: tuple[Tensor, ...]) -> None:
         """Keep the text of some rows, (rows, T, H, D) each of shared queries and keys and of values."""
         qk_BTHD, v_BTHD = projected
         if self.pool is None:
@@ -125,7 +125,7 @@ class LSHCache:
         k_BHD = unit_keys(qk_BHD).to(v_BHD.dtype)
         self.hash_rows([row for row, new in enumerate(step.factors) if new != self.factors[row]], step, layer)
         self.pool.append(k_BHD, v_BHD, step.lengths)
-        seen: list[Ints] = [np.empty(0)] * len(step.lengths)
+        seen: list[Ints] = [np.empty(0, dtype=np.int64)] * len(step.lengths)
         for factors in set(step.factors):
             rows = [row for row, each in enumerate(step.factors) if each == factors]
             if factors is None:

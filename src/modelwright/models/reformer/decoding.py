@@ -16,7 +16,8 @@ from torch import Tensor
 from modelwright.core.errors import InputError
 from modelwright.models.reformer.cache import Factors, LocalCache, LSHCache, ReformerCache, Step
 from modelwright.models.reformer.call import ForwardCall, LayerCall
-from modelwright.models.reformer.hashing import bucket_factors, choose_num_buckets
+from modelwright.models.reformer.configuration_reformer import bucket_factors
+from modelwright.models.reformer.hashing import choose_num_buckets
 from modelwright.models.reformer.layer import ReformerLayer
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention, needs_hashing
 from modelwright.models.reformer.windows import split_heads
@@ -24,6 +25,10 @@ from modelwright.nn.precision import at_least_float32
 
 if TYPE_CHECKING:
     from modelwright.models.reformer.backbone import ReformerModel, ReformerModelOutput
+
+
+# What a call has for each of its columns.
+_PLACED = ("input_ids", "inputs_embeds", "position_ids")
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,7 @@ class CachedCall:
 
     def part(self, rows: Any, columns: Any) -> dict[str, Tensor | None]:
         """Return the inputs at some places."""
-        names = ("input_ids", "inputs_embeds", "position_ids")
-        found = {name: getattr(self, name) for name in names}
+        found = {name: getattr(self, name) for name in _PLACED}
         batch = self.given.shape[0]
         return {
             name: None if value is None else value.expand(batch, *value.shape[1:])[rows, columns]
@@ -93,11 +97,12 @@ def read_prompt(model: ReformerModel, call: CachedCall) -> ReformerModelOutput:
         )
     cache.lengths = lengths
     step = _step(model, cache)
-    outputs, places = [], []
+    outputs: list[ReformerModelOutput] = []
+    places: list[tuple[Any, Any]] = []
     for length, rows in groups.items():
         everywhere = length == columns and len(groups) == 1
         if everywhere:
-            inputs = {"input_ids": call.input_ids, "inputs_embeds": call.inputs_embeds, "position_ids": call.position_ids}
+            inputs = {name: getattr(call, name) for name in _PLACED}
             places.append((slice(None), slice(None)))
         else:
             assert mask is not None
@@ -115,7 +120,7 @@ def read_prompt(model: ReformerModel, call: CachedCall) -> ReformerModelOutput:
                 keep=_Keep(model, cache, rows, length, step),
             )
         )
-    output = _together(outputs, places, (batch, columns))
+    output: ReformerModelOutput = _together(outputs, places, (batch, columns))
     output.past_buckets_states = cache.to_legacy_cache() if call.legacy else cache
     return output
 
@@ -129,7 +134,7 @@ def go_on(model: ReformerModel, past: Any, call: CachedCall) -> ReformerModelOut
     batch, columns = call.given.shape[:2]
     _check(cache, batch, columns, call)
     model.embeddings.check_length(cache.get_seq_length() + columns)
-    outputs = []
+    outputs: list[Any] = []
     for column in range(columns):
         positions = torch.tensor(cache.lengths, device=call.given.device).unsqueeze(1)
         inputs = call.part(slice(None), slice(column, column + 1))
@@ -138,7 +143,7 @@ def go_on(model: ReformerModel, past: Any, call: CachedCall) -> ReformerModelOut
         embedded = model.embeddings(inputs["input_ids"], positions, inputs["inputs_embeds"])
         outputs.append(_decode(model, embedded, cache, call))
         cache.columns += 1
-    output = outputs[0]
+    output: ReformerModelOutput = outputs[0]
     if columns > 1:
         output = type(output)(
             last_hidden_state=torch.cat([each.last_hidden_state for each in outputs], dim=1),
@@ -195,8 +200,8 @@ def from_legacy(model: ReformerModel, past: Any, call: CachedCall) -> ReformerCa
     width = model.config.hidden_size
     if len(states) != layers or len(shapes) != 1 or len(next(iter(shapes))) != 3 or next(iter(shapes))[2] != width:
         raise InputError(
-            f"Reformer: expected past_buckets_states to be the cache of an earlier output, or {layers} pairs of buckets "
-            f"and hidden states (batch, tokens, {width}), got {type(past).__name__} of {len(pairs)} with states of "
+            f"Reformer: expected past_buckets_states to be the cache of an earlier output, or {layers} pairs of "
+            f"buckets and hidden states (batch, tokens, {width}), got {type(past).__name__} of {len(pairs)} with states of "
             f"shapes {sorted(shapes)}"
         )
     batch, length = states[0].shape[:2]
@@ -204,7 +209,8 @@ def from_legacy(model: ReformerModel, past: Any, call: CachedCall) -> ReformerCa
     cache.lengths, cache.columns = [length] * batch, length
     keep = _Keep(model, cache, list(range(batch)), length, _step(model, cache))
     for index, (block, normed) in enumerate(zip(model.encoder.layers, states, strict=True)):
-        keep(index, normed, block.attention.self_attention.project(normed))  # type: ignore[union-attr]
+        assert isinstance(block, ReformerLayer)
+        keep(index, normed, block.attention.self_attention.project(normed))
     return cache
 
 
@@ -222,7 +228,7 @@ class _Keep:
         kept, block = self.cache.layers[index], self.model.encoder.layers[index]
         heads = block.attention.self_attention.num_heads  # type: ignore[union-attr]
         texts = tuple(split_heads(x.detach()[:, : self.length], heads).transpose(1, 2) for x in projected)  # type: ignore[arg-type]
-        kept.fill(self.rows, len(self.cache.lengths), texts, self.step)
+        kept.fill(self.rows, len(self.cache.lengths), texts)
         if isinstance(kept, LSHCache):
             kept.hash_rows(self.rows, self.step, LayerCall(index, False))
         if self.cache.states is not None:
@@ -260,7 +266,7 @@ def _step(model: ReformerModel, cache: ReformerCache, grow: int = 0) -> Step:
 
 def _check(cache: ReformerCache, batch: int, columns: int, call: CachedCall) -> None:
     if len(cache.lengths) != batch:
-        raise InputError(f"Reformer: past_buckets_states holds {len(cache.lengths)} rows, got {batch} rows of new tokens")
+        raise InputError(f"Reformer: past_buckets_states holds {len(cache.lengths)} rows, got {batch} new ones")
     if call.num_hashes != cache.num_hashes:
         raise InputError(
             f"Reformer: past_buckets_states was made with num_hashes={cache.num_hashes}, got {call.num_hashes}; give "

@@ -11,8 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from modelwright.core.errors import ConfigError
-
 Buckets = int | list[int]
 
 
@@ -27,17 +25,6 @@ def choose_num_buckets(sequence_length: int, chunk_length: int, max_position_emb
     if 1 << power > limit:
         return [1 << power // 2, 1 << power - power // 2]
     return 1 << power
-
-
-def bucket_factors(num_buckets: int | Sequence[int]) -> list[int]:
-    """Return `num_buckets` as a list of factors; raises ConfigError unless each one is a positive even number."""
-    factors = [num_buckets] if isinstance(num_buckets, int) else list(num_buckets)
-    if not factors or any(factor <= 0 or factor % 2 for factor in factors):
-        raise ConfigError(
-            f"num_buckets: expected an even number or a list of even factors (a rotation and its opposite make two "
-            f"buckets), got {num_buckets!r}"
-        )
-    return factors
 
 
 def draw_rotations(

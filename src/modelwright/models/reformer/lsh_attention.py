@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from modelwright.models.reformer.attention_maps import ChunkPlaces
 from modelwright.models.reformer.call import ForwardCall, LayerCall
-from modelwright.models.reformer.configuration_reformer import ReformerConfig
-from modelwright.models.reformer.hashing import bucket_factors
+from modelwright.models.reformer.configuration_reformer import ReformerConfig, bucket_factors
 from modelwright.models.reformer.local_kernel import Windows
 from modelwright.models.reformer.lsh_kernel import inverse_order, key_scale, lsh_attention_backward, score_bias
 from modelwright.models.reformer.operators import hash_order, lsh_attention_op

@@ -58,7 +58,8 @@ class SortedTokens:
         row_HNC = np.arange(0, heads * rounds, rounds)[:, None, None] + chunk_HNC // chunks
         first_HNC = row_HNC * room + chunk_HNC % chunks * chunk_length
         place = first_HNC[..., None] + np.arange(chunk_length)
-        return self.order_HNT.ravel().take(place.reshape(heads, -1))
+        tokens: Ints = self.order_HNT.ravel().take(place.reshape(heads, -1))
+        return tokens
 
     def buckets(self) -> Ints:
         """Return the bucket of each token, (H, N, T)."""
