@@ -13,10 +13,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import harness
-from reformer import OURS, PEER, PYTHONS, VOCABULARY
-from reformer import Case as Setting
-from reformer import config as settings_of
+from reformer import OURS, PEER, PYTHONS, VOCABULARY, Case as Setting, config as settings_of  # isort: skip
+import harness  # isort: skip - it takes this folder off the path
 
 
 @dataclass(frozen=True)

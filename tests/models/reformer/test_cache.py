@@ -195,7 +195,10 @@ class TestWhenThereIsACache:
     def test_of_a_decoder_in_evaluation_without_gradients(self):
         model = build(ReformerModel, **QUIET).eval()
         assert model(ids(1, 9)).past_buckets_states is None
-        assert model(ids(1, 9), use_cache=True).past_buckets_states is not None
+        output = model(ids(1, 9), use_cache=True)
+        assert output.last_hidden_state.requires_grad
+        step = model(ids(1, 10)[:, 9:], past_buckets_states=output.past_buckets_states)
+        assert not step.last_hidden_state.requires_grad
         with torch.no_grad():
             assert model(ids(1, 9)).past_buckets_states is not None
             assert model(ids(1, 9), use_cache=False).past_buckets_states is None

@@ -131,5 +131,9 @@ class ReformerEmbeddings(nn.Module):
             # The axial table would wrap around silently.
             wrong = position_ids_BL[(position_ids_BL < 0) | (position_ids_BL >= limit)][0]
             raise InputError(f"Reformer: expected position_ids in 0..{limit - 1}, got {int(wrong)}")
+        return self.add_positions(words_BLE, position_ids_BL)
+
+    def add_positions(self, words_BLE: Tensor, position_ids_BL: Tensor) -> Tensor:
+        """Return words plus positions that are known to exist."""
         embedded: Tensor = self.dropout(words_BLE) + self.position_embeddings(position_ids_BL)
         return embedded

@@ -96,7 +96,7 @@ class LSHCache:
         self.pool: KeyPool | None = None
         self.sorted: list[SortedTokens | None] = []
         self.factors: list[Factors] = []
-        self._rotations: dict[tuple[Any, ...], Tensor] = {}
+        self._rotations: dict[tuple[Any, ...], tuple[Tensor, Any]] = {}
 
     def fill(self, rows: Sequence[int], batch: int, projected: tuple[Tensor, ...]) -> None:
         """Keep the text of some rows, (rows, T, H, D) each of shared queries and keys and of values."""
@@ -175,10 +175,10 @@ class LSHCache:
         if call not in self._rotations:
             size = keys_BHTD.shape[-1]
             drawn = draw_rotations(self.heads, size, step.call.num_hashes, factors, like=keys_BHTD, seed=seed)
-            self._rotations = {call: drawn, **dict(list(self._rotations.items())[:3])}
-        rotations_HDNR = self._rotations[call]
+            self._rotations = {call: (drawn, drawn.float().cpu().numpy()), **dict(list(self._rotations.items())[:3])}
+        rotations_HDNR, in_numpy = self._rotations[call]
         if keys_BHTD.shape[2] == 1:
-            return hash_one(keys_BHTD[:, :, 0], rotations_HDNR, factors)[..., None]
+            return hash_one(keys_BHTD[:, :, 0], in_numpy, factors)[..., None]
         heads = [slice(head, head + 1) for head in range(keys_BHTD.shape[1])]
         parts = [hash_vectors(keys_BHTD[:, head], rotations_HDNR[head], factors) for head in heads]
         return torch.cat(parts, dim=1).cpu().numpy()

@@ -125,10 +125,12 @@ def read_prompt(model: ReformerModel, call: CachedCall) -> ReformerModelOutput:
     return output
 
 
+@torch.no_grad()
 def go_on(model: ReformerModel, past: Any, call: CachedCall) -> ReformerModelOutput:
     """Read the new tokens (B, L) one after the other; `past` is a cache, or pairs of buckets and states.
 
-    `attentions` are (B, H, 1, T) then, for each token of the text. Raises InputError for what does not fit the cache.
+    There are no gradients: keys are kept without a graph. `attentions` are (B, H, L, T), for each token of the text.
+    Raises InputError for what does not fit the cache.
     """
     cache = past if isinstance(past, ReformerCache) else from_legacy(model, past, call)
     batch, columns = call.given.shape[:2]
@@ -136,11 +138,15 @@ def go_on(model: ReformerModel, past: Any, call: CachedCall) -> ReformerModelOut
     model.embeddings.check_length(cache.get_seq_length() + columns)
     outputs: list[Any] = []
     for column in range(columns):
-        positions = torch.tensor(cache.lengths, device=call.given.device).unsqueeze(1)
         inputs = call.part(slice(None), slice(column, column + 1))
-        if inputs["position_ids"] is not None:
-            positions = inputs["position_ids"]
-        embedded = model.embeddings(inputs["input_ids"], positions, inputs["inputs_embeds"])
+        if inputs["position_ids"] is None:
+            positions = torch.tensor(cache.lengths, device=call.given.device).unsqueeze(1)
+            words = inputs["inputs_embeds"]
+            if words is None:
+                words = model.embeddings.word_embeddings(inputs["input_ids"])
+            embedded = model.embeddings.add_positions(words, positions)
+        else:
+            embedded = model.embeddings(inputs["input_ids"], inputs["position_ids"], inputs["inputs_embeds"])
         outputs.append(_decode(model, embedded, cache, call))
         cache.columns += 1
     output: ReformerModelOutput = outputs[0]
@@ -168,7 +174,7 @@ def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: 
         attention = block.attention
         normed = attention.layer_norm(x2)
         heads = attention.self_attention.num_heads
-        projected = tuple(x.view(len(x), heads, -1) for x in attention.self_attention.project(normed))
+        projected = tuple(x.view(x.shape[0], heads, -1) for x in attention.self_attention.project(normed))
         attended, probs, tokens = kept.attend(projected, step, layer)
         if cache.states is not None:
             cache.states[index] = torch.cat([cache.states[index], normed], dim=1)
@@ -201,8 +207,8 @@ def from_legacy(model: ReformerModel, past: Any, call: CachedCall) -> ReformerCa
     if len(states) != layers or len(shapes) != 1 or len(next(iter(shapes))) != 3 or next(iter(shapes))[2] != width:
         raise InputError(
             f"Reformer: expected past_buckets_states to be the cache of an earlier output, or {layers} pairs of "
-            f"buckets and hidden states (batch, tokens, {width}), got {type(past).__name__} of {len(pairs)} with states of "
-            f"shapes {sorted(shapes)}"
+            f"buckets and hidden states (batch, tokens, {width}), got {type(past).__name__} of {len(pairs)} with "
+            f"states of shapes {sorted(shapes)}"
         )
     batch, length = states[0].shape[:2]
     cache = _new_cache(model, batch, call)

@@ -64,15 +64,17 @@ def hash_vectors(vectors_BHLD: Tensor, rotations_HDNR: Tensor, factors: Sequence
     return buckets
 
 
-def hash_one(vectors_BHD: Tensor, rotations_HDNR: Tensor, factors: Sequence[int]) -> npt.NDArray[np.int64]:
+def hash_one(
+    vectors_BHD: Tensor, rotations_HDNR: npt.NDArray[np.float32], factors: Sequence[int]
+) -> npt.NDArray[np.int64]:
     """Return the buckets (B, H, N) of one vector a row and head, as `hash_vectors` does for many.
 
     In numpy: these are a few numbers, and a call of torch costs more than they do.
     """
     heads, size, rounds, _ = rotations_HDNR.shape
     vectors_HBD = vectors_BHD.float().transpose(0, 1).cpu().numpy()
-    rotated_HBC = vectors_HBD @ rotations_HDNR.float().reshape(heads, size, -1).cpu().numpy()
-    rotated_BHNR = rotated_HBC.transpose(1, 0, 2).reshape(len(vectors_BHD), heads, rounds, -1)
+    rotated_HBC = vectors_HBD @ rotations_HDNR.reshape(heads, size, -1)
+    rotated_BHNR = rotated_HBC.transpose(1, 0, 2).reshape(vectors_BHD.shape[0], heads, rounds, -1)
     buckets = np.zeros(rotated_BHNR.shape[:3], dtype=np.int64)
     base, column = 1, 0
     for factor in factors:

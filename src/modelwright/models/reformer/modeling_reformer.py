@@ -67,6 +67,9 @@ class ReformerOnlyLMHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the scores."""
+        if not self.chunk_size:
+            scores: Tensor = self.decoder(hidden) + self.bias
+            return scores
         return apply_chunking_to_forward(lambda part: self.decoder(part) + self.bias, self.chunk_size, 1, hidden)
 
 

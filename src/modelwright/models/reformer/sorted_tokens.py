@@ -22,12 +22,19 @@ class SortedTokens:
         heads, rounds, self.length = buckets_HNT.shape
         # numpy sorts 16-bit numbers by radix.
         narrow = buckets_HNT.astype(np.int16 if num_buckets < 2**15 else np.int32)
+        self._numbers_K = np.arange(num_buckets)
+        self._first_HN = np.arange(heads * rounds).reshape(heads, rounds) * num_buckets
         # Behind the text, -1: the padding of its last chunk.
         self.order_HNT = np.full((heads, rounds, self.length), -1, dtype=np.int32)
         self.order_HNT[:] = narrow.argsort(axis=-1, kind="stable")
-        number = np.arange(heads * rounds).reshape(heads, rounds, 1) * num_buckets + buckets_HNT
+        number = self._first_HN[..., None] + buckets_HNT
         counts = np.bincount(number.ravel(), minlength=heads * rounds * num_buckets)
         self.ends_HNK = counts.reshape(heads, rounds, num_buckets).cumsum(axis=-1)
+
+    def _ends(self, buckets_HN: Ints) -> Ints:
+        """Return how many tokens are in these buckets and those before, (H, N)."""
+        ends: Ints = self.ends_HNK.ravel().take(self._first_HN + buckets_HN)
+        return ends
 
     def copy(self) -> "SortedTokens":
         """Return one that grows by itself."""
@@ -36,8 +43,8 @@ class SortedTokens:
     def append(self, buckets_HN: Ints) -> None:
         """Add a token at the end of the text."""
         self._make_room(self.length + 1)
-        ranks_HN = np.take_along_axis(self.ends_HNK, buckets_HN[..., None], axis=-1)
-        self.ends_HNK += np.arange(self.ends_HNK.shape[-1]) >= buckets_HN[..., None]
+        ranks_HN = self._ends(buckets_HN)
+        self.ends_HNK += self._numbers_K >= buckets_HN[..., None]
         room = self.order_HNT.shape[-1]
         for row, rank in zip(self.order_HNT.reshape(-1, room), ranks_HN.ravel().tolist(), strict=True):
             row[rank + 1 : self.length + 1] = row[rank : self.length]
@@ -52,7 +59,7 @@ class SortedTokens:
         self._make_room(padded)
         heads, rounds, room = self.order_HNT.shape
         chunks = padded // chunk_length
-        rank_HN = np.take_along_axis(self.ends_HNK, buckets_HN[..., None], axis=-1)[..., 0] - 1
+        rank_HN = self._ends(buckets_HN) - 1
         own_HN = np.arange(rounds) * chunks + rank_HN // chunk_length
         chunk_HNC = (own_HN[..., None] + np.arange(-num_before, 1)) % (rounds * chunks)
         row_HNC = np.arange(0, heads * rounds, rounds)[:, None, None] + chunk_HNC // chunks
