@@ -127,6 +127,7 @@ def worker(side: str, threads: int) -> None:
 
     def load(checkpoint: str, window: int, train: bool, autocast: bool) -> list[float]:
         model = ReformerModelWithLMHead.from_pretrained(checkpoint)
+        state["idle"] = harness.resident_bytes()
         tokens = torch.randint(2, VOCABULARY, (1, window), generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             # Beyond position 0, where upstream loses up to 0.35 % to rounding when there are several hashes.
@@ -136,7 +137,6 @@ def worker(side: str, threads: int) -> None:
         state.update(model=model.train(train), tokens=tokens, autocast=autocast and side == OURS)
         state["optimizer"] = torch.optim.AdamW(model.parameters(), lr=1e-4)
         state["work"] = step if train else evaluate
-        state["idle"] = harness.resident_bytes()
         return sample
 
     def evaluate() -> None:

@@ -34,9 +34,11 @@ def test_wrong_shapes_are_named():
 def test_tokens_and_spans():
     labels = torch.tensor([2, -100])
     assert token_classification_loss(LOGITS[None], labels[None]) == F.cross_entropy(LOGITS[:1], labels[:1])
-    start, end = torch.tensor([0, 2]), torch.tensor([[1], [7]])
-    expected = (F.cross_entropy(LOGITS, start) + F.cross_entropy(LOGITS[:1], end[:1, 0])) / 2
-    torch.testing.assert_close(span_loss(LOGITS, LOGITS, start, end), expected)
+    start = torch.tensor([0, 2])
+    for outside in (7, -1):
+        end = torch.tensor([[1], [outside]])
+        expected = (F.cross_entropy(LOGITS, start) + F.cross_entropy(LOGITS[:1], end[:1, 0])) / 2
+        torch.testing.assert_close(span_loss(LOGITS, LOGITS, start, end), expected)
 
 
 def test_the_last_token_is_found_on_both_sides():

@@ -51,6 +51,8 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
 
 # The numbers of a few rows that fit into a core's fastest cache beside what is read of the weight: 16 kB.
 _FEW = 4096
+# A weight with fewer numbers stays in a cache, where the order it is read in costs little.
+_LARGE = 2**16
 
 
 def apply_to_few_rows(layer: nn.Linear, hidden: Tensor) -> Tensor:
@@ -58,7 +60,7 @@ def apply_to_few_rows(layer: nn.Linear, hidden: Tensor) -> Tensor:
 
     In fp32 on the CPU, and without gradients, it is W x^T, which reads the weight once, where torch's x W^T copies it
     into another order first: half of the time for 4 rows of 512, if the weight is not in a cache. More than 4,096
-    numbers in all rows, one row, weights that lie by inputs and layers with hooks go the usual way.
+    numbers in all rows, one row, small weights, those that lie by inputs and layers with hooks go the usual way.
     """
     weight = layer.weight
     if (
@@ -66,6 +68,7 @@ def apply_to_few_rows(layer: nn.Linear, hidden: Tensor) -> Tensor:
         and not torch.is_grad_enabled()
         and weight.dtype == hidden.dtype == torch.float32
         and weight.device.type == "cpu"
+        and weight.numel() >= _LARGE
         and weight.is_contiguous()
         and getattr(layer, "bias", None) is None
         and _is_plain(layer)

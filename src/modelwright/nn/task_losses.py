@@ -57,14 +57,14 @@ def token_classification_loss(logits_BTN: Tensor, labels_BT: Tensor) -> Tensor:
 def span_loss(start_BT: Tensor, end_BT: Tensor, start_positions: Tensor, end_positions: Tensor) -> Tensor:
     """Mean of the cross-entropies of the first and the last token of the answer.
 
-    Positions are [B] or [B, 1], or one number for one row; those behind the end do not count.
+    Positions are [B] or [B, 1], or one number for one row; those outside the sequence do not count (upstream takes a
+    negative one for the first token).
     """
-    length = start_BT.shape[1]
-    losses = []
+    length, losses = start_BT.shape[1], []
     for logits, positions in ((start_BT, start_positions), (end_BT, end_positions)):
         wanted = positions.to(logits.device).reshape(-1)
-        # As upstream: a position behind the end is one of no token, a negative one is the first token.
-        losses.append(F.cross_entropy(logits.float(), wanted.clamp(0, length), ignore_index=length))
+        inside = torch.where((wanted >= 0) & (wanted < length), wanted, IGNORED)
+        losses.append(F.cross_entropy(logits.float(), inside, ignore_index=IGNORED))
     return (losses[0] + losses[1]) / 2
 
 

@@ -232,3 +232,23 @@ class TestReversibleStack:
         _, rough = gradients(half, ids())
         flat, near = (torch.cat([g.float().flatten() for g in side.values()]) for side in (exact, rough))
         assert torch.nn.functional.cosine_similarity(flat, near, dim=0) > 0.98
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_hooks_on_branches_see_whole_calls(self, training):
+        model, seen = build(**QUIET).train(training), []
+        expected = gradients(model, ids())[1]
+        layer = model.reformer.encoder.layers[1]
+        for module in (layer.attention, layer.attention.self_attention, layer.feed_forward):
+            module.register_forward_hook(lambda module, args, out: seen.append(args[0].shape))
+        assert_same_gradients(expected, gradients(model, ids())[1])
+        assert seen == [(2, 64, 16)] * 3
+
+    def test_evaluation_without_gradients_is_the_same_and_leaves_its_input_alone(self):
+        model = build(**QUIET).eval()
+        embeds = torch.randn(2, 64, 16)
+        before = embeds.clone()
+        with torch.no_grad():
+            lean = model(inputs_embeds=embeds).logits
+            plain = model(inputs_embeds=embeds, output_hidden_states=True).logits
+        assert torch.allclose(lean, plain, atol=1e-5)
+        assert torch.equal(embeds, before)

@@ -18,8 +18,9 @@ class ReformerEncoder(nn.Module):
     """Runs the layers on two fp32 streams that both start as the embeddings.
 
     Shapes: (B, L, E) -> (B, L, 2E), with the second stream after each layer and the attention probabilities if asked.
-    With gradients, activations are recomputed rather than stored, except when the intermediate results themselves are
-    asked for or a head mask wants a gradient: then the stack is an ordinary one, so that those gradients exist too.
+    The stack works on the streams in place and, with gradients, recomputes activations rather than storing them. It is
+    an ordinary one when the intermediate results themselves are asked for, a branch has forward hooks, a head mask
+    wants a gradient, or a compiler traces an evaluation: then modules are called whole, and all gradients exist.
     """
 
     def __init__(self, config: ReformerConfig, **factory: Any) -> None:
@@ -42,7 +43,7 @@ class ReformerEncoder(nn.Module):
         x1 = x2 = at_least_float32(embedded)
         masked_with_grad = head_mask is not None and head_mask.requires_grad
         keep = output_hidden_states or call.return_attentions or masked_with_grad or call.keep is not None
-        if torch.is_grad_enabled() and not keep and not torch.compiler.is_exporting():
+        if not keep and not _is_traced() and not any(map(_has_hooks, self.layers)):
             blocks = list(self.layers)
             x1, x2 = reversible_stack(blocks, x1, call, calls, recompute_attention=self.recompute_attention)
         else:
@@ -52,7 +53,9 @@ class ReformerEncoder(nn.Module):
                     hidden_states.append(x2.to(embedded.dtype))
                 if probs is not None:
                     attentions.append(probs)
-        last = self.dropout(self.layer_norm(torch.cat([x1, x2], dim=-1)))
+        streams = torch.cat([x1, x2], dim=-1)
+        del x1, x2
+        last = self.dropout(self.layer_norm(streams))
         return (
             last,
             tuple(hidden_states) if output_hidden_states else None,
@@ -60,3 +63,15 @@ class ReformerEncoder(nn.Module):
             if call.return_attentions
             else None,
         )
+
+
+def _is_traced() -> bool:
+    """Return whether a compiler needs to see the layers: it does not while training, whose backward is the stack's."""
+    return torch.compiler.is_exporting() or (torch.compiler.is_compiling() and not torch.is_grad_enabled())
+
+
+def _has_hooks(block: nn.Module) -> bool:
+    """Return whether somebody watches a branch, or attention itself, being called."""
+    assert isinstance(block, ReformerLayer)
+    watched = (block.attention, block.attention.self_attention, block.feed_forward)
+    return any(module._forward_hooks or module._forward_pre_hooks for module in watched)

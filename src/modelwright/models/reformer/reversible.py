@@ -57,7 +57,7 @@ def reversible_stack(
     for block, layer in zip(blocks, layers, strict=True):
         branches.append(_AttentionBranch(block.attention, layer, keep=not recompute_attention))
         branches.append(_FeedForwardBranch(block.feed_forward, layer))
-    tape = _Tape(call, SameAutocast(x.device.type), read=x.detach().clone(), moved=x.detach().clone())
+    tape = _Tape(call, SameAutocast(x.device.type), *_together(x.detach(), x.detach()))
     read, moved = x, x
     for index, branch in enumerate(branches):
         last = index == len(branches) - 1
@@ -67,17 +67,21 @@ def reversible_stack(
 
 
 class _Scratch:
-    """Tensors of full length that one branch after another uses: made once, so that the heap is not cut to pieces."""
+    """Tensors of full length that one branch after another uses, four of a shape, in one block.
+
+    One large block, because the system takes back what is large, where freed tensors of middling size would leave holes
+    that the next ones do not fit.
+    """
 
     def __init__(self) -> None:
-        self.tensors: dict[tuple[Any, ...], Tensor] = {}
+        self.blocks: dict[tuple[Any, ...], Tensor] = {}
 
     def take(self, slot: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Return the tensor of that slot, shape and `like`'s dtype, with any content."""
-        key = (slot, shape, like.dtype)
-        if key not in self.tensors:
-            self.tensors[key] = like.new_empty(shape)
-        return self.tensors[key]
+        """Return the tensor of that slot (0 to 3), shape and `like`'s dtype, with any content."""
+        key = (shape, like.dtype)
+        if key not in self.blocks:
+            self.blocks[key] = like.new_empty((4, *shape))
+        return self.blocks[key][slot]
 
     def fill(self, slices: Sequence[Tensor], part: slice, length: int) -> tuple[Tensor, ...]:
         """Write slices into tensors of full length, one slot each, and return those."""
@@ -173,7 +177,7 @@ class _AttentionBranch:
             graphs.append((leaf, [get_gradient_edge(x) for x in projected]))
             del projected
         attended = kept or self.module.self_attention.attend(whole, tape.call, self.layer)
-        grad = tape.scratch.take(-1, attended[0].shape, attended[0])
+        grad = tape.scratch.take(3, tuple(attended[0].shape), attended[0])
         for index, part in token_slices(read):
             leaf, update = self.finish.again(index, attended[0][:, part], parameters, tape.call, self.layer, index)
             grad[:, part] = parameters.backward([update], [grad_moved[:, part].to(update.dtype)], leaf)
@@ -185,6 +189,13 @@ class _AttentionBranch:
         for _, part in token_slices(read):
             leaf, edges = graphs.pop(0)
             grad_read[:, part].add_(parameters.backward(edges, [x[:, part] for x in grads], leaf))
+
+
+def _together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return copies of two tensors, in one block (see `_Scratch`)."""
+    block = torch.stack([first, second])
+    # `data`: each half counts its own changes, for autograd refuses a graph whose input was changed meanwhile.
+    return block[0].data, block[1].data
 
 
 _Branch = _AttentionBranch | _FeedForwardBranch
@@ -220,8 +231,8 @@ class _RunBranch(torch.autograd.Function):
         parameters, kept = saved[: ctx.num_parameters], saved[ctx.num_parameters :]
         if ctx.last:
             # Copies: the results are the caller's, and so may be their gradients.
-            tape.read, tape.moved = (x.clone() for x in kept[-2:])
-            kept, grad_read, grad_moved = kept[:-2], grad_read.clone(), grad_moved.clone()
+            tape.read, tape.moved = _together(*kept[-2:])
+            kept, (grad_read, grad_moved) = kept[:-2], _together(grad_read, grad_moved)
         needed = ctx.needs_input_grad[5:]
         totals = [torch.empty_like(x) if need else None for x, need in zip(parameters, needed, strict=True)]
         own = Parameters(ctx.branch.names, parameters, totals)
