@@ -2,7 +2,8 @@
 
 Both sides load one checkpoint and read the same context; the logits behind it are compared before anything is timed,
 and so is the first decoded token's, at batch 1 (upstream's LSH layers read row 0's states for every row of a batch).
-Each measurement decodes a fixed number of tokens greedily, and the context grows with it on both sides alike.
+At batch 1 our weights are laid out for decoding (`modelwright.nn.decode_layout`). Each measurement decodes a fixed
+number of tokens greedily, and the context grows with it on both sides alike.
 """
 
 import argparse
@@ -37,12 +38,15 @@ def worker(side: str, threads: int) -> None:
     torch.set_grad_enabled(False)
     if side == OURS:
         from modelwright import ReformerModelWithLMHead
+        from modelwright.nn.decode_layout import lay_out_for_decoding
     else:
         from transformers import ReformerModelWithLMHead
     state: dict[str, Any] = {}
 
     def load(checkpoint: str, batch: int, context: int) -> list[list[float]]:
         model = state["model"] = ReformerModelWithLMHead.from_pretrained(checkpoint).eval()
+        if side == OURS and batch == 1:
+            lay_out_for_decoding(model)
         state["idle"] = harness.resident_bytes()
         tokens = torch.randint(2, VOCABULARY, (batch, context), generator=torch.Generator().manual_seed(0))
         output = model(tokens, use_cache=True)

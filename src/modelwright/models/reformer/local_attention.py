@@ -21,6 +21,7 @@ from modelwright.models.reformer.windows import (
     pruned,
     split_heads,
 )
+from modelwright.nn.decode_layout import apply_each
 from modelwright.nn.dropout import seeded_generator
 
 
@@ -63,6 +64,7 @@ class LocalSelfAttention(nn.Module):
 
     # Cheap to compute again, and the backward of the attention itself does without it.
     keeps_output = False
+    _siblings = ("query", "key", "value")
 
     def __init__(
         self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -88,7 +90,7 @@ class LocalSelfAttention(nn.Module):
 
     def project(self, x_BLE: Tensor) -> tuple[Tensor, ...]:
         """Return queries, keys and values, (B, L, H*D) each."""
-        return self.query(x_BLE), self.key(x_BLE), self.value(x_BLE)
+        return apply_each(x_BLE, self.query, self.key, self.value)
 
     def attend(self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall) -> tuple[Tensor, ...]:
         """Return the output (B, L, H*D), from what `project` returned."""

@@ -16,6 +16,7 @@ from modelwright.models.reformer.local_kernel import Windows
 from modelwright.models.reformer.lsh_kernel import inverse_order, key_scale, lsh_attention_backward, score_bias
 from modelwright.models.reformer.operators import hash_order, lsh_attention_op
 from modelwright.models.reformer.windows import attend_in_windows, look_around, merge_heads, pruned, split_heads
+from modelwright.nn.decode_layout import apply_each
 from modelwright.nn.dropout import seeded_generator
 from modelwright.nn.precision import at_least_float32
 
@@ -98,6 +99,7 @@ class LSHSelfAttention(nn.Module):
 
     # As many attentions as there are hash rounds stand behind it, and their backward needs it.
     keeps_output = True
+    _siblings = ("query_key", "value")
 
     def __init__(
         self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -124,7 +126,7 @@ class LSHSelfAttention(nn.Module):
 
     def project(self, x_BLE: Tensor) -> tuple[Tensor, ...]:
         """Return the vectors that are queries and keys, and the values, (B, L, H*D) each."""
-        return self.query_key(x_BLE), self.value(x_BLE)
+        return apply_each(x_BLE, self.query_key, self.value)
 
     def attend(self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall) -> tuple[Tensor, ...]:
         """Return the output (B, L, H*D) and the weights of the hash rounds, from what `project` returned.
