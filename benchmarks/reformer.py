@@ -141,7 +141,7 @@ def worker(side: str, threads: int) -> None:
 
     def evaluate() -> None:
         with torch.no_grad():
-            state["model"](state["tokens"])
+            state["model"](state["tokens"], use_cache=False)
 
     def step() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=state["autocast"]):

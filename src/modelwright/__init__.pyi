@@ -223,11 +223,14 @@ from modelwright.models.qdqbert.modeling_qdqbert import (
     QDQBertModel,
     QDQBertPreTrainedModel,
 )
+from modelwright.models.reformer.attention_maps import dense_attentions
+from modelwright.models.reformer.backbone import ReformerModel, ReformerPreTrainedModel
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.modeling_reformer import (
-    ReformerModel,
+    ReformerForMaskedLM,
+    ReformerForQuestionAnswering,
+    ReformerForSequenceClassification,
     ReformerModelWithLMHead,
-    ReformerPreTrainedModel,
 )
 from modelwright.models.reformer.tokenization_reformer import ReformerTokenizer
 from modelwright.models.reformer.tokenization_reformer_fast import ReformerTokenizerFast
@@ -446,6 +449,9 @@ __all__ = [
     "QDQBertPreTrainedModel",
     "QuestionAnsweringModelOutput",
     "ReformerConfig",
+    "ReformerForMaskedLM",
+    "ReformerForQuestionAnswering",
+    "ReformerForSequenceClassification",
     "ReformerModel",
     "ReformerModelWithLMHead",
     "ReformerPreTrainedModel",
@@ -508,6 +514,7 @@ __all__ = [
     "add_end_docstrings",
     "add_start_docstrings",
     "apply_chunking_to_forward",
+    "dense_attentions",
     "dynamic_rope_update",
     "get_initializer",
     "is_accelerate_available",

@@ -252,7 +252,17 @@ _KERAS: dict[str, tuple[str, ...]] = {
     "modelwright.keras_layers.shared_embeddings": ("TFSharedEmbeddings",),
     "modelwright.keras_layers.tensors": ("shape_list",),
 }
-_REFORMER = ("ReformerModel", "ReformerModelWithLMHead", "ReformerPreTrainedModel")
+_REFORMER = {
+    "modelwright.models.reformer.attention_maps": ("dense_attentions",),
+    "modelwright.models.reformer.backbone": ("ReformerModel", "ReformerPreTrainedModel"),
+    "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
+    "modelwright.models.reformer.modeling_reformer": (
+        "ReformerForMaskedLM",
+        "ReformerForQuestionAnswering",
+        "ReformerForSequenceClassification",
+        "ReformerModelWithLMHead",
+    ),
+}
 
 _MASKS = (
     "create_bidirectional_mask",
@@ -333,8 +343,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "modelwright.models.prophetnet.tokenization_prophetnet": ("ProphetNetTokenizer",),
     "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
     "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
-    "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
-    "modelwright.models.reformer.modeling_reformer": _REFORMER,
+    **_REFORMER,
     "modelwright.models.reformer.tokenization_reformer": ("ReformerTokenizer",),
     "modelwright.models.reformer.tokenization_reformer_fast": ("ReformerTokenizerFast",),
     **_T5,
@@ -488,10 +497,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
         "modelwright.models.qdqbert.configuration_qdqbert": ("QDQBertConfig",),
         "modelwright.models.qdqbert.modeling_qdqbert": _QDQBERT,
     },
-    "modelwright.models.reformer": {
-        "modelwright.models.reformer.configuration_reformer": ("ReformerConfig",),
-        "modelwright.models.reformer.modeling_reformer": _REFORMER,
-    },
+    "modelwright.models.reformer": _REFORMER,
     "modelwright.models.t5": _T5,
     "modelwright.pytorch_utils": {
         "modelwright.nn.chunking": ("apply_chunking_to_forward",),

@@ -104,6 +104,10 @@ STARTS = {"decoder_start_token_id": 1, "pad_token_id": 0}
 ROWS = [
     Row("ReformerModel", REFORMER),
     Row("ReformerModelWithLMHead", REFORMER),
+    Row("ReformerModelWithLMHead", {**REFORMER, "pruned_heads": {0: [1]}}),
+    Row("ReformerForMaskedLM", {**REFORMER, "is_decoder": False}),
+    Row("ReformerForSequenceClassification", {**REFORMER, "is_decoder": False, "num_labels": 3}),
+    Row("ReformerForQuestionAnswering", {**REFORMER, "is_decoder": False}),
     Row("ToyModel"),
     Row("ToyForCausalLM"),
     Row("ToyForCausalLM", {"tie_word_embeddings": False}),

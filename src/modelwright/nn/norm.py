@@ -1,5 +1,6 @@
 """Layer normalisation with its statistics in fp32."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +16,8 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input, in the weight's dtype."""
+        if self.weight is not None and input.dtype is self.weight.dtype is torch.float32:
+            return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)  # The same, sooner.
         weight = None if self.weight is None else at_least_float32(self.weight)
         bias = None if self.bias is None else at_least_float32(self.bias)
         normed = F.layer_norm(at_least_float32(input), self.normalized_shape, weight, bias, self.eps)

@@ -13,7 +13,7 @@ _R = TypeVar("_R")
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Return `x` in float32, or as it is if it is wider (float64)."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype is torch.float32 else x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def without_autocast(function: Callable[_P, _R]) -> Callable[_P, _R]:

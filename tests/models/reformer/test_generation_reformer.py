@@ -1,4 +1,4 @@
-"""Generation with a Reformer, which computes the whole prefix again at each step."""
+"""Generation with a Reformer: with its cache, and with the whole prefix computed again at each step."""
 
 import copy
 
@@ -54,17 +54,60 @@ def test_short_prompt_crosses_the_chunk_without_a_configured_number_of_buckets()
     assert model.config.num_buckets is None
 
 
-def test_left_padded_batch_is_each_row_alone():
-    # Local layers: which tokens an LSH layer sees in its ring of chunks depends on how much padding there is.
-    model = build(attn_layers=["local", "local"])
-    rows = prompts()
+def left_padded(rows):
     width = max(row.shape[1] for row in rows)
     batch = torch.cat([torch.nn.functional.pad(row, (width - row.shape[1], 0)) for row in rows])
-    mask = (torch.arange(width) >= torch.tensor([[width - row.shape[1]] for row in rows])).long()
-    together = model.generate(batch, attention_mask=mask, max_new_tokens=9)
-    for index, row in enumerate(rows):
-        alone = model.generate(row, max_new_tokens=9)
-        assert torch.equal(together[index, -9:], alone[0, -9:])
+    return batch, (torch.arange(width) >= torch.tensor([[width - row.shape[1]] for row in rows])).long()
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_left_padded_batch_is_each_row_alone(use_cache):
+    # Without a cache, which tokens an LSH layer sees in its ring of chunks depends on how much padding there is.
+    model = build(attn_layers=["local", "lsh" if use_cache else "local"], num_buckets=None)
+    batch, mask = left_padded(prompts())
+    together = model.generate(batch, attention_mask=mask, max_new_tokens=30, use_cache=use_cache)
+    for index, row in enumerate(prompts()):
+        alone = model.generate(row, max_new_tokens=30, use_cache=use_cache)
+        assert torch.equal(together[index, -30:], alone[0, -30:])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_cached_is_the_whole_prefix(beams):
+    # One LSH layer behind local ones: with more, old tokens keep what they saw when they were new.
+    model = build(attn_layers=["local", "lsh"], num_hashes=2)
+    for prompt in prompts():
+        options = {"max_new_tokens": 30, "num_beams": beams, "num_return_sequences": beams}
+        expected = model.generate(prompt, use_cache=False, **options)
+        assert torch.equal(model.generate(prompt, **options), expected)
+
+
+def test_beams_of_a_padded_batch_are_those_of_each_row():
+    model = build(attn_layers=["lsh", "local", "lsh"], num_hashes=2)
+    batch, mask = left_padded(prompts())
+    options = {"max_new_tokens": 20, "num_beams": 3, "num_return_sequences": 2}
+    together = model.generate(batch, attention_mask=mask, **options)
+    for index, row in enumerate(prompts()):
+        assert torch.equal(together[2 * index : 2 * index + 2, -20:], model.generate(row, **options)[:, -20:])
+
+
+def test_the_cache_is_used_unless_the_config_says_no():
+    for use_cache in (True, False):
+        model, lengths = build(use_cache=use_cache), []
+        model.register_forward_pre_hook(
+            lambda m, args, kwargs, seen=lengths: seen.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+        )
+        model.generate(prompts()[1], max_new_tokens=4)
+        assert lengths == ([11, 1, 1, 1] if use_cache else [11, 12, 13, 14])
+
+
+def test_a_cache_goes_on_with_a_longer_text():
+    model, text = build(), prompts()[2]
+    whole = model.generate(text, max_new_tokens=8)
+    with torch.no_grad():
+        cache = model(text[:, :-1], use_cache=True).past_buckets_states
+    assert torch.equal(model.generate(text, past_buckets_states=cache, max_new_tokens=8), whole)
+    with pytest.raises(InputError, match="holds 27 tokens and the prompt has 20: expected the whole text"):
+        model.generate(text, past_buckets_states=cache, max_new_tokens=1)
 
 
 def test_sampling_follows_the_generator():
@@ -86,15 +129,12 @@ def test_hash_rounds_reach_the_model():
     model.reformer.encoder.layers[1].attention.register_forward_hook(
         lambda m, args, out: seen.append(args[1].num_hashes)
     )
-    model.generate(prompts()[2], max_new_tokens=2, num_hashes=3)
+    model.generate(prompts()[2], max_new_tokens=2, num_hashes=3, use_cache=False)
     assert seen == [3, 3]
+    three = model.generate(prompts()[2], max_new_tokens=12, num_hashes=3)
+    assert torch.equal(three, build(num_hashes=3).generate(prompts()[2], max_new_tokens=12))
 
 
 def test_text_beyond_the_positions_is_refused_before_decoding():
     with pytest.raises(InputError, match=r"sees at most 64 positions, .* set max_new_tokens to at most 45"):
         build().generate(prompts()[2], max_new_tokens=46)
-
-
-def test_cache_is_refused_with_the_way_out():
-    with pytest.raises(NotImplementedError, match="has no cache for decoding yet. Leave use_cache out"):
-        build().generate(prompts()[0], use_cache=True)

@@ -6,6 +6,7 @@ import torch
 
 from modelwright.core.errors import ConfigError
 from modelwright.models.reformer import hashing
+from modelwright.models.reformer.configuration_reformer import bucket_factors
 
 
 @pytest.mark.parametrize(
@@ -29,16 +30,14 @@ def test_number_of_buckets(length, chunk, limit, expected):
 @pytest.mark.parametrize("bad", [3, 0, [4, 3], [], -2])
 def test_odd_bucket_counts_are_refused(bad):
     with pytest.raises(ConfigError, match=r"num_buckets: expected an even number or a list of even factors .* got"):
-        hashing.bucket_factors(bad)
+        bucket_factors(bad)
 
 
 @pytest.mark.parametrize("factors", [[8], [4, 6], [2, 4, 2]])
 def test_buckets_are_the_definition(factors):
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(2, 3, 17, 5, generator=generator)
-    rotations = hashing.draw_rotations(
-        num_heads=3, head_size=5, num_hashes=2, factors=factors, like=vectors, generator=generator
-    )
+    rotations = hashing.draw_rotations([True] * 3, 5, 2, factors, like=vectors, seed=0)
     assert rotations.shape == (3, 5, 2, sum(factors) // 2)
     buckets = hashing.hash_vectors(vectors, rotations, factors).numpy()
     rotated = np.einsum("bhld,hdnr->bhnlr", vectors.numpy(), rotations.numpy())
@@ -53,9 +52,7 @@ def test_buckets_are_the_definition(factors):
 
 def test_seeded_rotations_are_the_draw_of_a_reseeded_process():
     like = torch.empty(0)
-    own = hashing.draw_rotations(
-        num_heads=2, head_size=4, num_hashes=3, factors=[6], like=like, generator=torch.Generator().manual_seed(7)
-    )
+    own = hashing.draw_rotations([True] * 2, 4, 3, [6], like=like, seed=7)
     with torch.random.fork_rng():
         torch.manual_seed(7)
         assert torch.equal(own, torch.randn(2, 4, 3, 3))

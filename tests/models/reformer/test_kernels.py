@@ -110,7 +110,7 @@ def test_operators_are_sound_for_compilers():
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(local_attention_op, (q, k, v, None, HEADS, 4, 1, 0, True, 0.0, 5), test_utils=checks)
     torch.library.opcheck(lsh_attention_op, (q, v, orders(2), None, 4, 1, 0, True, 0.0, 5), test_utils=checks)
-    torch.library.opcheck(hash_order, (q.detach(), None, HEADS, 2, [4], 5), test_utils=checks[:2])
+    torch.library.opcheck(hash_order, (q.detach(), None, [True] * HEADS, 2, [4], 5), test_utils=checks[:2])
 
 
 def test_dropout_keeps_the_mean_and_follows_its_seed():

@@ -36,7 +36,11 @@ MODELS = {
         "prophetnet": "ProphetNetForCausalLM",
         "reformer": "ReformerModelWithLMHead",
     },
-    "AutoModelForMaskedLM": {"bert": "BertForMaskedLM", "qdqbert": "QDQBertForMaskedLM"},
+    "AutoModelForMaskedLM": {
+        "bert": "BertForMaskedLM",
+        "qdqbert": "QDQBertForMaskedLM",
+        "reformer": "ReformerForMaskedLM",
+    },
     "AutoModelForMultipleChoice": {"bert": "BertForMultipleChoice", "qdqbert": "QDQBertForMultipleChoice"},
     "AutoModelForNextSentencePrediction": {
         "bert": "BertForNextSentencePrediction",
@@ -54,6 +58,7 @@ MODELS = {
         "qdqbert": "QDQBertForQuestionAnswering",
         "gpt2": "GPT2ForQuestionAnswering",
         "llama": "LlamaForQuestionAnswering",
+        "reformer": "ReformerForQuestionAnswering",
         "t5": "T5ForQuestionAnswering",
     },
     "AutoModelForSeq2SeqLM": {
@@ -66,6 +71,7 @@ MODELS = {
         "qdqbert": "QDQBertForSequenceClassification",
         "gpt2": "GPT2ForSequenceClassification",
         "llama": "LlamaForSequenceClassification",
+        "reformer": "ReformerForSequenceClassification",
         "t5": "T5ForSequenceClassification",
     },
     "AutoModelForTokenClassification": {

@@ -11,18 +11,25 @@ from modelwright._public import DOORS
 from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
+    from modelwright.models.reformer.attention_maps import dense_attentions
+    from modelwright.models.reformer.backbone import ReformerModel, ReformerPreTrainedModel
     from modelwright.models.reformer.configuration_reformer import ReformerConfig
     from modelwright.models.reformer.modeling_reformer import (
-        ReformerModel,
+        ReformerForMaskedLM,
+        ReformerForQuestionAnswering,
+        ReformerForSequenceClassification,
         ReformerModelWithLMHead,
-        ReformerPreTrainedModel,
     )
 
 __all__ = [
     "ReformerConfig",
+    "ReformerForMaskedLM",
+    "ReformerForQuestionAnswering",
+    "ReformerForSequenceClassification",
     "ReformerModel",
     "ReformerModelWithLMHead",
     "ReformerPreTrainedModel",
+    "dense_attentions",
 ]
 
 __getattr__, __dir__ = serve(__name__, DOORS[__name__])

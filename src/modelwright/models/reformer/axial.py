@@ -45,6 +45,11 @@ class AxialPositionEmbeddings(nn.Module):
         """The number of positions that have an embedding."""
         return math.prod(self.shape)
 
+    @property
+    def setting(self) -> str:
+        """The setting that decides it, for messages."""
+        return f"axial_pos_shape {list(self.shape)}"
+
     def forward(self, position_ids_BL: Tensor) -> Tensor:
         """Return the embeddings (B, L, E) of positions (B, L)."""
         rows = []
@@ -78,6 +83,11 @@ class PositionEmbeddings(nn.Module):
         """The number of positions that have an embedding."""
         return self.embedding.num_embeddings
 
+    @property
+    def setting(self) -> str:
+        """The setting that decides it, for messages."""
+        return "max_position_embeddings"
+
     def forward(self, position_ids_BL: Tensor) -> Tensor:
         """Return the embeddings (B, L, E) of positions (B, L)."""
         embedded: Tensor = self.dropout(self.embedding(position_ids_BL))
@@ -102,8 +112,8 @@ class ReformerEmbeddings(nn.Module):
         limit = self.position_embeddings.num_positions
         if length > limit:
             raise InputError(
-                f"Reformer: expected at most {limit} tokens (its number of position embeddings), got {length}; "
-                f"cut the sequence or make a model with a larger axial_pos_shape or max_position_embeddings"
+                f"Reformer: expected at most {limit} tokens (its number of position embeddings, "
+                f"{self.position_embeddings.setting}), got {length}; cut the sequence, or make that setting larger"
             )
 
     def forward(
@@ -121,5 +131,9 @@ class ReformerEmbeddings(nn.Module):
             # The axial table would wrap around silently.
             wrong = position_ids_BL[(position_ids_BL < 0) | (position_ids_BL >= limit)][0]
             raise InputError(f"Reformer: expected position_ids in 0..{limit - 1}, got {int(wrong)}")
+        return self.add_positions(words_BLE, position_ids_BL)
+
+    def add_positions(self, words_BLE: Tensor, position_ids_BL: Tensor) -> Tensor:
+        """Return words plus positions that are known to exist."""
         embedded: Tensor = self.dropout(words_BLE) + self.position_embeddings(position_ids_BL)
         return embedded

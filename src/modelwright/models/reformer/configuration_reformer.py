@@ -21,6 +21,14 @@ _SIZES = (
     "vocab_size",
 )
 
+_COUNTS = (
+    "chunk_size_lm_head",
+    "local_num_chunks_after",
+    "local_num_chunks_before",
+    "lsh_num_chunks_after",
+    "lsh_num_chunks_before",
+)
+
 
 class ReformerConfig(PretrainedConfig):
     """Sizes and switches of a Reformer; the defaults are those of google/reformer-crime-and-punishment's shape.
@@ -130,6 +138,12 @@ class ReformerConfig(PretrainedConfig):
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"ReformerConfig.{name}: expected a whole number of at least 1, got {value!r}")
 
+        if self.num_buckets is not None:
+            bucket_factors(self.num_buckets)
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise ConfigError(f"ReformerConfig.{name}: expected a whole number of at least 0, got {value!r}")
         if self.attention_mode not in ATTENTION_MODES:
             raise ConfigError(
                 f"ReformerConfig.attention_mode: expected {' or '.join(map(repr, ATTENTION_MODES))}, "
@@ -144,6 +158,17 @@ class ReformerConfig(PretrainedConfig):
     def least_common_chunk_length(self) -> int:
         """Return the number of tokens of which a sequence must be a multiple to be cut into whole chunks."""
         return math.lcm(*self.chunk_lengths())
+
+
+def bucket_factors(num_buckets: int | Sequence[int]) -> list[int]:
+    """Return `num_buckets` as a list of factors; raises ConfigError unless each one is a positive even number."""
+    factors = list(num_buckets) if isinstance(num_buckets, Sequence) else [num_buckets]
+    if not factors or any(not isinstance(each, int) or each <= 0 or each % 2 for each in factors):
+        raise ConfigError(
+            f"num_buckets: expected an even number or a list of even factors (a rotation and its opposite make two "
+            f"buckets), got {num_buckets!r}; None chooses it by the length of the text"
+        )
+    return factors
 
 
 def _checked_layers(attn_layers: Sequence[str]) -> list[str]:

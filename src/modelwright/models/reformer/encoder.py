@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modelwright.models.reformer.attention_maps import ChunkedAttentions
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.layer import ReformerLayer
@@ -41,7 +42,7 @@ class ReformerEncoder(nn.Module):
         attentions: list[Tensor] = []
         x1 = x2 = at_least_float32(embedded)
         masked_with_grad = head_mask is not None and head_mask.requires_grad
-        keep = output_hidden_states or call.return_attentions or masked_with_grad
+        keep = output_hidden_states or call.return_attentions or masked_with_grad or call.keep is not None
         if not keep and not _is_traced() and not any(map(_has_hooks, self.layers)):
             blocks = list(self.layers)
             x1, x2 = reversible_stack(blocks, x1, call, calls, recompute_attention=self.recompute_attention)
@@ -58,7 +59,9 @@ class ReformerEncoder(nn.Module):
         return (
             last,
             tuple(hidden_states) if output_hidden_states else None,
-            tuple(attentions) if call.return_attentions else None,
+            ChunkedAttentions(attentions, [layer.places for layer in calls if layer.places])
+            if call.return_attentions
+            else None,
         )
 
 

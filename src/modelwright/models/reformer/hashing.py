@@ -6,10 +6,10 @@ Shapes: B batch, H heads, L tokens, D head size, N hash rounds, R columns of the
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-
-from modelwright.core.errors import ConfigError
 
 Buckets = int | list[int]
 
@@ -27,26 +27,18 @@ def choose_num_buckets(sequence_length: int, chunk_length: int, max_position_emb
     return 1 << power
 
 
-def bucket_factors(num_buckets: int | Sequence[int]) -> list[int]:
-    """Return `num_buckets` as a list of factors; raises ConfigError unless each one is a positive even number."""
-    factors = [num_buckets] if isinstance(num_buckets, int) else list(num_buckets)
-    if not factors or any(factor <= 0 or factor % 2 for factor in factors):
-        raise ConfigError(
-            f"num_buckets: expected an even number or a list of even factors (a rotation and its opposite make two "
-            f"buckets), got {num_buckets!r}"
-        )
-    return factors
-
-
 def draw_rotations(
-    *, num_heads: int, head_size: int, num_hashes: int, factors: Sequence[int], like: Tensor, generator: torch.Generator
+    heads: Sequence[bool], head_size: int, num_hashes: int, factors: Sequence[int], like: Tensor, seed: int
 ) -> Tensor:
     """Draw the random rotations (H, D, N, R), R being half the sum of `factors`, in `like`'s dtype and on its device.
 
-    The order of the draw is upstream's, so that one seed gives one set of rotations on both sides.
+    `heads` tells which of the layer's original heads are left: pruning does not change what the others draw. The order
+    of the draw is upstream's, so that one seed gives one set of rotations on both sides.
     """
-    shape = (num_heads, head_size, num_hashes, sum(factors) // 2)
-    return torch.randn(shape, device=like.device, dtype=like.dtype, generator=generator)
+    shape = (len(heads), head_size, num_hashes, sum(factors) // 2)
+    generator = torch.Generator(like.device).manual_seed(seed)
+    rotations = torch.randn(shape, device=like.device, dtype=like.dtype, generator=generator)
+    return rotations if all(heads) else rotations[torch.tensor(heads, device=like.device)]
 
 
 def hash_vectors(vectors_BHLD: Tensor, rotations_HDNR: Tensor, factors: Sequence[int]) -> Tensor:
@@ -69,6 +61,26 @@ def hash_vectors(vectors_BHLD: Tensor, rotations_HDNR: Tensor, factors: Sequence
         buckets = digit if buckets is None else buckets + base * digit
         base, column = base * factor, column + factor // 2
     assert buckets is not None
+    return buckets
+
+
+def hash_one(
+    vectors_BHD: Tensor, rotations_HDNR: npt.NDArray[np.float32], factors: Sequence[int]
+) -> npt.NDArray[np.int64]:
+    """Return the buckets (B, H, N) of one vector a row and head, as `hash_vectors` does for many.
+
+    In numpy: these are a few numbers, and a call of torch costs more than they do.
+    """
+    heads, size, rounds, _ = rotations_HDNR.shape
+    vectors_HBD = vectors_BHD.float().transpose(0, 1).cpu().numpy()
+    rotated_HBC = vectors_HBD @ rotations_HDNR.reshape(heads, size, -1)
+    rotated_BHNR = rotated_HBC.transpose(1, 0, 2).reshape(vectors_BHD.shape[0], heads, rounds, -1)
+    buckets = np.zeros(rotated_BHNR.shape[:3], dtype=np.int64)
+    base, column = 1, 0
+    for factor in factors:
+        part = rotated_BHNR[..., column : column + factor // 2]
+        buckets += base * np.concatenate([part, -part], axis=-1).argmax(axis=-1)
+        base, column = base * factor, column + factor // 2
     return buckets
 
 

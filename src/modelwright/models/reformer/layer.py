@@ -4,7 +4,7 @@ Everything but attention itself treats tokens one by one, and so is computed in 
 streams is of full length. `reversible` calls the same slices again in the backward.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from modelwright.models.reformer.lsh_attention import LSHSelfAttention
 from modelwright.nn.activations import get_activation
 from modelwright.nn.dropout import seeded_dropout
 from modelwright.nn.norm import LayerNorm
+from modelwright.nn.pruning import prune_linear_layer
 
 # Tokens of a slice, all rows together: the intermediate layer of a slice stays in the processor's cache.
 SLICE_TOKENS = 2048
@@ -56,15 +57,27 @@ class ReformerAttention(nn.Module):
         self.output = _Dense(width, config.hidden_size, bias=False, **factory)
         self.dropout = config.hidden_dropout_prob
 
+    def prune_heads(self, heads: Iterable[int]) -> None:
+        """Take heads away, numbered as before any pruning; those that are gone already are left out."""
+        index = self.self_attention.prune(heads)
+        if len(index) < self.output.dense.in_features:
+            self.output.dense = prune_linear_layer(self.output.dense, index, dim=1)
+
     def project(self, part: Tensor) -> tuple[Tensor, ...]:
         """Return the self-attention's projections of a slice of the stream."""
         return self.self_attention.project(self.layer_norm(part))
 
+    def own_heads(self, head_mask_H: Tensor) -> Tensor:
+        """Return the entries of a mask of all original heads that belong to the heads that are left."""
+        left = self.self_attention.heads
+        return head_mask_H if all(left) else head_mask_H[torch.tensor(left, device=head_mask_H.device)]
+
     def finish(self, attended: Tensor, call: ForwardCall, layer: LayerCall, index: int) -> Tensor:
         """Return what is added to slice `index` of the first stream, from that slice of the attention's output."""
         if layer.head_mask is not None:
-            per_head = attended.view(*attended.shape[:2], len(layer.head_mask), -1)
-            attended = (per_head * layer.head_mask.to(attended.dtype).unsqueeze(-1)).flatten(-2)
+            mask_H = self.own_heads(layer.head_mask)
+            per_head = attended.view(*attended.shape[:2], len(mask_H), -1)
+            attended = (per_head * mask_H.to(attended.dtype).unsqueeze(-1)).flatten(-2)
         generator = layer.generator(call, "attention_output", index, attended.device)
         return seeded_dropout(self.output(attended), self.dropout, generator)
 
@@ -73,7 +86,7 @@ class ReformerAttention(nn.Module):
         attended, probs = self.self_attention(self.layer_norm(x), call, layer)
         updates = [self.finish(attended[:, part], call, layer, index) for index, part in token_slices(x)]
         if probs is not None and layer.head_mask is not None:
-            probs = probs * layer.head_mask.view(-1, *(1 for _ in probs.shape[2:]))
+            probs = probs * self.own_heads(layer.head_mask).view(-1, *(1 for _ in probs.shape[2:]))
         return torch.cat(updates, dim=1), probs
 
 

@@ -3,14 +3,25 @@
 Shapes: B batch, L tokens, H heads, D head size, C chunks, Q tokens of a chunk, W of its window, E hidden size.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
+from modelwright.models.reformer.attention_maps import ChunkPlaces
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.local_kernel import Windows, local_attention_backward
 from modelwright.models.reformer.operators import local_attention_op
-from modelwright.models.reformer.windows import MASKED_BIAS, attend_in_windows, look_around, merge_heads, split_heads
+from modelwright.models.reformer.windows import (
+    MASKED_BIAS,
+    attend_in_windows,
+    look_around,
+    merge_heads,
+    pruned,
+    split_heads,
+)
+from modelwright.nn.decode_layout import apply_each
 from modelwright.nn.dropout import seeded_generator
 
 
@@ -53,12 +64,14 @@ class LocalSelfAttention(nn.Module):
 
     # Cheap to compute again, and the backward of the attention itself does without it.
     keeps_output = False
+    _siblings = ("query", "key", "value")
 
     def __init__(
         self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
         self.num_heads = config.num_attention_heads
+        self.heads = [True] * config.num_attention_heads
         self.chunk_length = config.local_attn_chunk_length
         self.num_before = config.local_num_chunks_before
         self.num_after = config.local_num_chunks_after
@@ -69,9 +82,15 @@ class LocalSelfAttention(nn.Module):
         self.key = nn.Linear(config.hidden_size, width, bias=False, device=device, dtype=dtype)
         self.value = nn.Linear(config.hidden_size, width, bias=False, device=device, dtype=dtype)
 
+    def prune(self, heads: Iterable[int]) -> Tensor:
+        """Take heads away, numbered as before any pruning; return the indices that stay of the output."""
+        self.heads, index = pruned(self, ("query", "key", "value"), self.heads, heads)
+        self.num_heads = sum(self.heads)
+        return index
+
     def project(self, x_BLE: Tensor) -> tuple[Tensor, ...]:
         """Return queries, keys and values, (B, L, H*D) each."""
-        return self.query(x_BLE), self.key(x_BLE), self.value(x_BLE)
+        return apply_each(x_BLE, self.query, self.key, self.value)
 
     def attend(self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall) -> tuple[Tensor, ...]:
         """Return the output (B, L, H*D), from what `project` returned."""
@@ -95,12 +114,17 @@ class LocalSelfAttention(nn.Module):
 
     def forward(self, x_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return the output and, if the call asks for them, the probabilities."""
+        projected = self.project(x_BLE)
+        if call.keep is not None:
+            call.keep(layer.index, x_BLE, projected)
         if not call.return_attentions:
-            return self.attend(self.project(x_BLE), call, layer)[0], None
-        q, k, v = (split_heads(x, self.num_heads) for x in self.project(x_BLE))
-        shape = self._windows(x_BLE.shape[1], call, layer)
+            return self.attend(projected, call, layer)[0], None
+        q, k, v = (split_heads(x, self.num_heads) for x in projected)
+        length = x_BLE.shape[1]
+        shape = self._windows(length, call, layer)
         out_BHLD, probs = local_attention_with_probabilities(q, k, v, call.key_mask, shape)
-        return merge_heads(out_BHLD), probs.squeeze(2) if x_BLE.shape[1] <= self.chunk_length else probs
+        layer.places = ChunkPlaces(call.length, length, shape)
+        return merge_heads(out_BHLD), probs.squeeze(2) if length <= self.chunk_length else probs
 
     def _windows(self, length: int, call: ForwardCall, layer: LayerCall) -> Windows:
         dropout = self.dropout if layer.training else 0.0

@@ -4,16 +4,19 @@ Shapes: B batch, L tokens, H heads, D head size, N hash rounds, G = B*H, C chunk
 chunk, W tokens of its window, E hidden size.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
+from modelwright.models.reformer.attention_maps import ChunkPlaces
 from modelwright.models.reformer.call import ForwardCall, LayerCall
-from modelwright.models.reformer.configuration_reformer import ReformerConfig
-from modelwright.models.reformer.hashing import bucket_factors
+from modelwright.models.reformer.configuration_reformer import ReformerConfig, bucket_factors
 from modelwright.models.reformer.local_kernel import Windows
 from modelwright.models.reformer.lsh_kernel import inverse_order, key_scale, lsh_attention_backward, score_bias
 from modelwright.models.reformer.operators import hash_order, lsh_attention_op
-from modelwright.models.reformer.windows import attend_in_windows, look_around, merge_heads, split_heads
+from modelwright.models.reformer.windows import attend_in_windows, look_around, merge_heads, pruned, split_heads
+from modelwright.nn.decode_layout import apply_each
 from modelwright.nn.dropout import seeded_generator
 from modelwright.nn.precision import at_least_float32
 
@@ -26,11 +29,12 @@ def unit_keys(qk: Tensor) -> Tensor:
 
 def lsh_attention_with_probabilities(
     qk_BHLD: Tensor, v_BHLD: Tensor, order_BHNL: Tensor, key_mask_BL: Tensor | None, shape: Windows
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Attend among tokens that `order_BHNL` sorts next to each other; return (B, H, L, D) and all probabilities.
 
     Rounds follow each other in one ring of N*L/Q chunks and are combined by their logsumexp: the result is one softmax
-    over the keys of all rounds (equation 6 without its count of repeated keys). Probabilities: (B, H, C, Q, W).
+    over the keys of all rounds (equation 6 without its count of repeated keys). Probabilities: (B, H, C, Q, W); with
+    them comes what each round counts for a token, (B, H, N, L).
     """
     batch, heads, rounds, length = order_BHNL.shape
     groups = batch * heads
@@ -72,7 +76,8 @@ def lsh_attention_with_probabilities(
     out_GNLD = out_GNLD.gather(2, undo_GNL1.expand_as(out_GNLD))
     weights_GNL1 = lse_GCQ.view(groups, rounds, length, 1).gather(2, undo_GNL1).softmax(dim=1)
     out_GLD = (out_GNLD * weights_GNL1).sum(dim=1).to(out_GNLD.dtype)
-    return out_GLD.view(batch, heads, length, -1), probs_GCQW.view(batch, heads, *probs_GCQW.shape[1:])
+    probs_BHCQW = probs_GCQW.view(batch, heads, *probs_GCQW.shape[1:])
+    return out_GLD.view(batch, heads, length, -1), probs_BHCQW, weights_GNL1.view(order_BHNL.shape)
 
 
 def needs_hashing(length: int, num_hashes: int, *, mode: str, chunk_length: int, window: int) -> bool:
@@ -94,12 +99,14 @@ class LSHSelfAttention(nn.Module):
 
     # As many attentions as there are hash rounds stand behind it, and their backward needs it.
     keeps_output = True
+    _siblings = ("query_key", "value")
 
     def __init__(
         self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
         self.num_heads = config.num_attention_heads
+        self.heads = [True] * config.num_attention_heads
         self.chunk_length = config.lsh_attn_chunk_length
         self.num_before = config.lsh_num_chunks_before
         self.num_after = config.lsh_num_chunks_after
@@ -111,9 +118,15 @@ class LSHSelfAttention(nn.Module):
         self.query_key = nn.Linear(config.hidden_size, width, bias=False, device=device, dtype=dtype)
         self.value = nn.Linear(config.hidden_size, width, bias=False, device=device, dtype=dtype)
 
+    def prune(self, heads: Iterable[int]) -> Tensor:
+        """Take heads away, numbered as before any pruning; return the indices that stay of the output."""
+        self.heads, index = pruned(self, ("query_key", "value"), self.heads, heads)
+        self.num_heads = sum(self.heads)
+        return index
+
     def project(self, x_BLE: Tensor) -> tuple[Tensor, ...]:
         """Return the vectors that are queries and keys, and the values, (B, L, H*D) each."""
-        return self.query_key(x_BLE), self.value(x_BLE)
+        return apply_each(x_BLE, self.query_key, self.value)
 
     def attend(self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall) -> tuple[Tensor, ...]:
         """Return the output (B, L, H*D) and the weights of the hash rounds, from what `project` returned.
@@ -143,13 +156,17 @@ class LSHSelfAttention(nn.Module):
     def forward(self, x_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return the output and, if the call asks for them, the probabilities."""
         projected = self.project(x_BLE)
+        if call.keep is not None:
+            call.keep(layer.index, x_BLE, projected)
         if not call.return_attentions:
             return self.attend(projected, call, layer)[0], None
         order = self._order(projected[0], call, layer)
         qk_BHLD, v_BHLD = (split_heads(x, self.num_heads) for x in projected)
-        shape = self._windows(x_BLE.shape[1], call, layer)
-        out_BHLD, probs = lsh_attention_with_probabilities(qk_BHLD, v_BHLD, order, call.key_mask, shape)
-        return merge_heads(out_BHLD), probs.squeeze(2) if x_BLE.shape[1] <= self.chunk_length else probs
+        length = x_BLE.shape[1]
+        shape = self._windows(length, call, layer)
+        out_BHLD, probs, weights = lsh_attention_with_probabilities(qk_BHLD, v_BHLD, order, call.key_mask, shape)
+        layer.places = ChunkPlaces(call.length, length, shape, order, weights)
+        return merge_heads(out_BHLD), probs.squeeze(2) if length <= self.chunk_length else probs
 
     def _hashes(self, length: int, call: ForwardCall) -> bool:
         window = self.chunk_length * (self.num_before + 1 + self.num_after)
@@ -175,5 +192,5 @@ class LSHSelfAttention(nn.Module):
                 assert call.num_buckets is not None
                 seed = layer.site_seed(call, "hash") if self.hash_seed is None else self.hash_seed
                 factors = bucket_factors(call.num_buckets)
-                layer.order = hash_order(qk_BLE.detach(), call.key_mask, self.num_heads, call.num_hashes, factors, seed)
+                layer.order = hash_order(qk_BLE.detach(), call.key_mask, self.heads, call.num_hashes, factors, seed)
         return layer.order

@@ -1,235 +1,58 @@
-"""Reformer models: the parts of this folder, assembled.
+"""The heads of the Reformer: next tokens, masked tokens, labels of sequences, spans of answers.
 
-Shapes: B batch, L tokens, E hidden size, V vocabulary.
+Shapes: B batch, L tokens, E hidden size, V vocabulary, N labels.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modelwright.core.errors import ConfigError, InputError
-from modelwright.models.reformer.axial import AxialPositionEmbeddings, ReformerEmbeddings
-from modelwright.models.reformer.call import ForwardCall
+from modelwright.core.logging import get_logger
+from modelwright.models.reformer.backbone import ReformerModel, ReformerModelOutput, ReformerPreTrainedModel
+from modelwright.models.reformer.cache import ReformerCache
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
-from modelwright.models.reformer.encoder import ReformerEncoder
-from modelwright.models.reformer.hashing import choose_num_buckets
-from modelwright.models.reformer.lsh_attention import needs_hashing
 from modelwright.nn.chunking import apply_chunking_to_forward
 from modelwright.nn.losses import causal_lm_loss
 from modelwright.nn.resizing import resize_rows, zeros
-from modelwright.outputs.base import ModelOutput
-from modelwright.outputs.model_outputs import CausalLMOutput
-from modelwright.pretrained.modeling import PreTrainedModel
+from modelwright.nn.task_losses import token_classification_loss
+from modelwright.outputs.model_outputs import (
+    CausalLMOutput,
+    MaskedLMOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+)
+from modelwright.pretrained.switches import wants_dict
+from modelwright.pretrained.task_heads import pooled_output, span_output
+
+__all__ = [
+    "ReformerClassificationHead",
+    "ReformerForMaskedLM",
+    "ReformerForQuestionAnswering",
+    "ReformerForSequenceClassification",
+    "ReformerModel",
+    "ReformerModelOutput",
+    "ReformerModelWithLMHead",
+    "ReformerModelWithLMHeadOutput",
+    "ReformerOnlyLMHead",
+    "ReformerPreTrainedModel",
+]
+logger = get_logger(__name__)
+Device = torch.device | str | None
 
 
 @dataclass
-class ReformerModelOutput(ModelOutput):
-    """What `ReformerModel` returns.
+class ReformerModelWithLMHeadOutput(CausalLMOutput):
+    """Scores of the next token (B, L, V) and the cache, to be passed to the next call."""
 
-    `last_hidden_state` (B, L, 2E): both residual streams, normed. `hidden_states`: the second stream, (B, L, E),
-    before the first layer and after each. `attentions`: per layer the probabilities in chunks (B, H, C, Q, W), or
-    (B, H, L, L) where the sequence is no longer than a chunk.
-    """
-
-    last_hidden_state: Tensor | None = None
     past_buckets_states: Any = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
 
-
-class ReformerPreTrainedModel(PreTrainedModel):
-    """What all Reformer models share: the config class, the initialisation and the dummy inputs."""
-
-    config_class = ReformerConfig
-    base_model_prefix = "reformer"
-    _placement_refusal = "its reversible stack works with the weights of the layers and does not call them"
-    _gradient_checkpointing_exemption = "the reversible stack already stores no activations"
-    # Constants that checkpoints of 2020 stored as buffers; the bias that 4.x stores under two names.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
-        r"(self_)?mask_value_float(16|32)$",
-        r"lm_head\.decoder\.bias$",
-    ]
-
-    @property
-    def dummy_inputs(self) -> dict[str, Tensor]:
-        """A batch of two short rows that every Reformer accepts."""
-        ids = torch.tensor([[1, 2, 0], [2, 1, 1]])
-        return {"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])}
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, AxialPositionEmbeddings):
-            for weight in module.weights:
-                nn.init.normal_(weight, std=self.config.axial_norm_std)
-        elif isinstance(module, nn.Embedding | nn.Linear):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, ReformerOnlyLMHead):
-            nn.init.zeros_(module.bias)
-
-
-class ReformerModel(ReformerPreTrainedModel):
-    """The Reformer without a head: ids or embeddings to (B, L, 2E).
-
-    Sequences longer than a chunk are padded to a multiple of the least common multiple of the chunk lengths in use,
-    masked and trimmed, in training too. Raises InputError for inputs that do not fit.
-    Source: Kitaev et al. 2020.
-    """
-
-    def __init__(
-        self, config: ReformerConfig, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> None:
-        super().__init__(config)
-        factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.embeddings = ReformerEmbeddings(config, **factory)
-        self.encoder = ReformerEncoder(config, **factory)
-        self.num_heads = config.num_attention_heads
-        self.num_hashes = config.num_hashes
-        self.chunk_lengths = config.chunk_lengths()
-        self.chunk_multiple = config.least_common_chunk_length()
-        self.lsh_chunk_length = config.lsh_attn_chunk_length if "lsh" in config.attn_layers else None
-        self.lsh_window = config.lsh_attn_chunk_length * (
-            config.lsh_num_chunks_before + 1 + config.lsh_num_chunks_after
-        )
-        self.attention_mode = config.attention_mode
-        self.draws_rotations = config.hash_seed is None
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the word embeddings."""
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the word embeddings."""
-        self.embeddings.word_embeddings = value
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        num_hashes: int | None = None,
-        past_buckets_states: Any = None,
-        use_cache: bool | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> ReformerModelOutput | tuple[Any, ...]:
-        """Return a `ReformerModelOutput`, or a tuple if `return_dict` is False.
-
-        `attention_mask` (B, L) is 0 at tokens that nobody may attend to; `head_mask` (H,) or (layers, H) scales heads;
-        `num_hashes` overrides the configured number of hash rounds. Raises NotImplementedError for caching.
-        """
-        if use_cache or past_buckets_states is not None:
-            raise NotImplementedError(
-                "Reformer: cached decoding is not built yet; leave use_cache and past_buckets_states out "
-                "(generate() recomputes the prefix)"
-            )
-        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
-        output_hidden_states = (
-            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        )
-        return_dict = self.config.use_return_dict if return_dict is None else return_dict
-        given = input_ids if input_ids is not None else inputs_embeds
-        if given is None or (input_ids is not None and inputs_embeds is not None):
-            raise InputError("Reformer: expected either input_ids or inputs_embeds, got both or neither")
-        if input_ids is not None:
-            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
-        num_hashes = self.num_hashes if num_hashes is None else num_hashes
-        if num_hashes < 1:
-            raise InputError(f"num_hashes: expected a positive number of hash rounds, got {num_hashes}")
-        batch, length = given.shape[:2]
-        self.embeddings.check_length(length)
-        key_mask = _key_mask(attention_mask, batch, length)
-        padding = self._padding(length)
-        if padding:
-            input_ids, inputs_embeds, position_ids, key_mask = self._pad(
-                padding, input_ids, inputs_embeds, position_ids, key_mask
-            )
-        embedded = self.embeddings(input_ids, position_ids, inputs_embeds)
-        hashing = self.lsh_chunk_length is not None and needs_hashing(
-            embedded.shape[1],
-            num_hashes,
-            mode=self.attention_mode,
-            chunk_length=self.lsh_chunk_length,
-            window=self.lsh_window,
-        )
-        draws = any(layer.training for layer in self.encoder.layers) or (hashing and self.draws_rotations)
-        call = ForwardCall(
-            key_mask=key_mask,
-            num_hashes=num_hashes,
-            num_buckets=self._num_buckets(embedded.shape[1]) if hashing else None,
-            seed=int(torch.randint(2**62, ())) if draws else 0,
-            return_attentions=output_attentions,
-        )
-        last, hidden_states, attentions = self.encoder(
-            embedded,
-            call,
-            _head_mask(head_mask, len(self.encoder.layers), self.num_heads),
-            output_hidden_states=output_hidden_states,
-        )
-        output = ReformerModelOutput(
-            last_hidden_state=last[:, :length],
-            hidden_states=None if hidden_states is None else tuple(state[:, :length] for state in hidden_states),
-            attentions=attentions,
-        )
-        return output if return_dict else output.to_tuple()
-
-    def _padding(self, length: int) -> int:
-        """Return how many tokens to add so that the sequence is cut into whole chunks."""
-        missing = -length % self.chunk_multiple
-        if not missing or length <= min(self.chunk_lengths):
-            return 0
-        return missing
-
-    def _pad(
-        self,
-        padding: int,
-        input_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-        position_ids: Tensor | None,
-        key_mask: Tensor | None,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor]:
-        """Append `padding` masked tokens."""
-        given = input_ids if input_ids is not None else inputs_embeds
-        assert given is not None
-        if key_mask is None:
-            key_mask = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
-        pad_id = self.config.pad_token_id or 0
-        if inputs_embeds is not None:
-            pads = torch.full((given.shape[0], padding), pad_id, device=given.device)
-            inputs_embeds = torch.cat([inputs_embeds, self.embeddings.word_embeddings(pads)], dim=1)
-        if input_ids is not None:
-            input_ids = F.pad(input_ids, (0, padding), value=pad_id)
-        if position_ids is None:
-            position_ids = torch.arange(given.shape[1], device=given.device).unsqueeze(0)
-        # Masked tokens need a position that exists, and it does not matter which.
-        position_ids = F.pad(position_ids, (0, padding), value=0)
-        return input_ids, inputs_embeds, position_ids, F.pad(key_mask, (0, padding), value=False)
-
-    def _num_buckets(self, length: int) -> int | list[int]:
-        """Return the configured number of buckets, or the right one for `length` tokens if there is none.
-
-        The one place where a forward writes to the config: in training the choice is kept, so that it is saved with
-        the model and used again. Evaluation chooses afresh each time and writes nothing, so that a short first input
-        does not decide for later ones.
-        """
-        assert self.lsh_chunk_length is not None
-        configured: int | list[int] | None = self.config.num_buckets
-        if configured is not None:
-            return configured
-        chosen = choose_num_buckets(length, self.lsh_chunk_length, self.config.max_position_embeddings)
-        if self.training:
-            self.config.num_buckets = chosen
-        return chosen
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        # The order of the tuple is upstream's.
+        return "loss", "logits", "past_buckets_states", "hidden_states", "attentions"
 
 
 class ReformerOnlyLMHead(nn.Module):
@@ -244,19 +67,53 @@ class ReformerOnlyLMHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the scores."""
+        if not self.chunk_size:
+            scores: Tensor = self.decoder(hidden) + self.bias
+            return scores
         return apply_chunking_to_forward(lambda part: self.decoder(part) + self.bias, self.chunk_size, 1, hidden)
 
 
-class ReformerModelWithLMHead(ReformerPreTrainedModel):
+class _ReformerForTokens(ReformerPreTrainedModel):
+    """A Reformer that scores the vocabulary at each token."""
+
+    def __init__(self, config: ReformerConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__(config)
+        self._check(config)
+        self.reformer = ReformerModel(config, device=device, dtype=dtype)
+        self.lm_head = ReformerOnlyLMHead(config, device=device, dtype=dtype)
+        self.post_init()
+
+    def _check(self, config: ReformerConfig) -> None:
+        """Raise ConfigError for a config that this head cannot work with."""
+        raise NotImplementedError
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the output projection."""
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the output projection; the bias is cut, or continued with zeros, to the same number of tokens."""
+        self.lm_head.decoder = new_embeddings  # type: ignore[assignment]
+        resize_rows(self.lm_head.bias, len(self.lm_head.decoder.weight), zeros)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ReformerOnlyLMHead):
+            nn.init.zeros_(module.bias)
+
+    def _output_bias(self) -> nn.Parameter:
+        return self.lm_head.bias
+
+
+class ReformerModelWithLMHead(_ReformerForTokens):
     """The Reformer as a causal language model.
 
     Raises ConfigError unless `is_decoder` is True and no layer attends to chunks after its own.
     """
 
-    def __init__(
-        self, config: ReformerConfig, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> None:
-        super().__init__(config)
+    _supports_generation_cache = True
+
+    def _check(self, config: ReformerConfig) -> None:
         if not config.is_decoder:
             raise ConfigError(
                 "ReformerModelWithLMHead: expected a config with is_decoder=True, got False; pass is_decoder=True "
@@ -269,21 +126,6 @@ class ReformerModelWithLMHead(ReformerPreTrainedModel):
                     f"ReformerModelWithLMHead: expected {kind}_num_chunks_after=0 for causal language modelling, "
                     f"got {after}"
                 )
-        self.reformer = ReformerModel(config, device=device, dtype=dtype)
-        self.lm_head = ReformerOnlyLMHead(config, device=device, dtype=dtype)
-        self.post_init()
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the output projection."""
-        return self.lm_head.decoder
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Replace the output projection; the bias is cut, or continued with zeros, to the same number of tokens."""
-        self.lm_head.decoder = new_embeddings  # type: ignore[assignment]
-        resize_rows(self.lm_head.bias, len(self.lm_head.decoder.weight), zeros)
-
-    def _output_bias(self) -> nn.Parameter:
-        return self.lm_head.bias
 
     def forward(
         self,
@@ -299,13 +141,13 @@ class ReformerModelWithLMHead(ReformerPreTrainedModel):
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         labels: Tensor | None = None,
-    ) -> CausalLMOutput | tuple[Any, ...]:
-        """Return a `CausalLMOutput` (or a tuple): logits (B, L, V) and, with `labels` (B, L), the loss.
+        legacy_cache: bool = False,
+    ) -> ReformerModelWithLMHeadOutput | tuple[Any, ...]:
+        """Return a `ReformerModelWithLMHeadOutput` (or a tuple): logits (B, L, V) and, with `labels` (B, L), the loss.
 
         The loss is the mean over labels that are not -100 of the cross-entropy, in nats, of token t+1 given tokens
         0..t: pass the input ids as labels.
         """
-        return_dict = self.config.use_return_dict if return_dict is None else return_dict
         output = self.reformer(
             input_ids,
             attention_mask=attention_mask,
@@ -318,30 +160,47 @@ class ReformerModelWithLMHead(ReformerPreTrainedModel):
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
             return_dict=True,
+            legacy_cache=legacy_cache,
         )
         logits = self.lm_head(output.last_hidden_state)
-        result = CausalLMOutput(
+        result = ReformerModelWithLMHeadOutput(
             loss=None if labels is None else causal_lm_loss(logits, labels),
             logits=logits,
+            past_buckets_states=output.past_buckets_states,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
         )
-        return result if return_dict else result.to_tuple()
+        return result if wants_dict(self, return_dict) else result.to_tuple()
 
     # Narrower than the base on purpose: generate() refuses what is not named here.
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: Tensor,
+        past_buckets_states: Any = None,
         attention_mask: Tensor | None = None,
         head_mask: Tensor | None = None,
         num_hashes: int | None = None,
+        use_cache: bool | None = None,
     ) -> dict[str, Any]:
-        """Return the keywords of one decoding step, with each row's masked tokens moved behind its text.
+        """Return the keywords of one decoding step: the new tokens and the cache, or the whole prompt.
 
-        Positions and local chunks count from the start of a row, so a row that is padded on the left would otherwise
-        be another text than the same row alone.
+        Without a cache each row's masked tokens move behind its text: positions and local chunks count from the start
+        of a row, so a row that is padded on the left would otherwise be another text than the same row alone.
         """
-        inputs = {"input_ids": input_ids, "head_mask": head_mask, "num_hashes": num_hashes}
+        shared = {"head_mask": head_mask, "num_hashes": num_hashes}
+        if past_buckets_states is not None:
+            past = past_buckets_states
+            columns = past.columns if isinstance(past, ReformerCache) else past[0][1].shape[1]
+            if columns >= input_ids.shape[1]:
+                raise InputError(
+                    f"generate: past_buckets_states holds {columns} tokens and the prompt has {input_ids.shape[1]}: "
+                    "expected the whole text as the prompt, with at least one token that the cache lacks"
+                )
+            new = input_ids[:, columns:]
+            return {**shared, "input_ids": new, "past_buckets_states": past, "use_cache": True}
+        if use_cache and not self.training:
+            return {**shared, "input_ids": input_ids, "attention_mask": attention_mask, "use_cache": True}
+        inputs = {**shared, "input_ids": input_ids, "use_cache": False}
         if attention_mask is not None:
             order = attention_mask.bool().long().argsort(dim=-1, descending=True, stable=True)
             inputs["input_ids"] = input_ids.gather(1, order)
@@ -354,36 +213,172 @@ class ReformerModelWithLMHead(ReformerPreTrainedModel):
     def _next_token_logits(self, outputs: Any, inputs: dict[str, Any]) -> Tensor:
         """Return the scores [batch, V] after the last token of each row's text."""
         logits: Tensor = outputs.logits
-        if inputs.get("attention_mask") is None:
+        mask = inputs.get("attention_mask")
+        if mask is None:
             return logits[:, -1]
-        last = inputs["attention_mask"].bool().sum(dim=-1) - 1
+        places = torch.arange(mask.shape[1], device=mask.device)
+        last = torch.where(mask.bool(), places, -1).amax(dim=-1)
         return logits[torch.arange(len(last), device=last.device), last]
 
 
-def _key_mask(attention_mask: Tensor | None, batch: int, length: int) -> Tensor | None:
-    """Return the mask as booleans, or None if it rules nothing out; raises InputError for another shape."""
-    if attention_mask is None:
-        return None
-    if attention_mask.shape != (batch, length):
-        raise InputError(
-            f"Reformer: expected an attention_mask of shape ({batch}, {length}), got {tuple(attention_mask.shape)}"
+class ReformerForMaskedLM(_ReformerForTokens):
+    """The Reformer that fills in masked tokens; raises ConfigError unless `is_decoder` is False."""
+
+    def _check(self, config: ReformerConfig) -> None:
+        if config.is_decoder:
+            raise ConfigError(
+                "ReformerForMaskedLM: expected a config with is_decoder=False, got True, with which a token does not "
+                "see those after it; pass is_decoder=False to the config or to from_pretrained"
+            )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        num_hashes: int | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> MaskedLMOutput | tuple[Any, ...]:
+        """Return logits (B, L, V) and, with `labels` (B, L), the mean cross-entropy of those that are not -100."""
+        output = self.reformer(
+            input_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            num_hashes=num_hashes,
+            use_cache=False,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
         )
-    mask = attention_mask != 0  # A copy: the caller may reuse the tensor before the backward.
-    if torch.compiler.is_compiling():
-        return mask  # Whether it rules anything out is not known while a graph is traced.
-    return None if bool(mask.all()) else mask
+        logits = self.lm_head(output.last_hidden_state)
+        result = MaskedLMOutput(
+            loss=None if labels is None else token_classification_loss(logits, labels),
+            logits=logits,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+        return result if wants_dict(self, return_dict) else result.to_tuple()
 
 
-def _head_mask(head_mask: Tensor | None, num_layers: int, num_heads: int) -> Tensor | None:
-    """Return the head mask as (layers, H); raises InputError for another shape than that or (H,)."""
-    if head_mask is None:
-        return None
-    head_mask = head_mask.clone()  # The caller may reuse the tensor before the backward.
-    if head_mask.shape == (num_heads,):
-        return head_mask.expand(num_layers, num_heads)
-    if head_mask.shape == (num_layers, num_heads):
-        return head_mask
-    raise InputError(
-        f"Reformer: expected a head_mask of shape ({num_heads},) or ({num_layers}, {num_heads}), "
-        f"got {tuple(head_mask.shape)}"
-    )
+class ReformerClassificationHead(nn.Module):
+    """Scores the labels of a sequence by its first token: (B, L, 2E) -> (B, N)."""
+
+    def __init__(self, config: ReformerConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        own = config.classifier_dropout
+        self.dense = nn.Linear(2 * config.hidden_size, config.hidden_size, device=device, dtype=dtype)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob if own is None else own)
+        self.out_proj = nn.Linear(config.hidden_size, config.num_labels, device=device, dtype=dtype)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Return the scores."""
+        inner = self.dense(self.dropout(hidden_states[:, 0])).tanh()
+        scores: Tensor = self.out_proj(self.dropout(inner))
+        return scores
+
+
+class ReformerForSequenceClassification(ReformerPreTrainedModel):
+    """The Reformer that scores the labels of a sequence by its first token.
+
+    With `is_decoder` that token sees itself alone, which is said once.
+    """
+
+    def __init__(self, config: ReformerConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__(config)
+        _warn_if_causal(self, "the first token, whose state is scored, sees no other")
+        self.num_labels = config.num_labels
+        self.reformer = ReformerModel(config, device=device, dtype=dtype)
+        self.classifier = ReformerClassificationHead(config, device=device, dtype=dtype)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        num_hashes: int | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple[Any, ...]:
+        """Return logits (B, N) and with `labels` the loss, by `config.problem_type` or what the labels are."""
+        output = self.reformer(
+            input_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            num_hashes=num_hashes,
+            use_cache=False,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
+        )
+        logits = self.classifier(output.last_hidden_state)
+        result = pooled_output(output, logits, labels, self.config.problem_type)
+        return result if wants_dict(self, return_dict) else result.to_tuple()
+
+
+class ReformerForQuestionAnswering(ReformerPreTrainedModel):
+    """The Reformer that scores each token as the first and as the last of an answer.
+
+    With `is_decoder` a token sees only those before it, which is said once.
+    """
+
+    def __init__(self, config: ReformerConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__(config)
+        _warn_if_causal(self, "a token does not see what follows it")
+        self.num_labels = config.num_labels
+        self.reformer = ReformerModel(config, device=device, dtype=dtype)
+        self.qa_outputs = nn.Linear(2 * config.hidden_size, 2, device=device, dtype=dtype)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        num_hashes: int | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> QuestionAnsweringModelOutput | tuple[Any, ...]:
+        """Return `start_logits` and `end_logits` (B, L), and with both positions (B) the loss.
+
+        Positions behind the last token do not count.
+        """
+        output = self.reformer(
+            input_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            num_hashes=num_hashes,
+            use_cache=False,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
+        )
+        result = span_output(output, self.qa_outputs(output.last_hidden_state), start_positions, end_positions)
+        return result if wants_dict(self, return_dict) else result.to_tuple()
+
+
+def _warn_if_causal(model: ReformerPreTrainedModel, why: str) -> None:
+    if model.config.is_decoder:
+        logger.warning_once(
+            f"{type(model).__name__}: config.is_decoder is True, so {why}; pass is_decoder=False to see both sides."
+        )

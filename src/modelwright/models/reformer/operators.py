@@ -18,25 +18,20 @@ from modelwright.nn.precision import at_least_float32
 
 @torch.library.custom_op("modelwright::reformer_hash_order", mutates_args=())
 def hash_order(
-    qk: Tensor, key_mask: Tensor | None, num_heads: int, num_hashes: int, factors: list[int], seed: int
+    qk: Tensor, key_mask: Tensor | None, heads: list[bool], num_hashes: int, factors: list[int], seed: int
 ) -> Tensor:
-    """Hash every head's vectors and return the sorted token order (B, H, N, L), int32; nothing has a gradient."""
-    qk_BHLD = split_heads(qk, num_heads)
-    generator = torch.Generator(qk.device).manual_seed(seed)
-    rotations_HDNR = hashing.draw_rotations(
-        num_heads=num_heads,
-        head_size=qk_BHLD.shape[-1],
-        num_hashes=num_hashes,
-        factors=factors,
-        like=qk,
-        generator=generator,
-    )
+    """Hash every head's vectors and return the sorted token order (B, H, N, L), int32; nothing has a gradient.
+
+    `heads` tells which of the layer's original heads are left.
+    """
+    qk_BHLD = split_heads(qk, sum(heads))
+    rotations_HDNR = hashing.draw_rotations(heads, qk_BHLD.shape[-1], num_hashes, factors, like=qk, seed=seed)
     return hashing.hash_and_sort(qk_BHLD, rotations_HDNR, factors, key_mask)
 
 
 @hash_order.register_fake
-def _(qk: Tensor, _key_mask: Tensor | None, num_heads: int, num_hashes: int, *_settings: Any) -> Tensor:
-    return qk.new_empty((qk.shape[0], num_heads, num_hashes, qk.shape[1]), dtype=torch.int32)
+def _(qk: Tensor, _key_mask: Tensor | None, heads: list[bool], num_hashes: int, *_settings: Any) -> Tensor:
+    return qk.new_empty((qk.shape[0], sum(heads), num_hashes, qk.shape[1]), dtype=torch.int32)
 
 
 @torch.library.custom_op("modelwright::reformer_local_attention", mutates_args=())

@@ -7,11 +7,14 @@ is part of what trained checkpoints learned.
 This is the plain form, which stores all probabilities because the caller wants them; `window_kernel` is the lean one.
 """
 
+from collections.abc import Iterable, Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modelwright.nn.dropout import seeded_dropout
 from modelwright.nn.precision import at_least_float32
+from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
 # Added to a score: the first is beyond every real score, the second beyond the first, so that a token which sees
 # nothing else sees itself, and masked keys only where there is nothing at all. Both are added in fp32.
@@ -48,6 +51,22 @@ def attend_in_windows(
         scores = scores + bias_GCQW
     probs = seeded_dropout(scores.softmax(dim=-1), dropout, generator)
     return torch.matmul(probs.to(v_GCWD.dtype), v_GCWD), scores.logsumexp(dim=-1), probs
+
+
+def pruned(
+    module: nn.Module, projections: Sequence[str], heads: Sequence[bool], gone: Iterable[int]
+) -> tuple[list[bool], Tensor]:
+    """Cut heads out of a self-attention's projections; return which are left, and the indices of the old output.
+
+    `heads` tells which of the original heads were left; `gone` are numbered among the original ones.
+    """
+    already = {head for head, left in enumerate(heads) if not left}
+    width = getattr(module, projections[0]).weight.shape[0]
+    new, index = find_pruneable_heads_and_indices(gone, sum(heads), width // sum(heads), already)
+    if new:
+        for name in projections:
+            setattr(module, name, prune_linear_layer(getattr(module, name), index))
+    return [left and head not in new for head, left in enumerate(heads)], index
 
 
 def split_heads(x_BLE: Tensor, num_heads: int) -> Tensor:
