@@ -102,7 +102,7 @@ def onnx_mask(
 @contextmanager
 def exportable_attention(model: nn.Module) -> Iterator[None]:
     """Let the model use this kernel in the block."""
-    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    configs: dict[int, Any] = {id(each.config): each.config for each in model.modules() if hasattr(each, "config")}
     before = {key: getattr(config, "_attn_implementation", None) for key, config in configs.items()}
     try:
         for config in configs.values():

@@ -1,5 +1,7 @@
-"""What is done to a graph after PyTorch's exporter: integers stored as integers, and nothing computed twice."""
+"""What is done to a graph after PyTorch's exporter: integers stored as integers, names, nothing computed twice."""
 
+import ast
+import collections
 from typing import Any
 
 import numpy as np
@@ -9,16 +11,28 @@ _LEAST_TABLE = 4096
 
 
 def simplify(model: Any) -> None:
-    """Quantize constant weights for good, and let tensors that are equal be one. `model` is an `onnx_ir.Model`."""
+    """Name nodes after their modules, quantize constant weights for good, and let tensors that are equal be one.
+
+    `model` is an `onnx_ir.Model`.
+    """
     from onnx_ir.passes import common
 
+    _name_nodes(model)
     _quantize_constants(model)
-    for change in (
-        common.DeduplicateInitializersPass(),
-        common.CommonSubexpressionEliminationPass(),
-        common.RemoveUnusedNodesPass(),
-    ):
+    for change in (common.DeduplicateInitializersPass(), common.CommonSubexpressionEliminationPass()):
         change(model)
+    _drop_unused(model)
+
+
+def _name_nodes(model: Any) -> None:
+    """Name each node "module/operation", and drop what the exporter notes of it, such as paths of this machine."""
+    count: collections.Counter[str] = collections.Counter()
+    for node in model.graph:
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "['', '']"))
+        name = f"{scopes[-2].removeprefix('model.')}/{node.op_type}"
+        count[name] += 1
+        node.name = name if count[name] == 1 else f"{name}_{count[name]}"
+        node.metadata_props.clear()
 
 
 def _quantize_constants(model: Any) -> None:
@@ -38,8 +52,7 @@ def _quantize_constants(model: Any) -> None:
             scale, zero = scale.reshape(along), zero.reshape(along)
         limits = np.iinfo(zero.dtype)
         codes = np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(zero.dtype)
-        name = f"{_source(node.inputs[0]).name}_{zero.dtype}"
-        integers = _initializer(model, name, codes)
+        integers = _initializer(model, f"{node.name.partition('/')[0]}.weight_{zero.dtype}", codes)
         ir.convenience.replace_all_uses_with(node.outputs[0], integers)
         model.graph.remove(node, safe=True)
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelwright.core.errors import InputError
+from modelwright.core.errors import InputError, check_choice
 from modelwright.core.optional import require
 from modelwright.export.attention import exportable_attention
 from modelwright.export.graph import quantize_embeddings as quantize_embedding_tables
 from modelwright.export.graph import simplify
 from modelwright.outputs.base import ModelOutput
-from modelwright.quantization.onnx_nodes import OPSET, export_target, problem_of
+from modelwright.quantization.onnx_nodes import OPSET, TARGETS, export_target, problem_of
 from modelwright.quantization.switches import quantizers_of
 
 # What a model is called with if nothing is said, as far as it takes it.
@@ -62,7 +62,8 @@ def export_onnx(
     """
     for package in ("onnx", "onnxscript"):
         require(package, extra="onnx", why="export_onnx")
-    check_quantizers(model)
+    check_choice("export: target", target, TARGETS)
+    check_quantizers(model, target)
     example = _example(model, inputs)
     with _as_for_inference(model), export_target(target), torch.no_grad():
         output = model(**example, return_dict=True)
@@ -72,7 +73,7 @@ def export_onnx(
     simplify(graph_model)
     if quantize_embeddings:
         quantize_embedding_tables(graph_model)
-    graph_model.metadata_props[OUTPUT_CLASS] = type(output).__name__
+    graph_model.metadata_props[OUTPUT_CLASS] = f"{type(output).__module__}:{type(output).__qualname__}"
     graph_model.metadata_props["modelwright.target"] = target
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,11 +81,16 @@ def export_onnx(
     return path
 
 
-def check_quantizers(model: nn.Module) -> None:
+def check_quantizers(model: nn.Module, target: str) -> None:
     """Raise InputError that names the enabled quantizers of a model that cannot be exported, if there are any."""
     problems: dict[str, list[str]] = {}
     for name, quantizer in quantizers_of(model).items():
-        if quantizer.is_enabled and (problem := problem_of(quantizer)):
+        if not quantizer.is_enabled:
+            continue
+        problem = problem_of(quantizer)
+        if problem is None and target == "tensorrt" and quantizer.asymmetric:
+            problem = "with a zero point or a range for each token, which TensorRT has not; use symmetric ones"
+        if problem is not None:
             problems.setdefault(problem, []).append(name)
     for problem, names in problems.items():
         raise InputError(f"export: {len(names)} quantizers {problem}: {', '.join(names)}")

@@ -73,8 +73,6 @@ def linear(layer: "QuantLinear | QuantConv1D", x: Tensor) -> Tensor:
 
 def _token_by_token(of_x: "TensorQuantizer", of_weight: "TensorQuantizer", x: Tensor, weight_KN: Tensor) -> Tensor:
     """Return x W by integers, with x = (codes - zero) * scale for each token and W = integers * scale."""
-    if _target.get() != "onnxruntime-cpu":
-        raise InputError(f"export: {_target.get()} has no quantization token by token; calibrate static ranges")
     if problem := problem_of(of_weight):
         raise InputError(f"export: a quantizer of a weight {problem}")
     if of_x.pre_quant_scale is not None:
