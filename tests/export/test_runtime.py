@@ -55,9 +55,7 @@ def test_calls(folder):
     full = model(ids, attention_mask=torch.ones_like(ids), token_type_ids=np.zeros((1, 3), dtype=np.int64))
     assert torch.equal(full[0], model(input_ids=ids)[0])
     assert isinstance(model(ids, return_dict=False), tuple)
-    with pytest.raises(
-        TypeError, match=r"OnnxModel got an unknown keyword 'attention_maks'. Did you mean"
-    ):
+    with pytest.raises(TypeError, match=r"OnnxModel got an unknown keyword 'attention_maks'. Did you mean"):
         model(ids, attention_maks=ids)
     with pytest.raises(ValueError, match="OnnxModel: expected input_ids, got attention_mask"):
         model(attention_mask=ids)

@@ -11,9 +11,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from modelwright.cli.embed import classify, embed
 from modelwright.cli.generate import generate
 from modelwright.cli.inspect import inspect
 from modelwright.cli.prune import prune
+from modelwright.cli.quantize import quantize
 from modelwright.cli.tokenizer import app as tokenizer
 from modelwright.cli.train import train
 from modelwright.cli.verify import verify
@@ -77,7 +79,7 @@ def _start(
         raise typer.Exit
 
 
-for command in (train, generate, inspect, verify, prune):
+for command in (train, generate, inspect, verify, prune, quantize, embed, classify):
     app.command()(command)
 app.add_typer(tokenizer)
 

@@ -15,7 +15,7 @@ _OUTPUT_OF_FEED_FORWARD = r"(?<!attention)\.output\.dense\._input_quantizer$"
 
 
 def fuse_qkv(model: nn.Module) -> int:
-    """Give queries, keys and values of each attention one range, the widest, so that a runtime can compute them at once.
+    """Give queries, keys and values of each attention one range, the widest, so that they can be computed at once.
 
     That is for the inputs of the three layers, for weights with one range each, and for the operands of the products.
     Returns how many attentions there were; raises InputError if none has three quantized layers.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modelwright.core.errors import InputError
 from modelwright.quantization.descriptor import QuantDescriptor
-from modelwright.quantization.recipe import Recipe
+from modelwright.quantization.recipe import Recipe, Rule
 from modelwright.quantization.recording import LayerInput, LinearLayer, linear_layers, record_inputs
 from modelwright.quantization.smoothing import smooth, unsmooth
 from modelwright.quantization.swapping import swap
@@ -27,6 +27,10 @@ MOST_FLOAT = 0.2
 # Calls the model on texts; the outputs [texts, ...].
 Run = Callable[[], Tensor]
 Progress = Callable[[str, int, int], None]
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -95,19 +99,21 @@ def auto_quantize(
     run: Run,
     run_held_out: Run,
     *,
+    run_few: Run | None = None,
     bar: Bar | None = None,
     alphas: Sequence[float] = ALPHAS,
     most_float: float = MOST_FLOAT,
-    progress: Progress | None = None,
+    progress: Progress = _silent,
 ) -> AutoResult:
     """Quantize `model`, in place, as accurately as `bar` asks if that can be, and return what was chosen.
 
     Inputs get a zero point and a static range, weights a range for each output; SmoothQuant's alpha is searched. Then
     the layers that cost most, measured one at a time, become float again until the bar holds or `most_float` of the
     linear products are float. `run` calls the model on the texts for the ranges, `run_held_out` on others, on which it
-    is judged. The choice is noted in the model's config. progress: called with what is done, a number and the total.
+    is judged, `run_few` (that again, if not given) on those on which each layer is measured. The choice is noted in the
+    model's config. progress: called with what is done, a number and the total.
     """
-    bar, tell = bar or Bar(), progress or (lambda what, done, total: None)
+    bar = bar or Bar()
     with quantization_disabled(model):
         reference = run_held_out()
     recipe = Recipe("linear", input=QuantDescriptor(asymmetric=True))
@@ -117,15 +123,14 @@ def auto_quantize(
         inputs = record_inputs(model, run)
     tried = {}
     for done, alpha in enumerate(alphas):
-        tell("searching how to smooth", done, len(alphas))
+        progress("searching how to smooth", done, len(alphas))
         _smooth_and_set_ranges(model, inputs, alpha)
         tried[alpha] = Fidelity.of(run_held_out(), reference)
     best = min(tried, key=lambda alpha: bar.shortfall(tried[alpha]))
     _smooth_and_set_ranges(model, inputs, best)
     result = AutoResult(alpha=best, fidelity=tried[best], tried=tried)
-    result.sensitivity = sensitivity(model, run_held_out, reference, progress=progress)
+    result.sensitivity = sensitivity(model, run_few or run_held_out, progress=progress)
     total = sum(layer.weight.numel() for layer in layers.values())
-    rules: list[tuple[Any, str]] = []
     for name in sorted(result.sensitivity, key=result.sensitivity.__getitem__, reverse=True):
         share = layers[name].weight.numel() / total
         if bar.shortfall(result.fidelity) <= 1:
@@ -136,29 +141,25 @@ def auto_quantize(
         result.fidelity = Fidelity.of(run_held_out(), reference)
         result.float_layers[name] = result.fidelity
         result.float_share += share
-        inner = re.escape(name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}."))
-        rules.append(("disable", rf"(^|\.){inner}\._"))
-        tell("leaving layers float", len(rules), len(rules))
+        progress("leaving layers float", len(result.float_layers), len(layers))
     if hasattr(model, "config"):
-        model.config.quantization_recipe = Recipe(recipe.placement, recipe.input, rules=tuple(rules)).to_dict()
+        rules = tuple(_rule(model, name) for name in result.float_layers)
+        model.config.quantization_recipe = Recipe(recipe.placement, recipe.input, rules=rules).to_dict()
     return result
 
 
 @torch.no_grad()
-def sensitivity(
-    model: nn.Module, run: Run, reference: Tensor | None = None, *, progress: Progress | None = None
-) -> dict[str, float]:
+def sensitivity(model: nn.Module, run: Run, *, progress: Progress = _silent) -> dict[str, float]:
     """Return for each enabled linear layer 1 - the mean cosine to the float outputs with only that layer quantized.
 
-    reference: the float outputs, if they are there already. The switches are as before afterwards.
+    The switches are as before afterwards.
     """
     layers = {name: layer for name, layer in linear_layers(model).items() if layer.input_quantizer.is_enabled}
     costs = {}
     with quantization_disabled(model):
-        reference = run() if reference is None else reference
+        reference = run()
         for done, (name, layer) in enumerate(layers.items()):
-            if progress is not None:
-                progress("measuring what each layer costs", done, len(layers))
+            progress("measuring what each layer costs", done, len(layers))
             with switches_restored(layer):
                 layer.input_quantizer.enable()
                 layer.weight_quantizer.enable()
@@ -174,6 +175,12 @@ def _smooth_and_set_ranges(model: nn.Module, inputs: dict[str, LayerInput], alph
         assert scale is not None
         quantizer.set_amax((seen.maximum * scale).max(), (seen.minimum * scale).min())
     calibrate_weights(model, "max")
+
+
+def _rule(model: Any, layer: str) -> Rule:
+    """Return the rule that leaves a layer float, in the model and in the base model inside it."""
+    inner = layer.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.")
+    return "disable", rf"(^|\.){re.escape(inner)}\._"
 
 
 def _make_float(layer: LinearLayer) -> None:
