@@ -25,14 +25,17 @@ def text(tmp_path_factory):
 def checkpoint(run, text, tmp_path_factory):
     """A function from a class to the folder of a small model of it, with a tokenizer."""
     tokenizer = tmp_path_factory.mktemp("tokenizer")
-    run("tokenizer", "train", "--text", text, "-o", tokenizer, "--vocab-size", "60", "--quiet")
+    trained = run(
+        "tokenizer", "train", "--text", text, "-o", tokenizer, "--kind", "wordpiece", "--vocab-size", "100", "--quiet"
+    )
+    assert trained.exit_code == 0, trained.output
 
     def make(kind):
         from modelwright.models.auto.tokenization_auto import AutoTokenizer
 
         torch.manual_seed(0)
         config = BertConfig(
-            vocab_size=60,
+            vocab_size=100,
             hidden_size=16,
             num_hidden_layers=1,
             num_attention_heads=2,

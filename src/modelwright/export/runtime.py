@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import CheckpointError, InputError, reject_unknown
 from modelwright.core.optional import require
 from modelwright.export.onnx import OUTPUT_CLASS
@@ -45,9 +46,7 @@ class OnnxModel:
         """Return the model of a folder with `model.onnx` and config.json; raise RepoError if there is no such file."""
         config = None
         if (Path(folder) / CONFIG_NAME).is_file():
-            from modelwright.models.auto.configuration_auto import AutoConfig
-
-            config = AutoConfig.from_pretrained(folder)
+            config = PretrainedConfig.from_pretrained(folder)
         return cls(Path(folder) / ONNX_NAME, config, threads=threads)
 
     def __call__(self, input_ids: Any = None, **inputs: Any) -> Any:
