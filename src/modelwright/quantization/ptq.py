@@ -22,7 +22,10 @@ from modelwright.quantization.switches import calibrating, load_ranges, quantiza
 from modelwright.quantization.weight_calibration import calibrate_weights
 
 # Above these, scales follow the largest inputs that calibration saw so closely that other texts leave the ranges.
-ALPHAS = (0.5, 0.6, 0.65, 0.7, 0.75)
+ALPHAS = (0.5, 0.6, 0.65, 0.7)
+# What is aimed at, as a share of the distance from 1 that the bar allows: texts of another kind than those that judge
+# are further off.
+AIM = 0.5
 MOST_FLOAT = 0.2
 # Calls the model on texts; the outputs [texts, ...].
 Run = Callable[[], Tensor]
@@ -108,8 +111,8 @@ def auto_quantize(
     """Quantize `model`, in place, as accurately as `bar` asks if that can be, and return what was chosen.
 
     Inputs get a zero point and a static range, weights a range for each output; SmoothQuant's alpha is searched. Then
-    the layers that cost most, measured one at a time, become float again until the bar holds or `most_float` of the
-    linear products are float. `run` calls the model on the texts for the ranges, `run_held_out` on others, on which it
+    the layers that cost most, measured one at a time, become float again until the bar holds with room to spare, or
+    `most_float` of the linear products are float. `run` calls the model on the texts for the ranges, `run_held_out` on others, on which it
     is judged, `run_few` (that again, if not given) on those on which each layer is measured. The choice is noted in the
     model's config. progress: called with what is done, a number and the total.
     """
@@ -133,7 +136,7 @@ def auto_quantize(
     total = sum(layer.weight.numel() for layer in layers.values())
     for name in sorted(result.sensitivity, key=result.sensitivity.__getitem__, reverse=True):
         share = layers[name].weight.numel() / total
-        if bar.shortfall(result.fidelity) <= 1:
+        if bar.shortfall(result.fidelity) <= AIM:
             break
         if result.float_share + share > most_float:
             continue
