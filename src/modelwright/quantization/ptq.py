@@ -112,9 +112,9 @@ def auto_quantize(
 
     Inputs get a zero point and a static range, weights a range for each output; SmoothQuant's alpha is searched. Then
     the layers that cost most, measured one at a time, become float again until the bar holds with room to spare, or
-    `most_float` of the linear products are float. `run` calls the model on the texts for the ranges, `run_held_out` on others, on which it
-    is judged, `run_few` (that again, if not given) on those on which each layer is measured. The choice is noted in the
-    model's config. progress: called with what is done, a number and the total.
+    `most_float` of the linear products are float. `run` calls the model on the texts for the ranges, `run_held_out` on
+    others, on which it is judged, `run_few` (that again, if not given) on those on which each layer is measured. The
+    choice is noted in the model's config. progress: called with what is done, a number and the total.
     """
     bar = bar or Bar()
     with quantization_disabled(model):
