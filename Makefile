@@ -21,7 +21,7 @@ help: ## List the targets
 
 install: $(DEV) ## Make the development environment, .venv
 
-demo: $(DEV) ## Train a Reformer for about two minutes, save, verify, reload, generate
+demo: $(DEV) ## Train a Reformer for about two minutes, save, reload, generate; take a BERT encoder to INT8
 	$(PY) tools/demo.py
 
 test: $(DEV) ## Run the tests, but for the slow ones; lists what is skipped

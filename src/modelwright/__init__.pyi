@@ -8,6 +8,7 @@ from modelwright import checkpoint as checkpoint
 from modelwright import config as config
 from modelwright import configuration_utils as configuration_utils
 from modelwright import core as core
+from modelwright import export as export
 from modelwright import file_utils as file_utils
 from modelwright import generation as generation
 from modelwright import hub as hub
@@ -78,6 +79,9 @@ from modelwright.core.optional import (
     is_tokenizers_available,
     is_torch_available,
 )
+from modelwright.export.onnx import export_onnx
+from modelwright.export.runtime import OnnxModel
+from modelwright.export.session import make_session
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.logits_bias import (
     NoBadWordsLogitsProcessor,
@@ -416,6 +420,7 @@ __all__ = [
     "NextSentencePredictorOutput",
     "NoBadWordsLogitsProcessor",
     "NoRepeatNGramLogitsProcessor",
+    "OnnxModel",
     "PaddingStrategy",
     "PlacementError",
     "PoolerAnswerClass",
@@ -516,6 +521,7 @@ __all__ = [
     "apply_chunking_to_forward",
     "dense_attentions",
     "dynamic_rope_update",
+    "export_onnx",
     "get_initializer",
     "is_accelerate_available",
     "is_flax_available",
@@ -532,6 +538,7 @@ __all__ = [
     "is_torch_available",
     "keras_serializable",
     "logging",
+    "make_session",
     "prune_layer",
     "shape_list",
 ]

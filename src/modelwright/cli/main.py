@@ -14,11 +14,13 @@ from typer.core import TyperGroup
 from modelwright.cli.convert import convert
 from modelwright.cli.diff import diff
 from modelwright.cli.doctor import doctor
+from modelwright.cli.embed import classify, embed
 from modelwright.cli.generate import generate
 from modelwright.cli.inspect import inspect
 from modelwright.cli.migrate import migrate
 from modelwright.cli.plan import plan
 from modelwright.cli.prune import prune
+from modelwright.cli.quantize import quantize
 from modelwright.cli.tokenizer import app as tokenizer
 from modelwright.cli.train import train
 from modelwright.cli.verify import verify
@@ -82,7 +84,7 @@ def _start(
         raise typer.Exit
 
 
-for command in (train, generate, inspect, plan, verify, diff, convert, prune, migrate, doctor):
+for command in (train, generate, inspect, plan, verify, diff, convert, prune, quantize, embed, classify, migrate, doctor):
     app.command()(command)
 app.add_typer(tokenizer)
 

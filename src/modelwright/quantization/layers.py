@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from modelwright.core.errors import InputError, UnknownArgumentError, nearest
 from modelwright.nn import conv1d
+from modelwright.quantization import onnx_nodes
 from modelwright.quantization.descriptor import (
     QUANT_DESC_8BIT_CONV1D_WEIGHT_PER_CHANNEL,
     QUANT_DESC_8BIT_CONV2D_WEIGHT_PER_CHANNEL,
@@ -120,6 +121,8 @@ class QuantLinear(nn.Linear, QuantMixin):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product of the quantized input and weight, plus the bias."""
+        if torch.onnx.is_in_onnx_export():
+            return onnx_nodes.linear(self, input)
         return F.linear(self._input_quantizer(input), self._weight_quantizer(self.weight), self.bias)
 
 
@@ -143,6 +146,8 @@ class QuantConv1D(conv1d.Conv1D, QuantMixin):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the product of the quantized input and weight, plus the bias."""
+        if torch.onnx.is_in_onnx_export():
+            return onnx_nodes.linear(self, x)
         return torch.matmul(self._input_quantizer(x), self._weight_quantizer(self.weight)) + self.bias
 
 

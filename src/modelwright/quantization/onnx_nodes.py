@@ -1,4 +1,4 @@
-"""A quantizer in an export to ONNX: a pair of QuantizeLinear and DequantizeLinear.
+"""Quantizers and quantized linear layers in an export to ONNX: pairs of QuantizeLinear and DequantizeLinear.
 
 PyTorch's own fake quantization cannot be exported with shapes that vary, so the nodes are named here. Two targets:
 "tensorrt" (signed integers, zero point 0) and "onnxruntime-cpu" (unsigned integers, whose kernels use the processor's
@@ -17,6 +17,7 @@ from modelwright.core.errors import InputError, check_choice
 from modelwright.quantization.fake_quant import affine_parameters, bounds
 
 if TYPE_CHECKING:
+    from modelwright.quantization.layers import QuantConv1D, QuantLinear
     from modelwright.quantization.quantizer import TensorQuantizer
 
 TARGETS = ("onnxruntime-cpu", "tensorrt")
@@ -36,29 +37,75 @@ def export_target(name: str) -> Iterator[None]:
         _target.reset(token)
 
 
-def quantize_dequantize(quantizer: "TensorQuantizer", x: Tensor) -> Tensor:
+def quantize_dequantize(quantizer: "TensorQuantizer", x: Tensor, channel_axis: int | None = None) -> Tensor:
     """Return `x` through a QuantizeLinear and a DequantizeLinear with the range of `quantizer`.
 
-    Raises InputError for other than 8 bits, integers that are not brought back, or no range.
+    channel_axis: the axis of `x` that a quantizer with several ranges has them for, if not where its ranges have it.
+    Raises InputError for what `problem_of` names.
     """
-    if quantizer.num_bits != 8 or not quantizer.fake_quant:
-        raise InputError(
-            f"export: expected 8 bits and fake quantization, got {quantizer.num_bits} bits and "
-            f"fake_quant={quantizer.fake_quant}; disable() the quantizer to leave it out"
-        )
-    if not quantizer.is_calibrated:
-        raise InputError(
-            "export: a quantizer without a range; calibrate it and call load_calib_amax(), or disable() it"
-        )
+    if problem := problem_of(quantizer):
+        raise InputError(f"export: a quantizer {problem}")
     scale, zero_point, axis = parameters(quantizer)
+    if axis is not None and channel_axis is not None:
+        axis = channel_axis
     attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
-    integers = torch.onnx.ops.symbolic(
-        "QuantizeLinear", (x, scale, zero_point), attributes, dtype=zero_point.dtype, shape=x.shape, version=OPSET
+    integers = _node("QuantizeLinear", (x, scale, zero_point), x.shape, zero_point.dtype, attributes)
+    return _node("DequantizeLinear", (integers, scale, zero_point), x.shape, x.dtype, attributes)
+
+
+def linear(layer: "QuantLinear | QuantConv1D", x: Tensor) -> Tensor:
+    """Return what a quantized linear layer makes of `x` [..., K], as nodes that runtimes turn into integer products.
+
+    A MatMul with the weight as [K, N] and an addition, because a Gemm stays float. An input quantized token by token
+    is multiplied as integers here, because a QuantizeLinear has no scale for each token.
+    """
+    turned = layer.channel_axis == 0
+    weight_KN = layer.weight.T if turned else layer.weight
+    quantizer = layer.weight_quantizer
+    if layer.input_quantizer.per_token and layer.input_quantizer.is_enabled and quantizer.is_enabled:
+        product = _token_by_token(layer.input_quantizer, quantizer, x, weight_KN)
+    else:
+        if quantizer.is_enabled:
+            weight_KN = quantize_dequantize(quantizer, weight_KN, channel_axis=1)
+        product = torch.matmul(layer.input_quantizer(x), weight_KN)
+    return product if layer.bias is None else product + layer.bias
+
+
+def _token_by_token(of_x: "TensorQuantizer", of_weight: "TensorQuantizer", x: Tensor, weight_KN: Tensor) -> Tensor:
+    """Return x W by integers, with x = (codes - zero) * scale for each token and W = integers * scale."""
+    if problem := problem_of(of_weight):
+        raise InputError(f"export: a quantizer of a weight {problem}")
+    if of_x.pre_quant_scale is not None:
+        x = x * of_x.pre_quant_scale
+    scale, zero = of_x.affine_of(x)
+    codes = (torch.round(x / scale) + zero).clamp(0, 255).to(torch.uint8)
+    weight_scale, weight_zero, axis = parameters(of_weight)
+    attributes = {} if axis is None else {"axis": 1}
+    integers_KN = _node(
+        "QuantizeLinear", (weight_KN, weight_scale, weight_zero), weight_KN.shape, torch.int8, attributes
     )
-    result: Tensor = torch.onnx.ops.symbolic(
-        "DequantizeLinear", (integers, scale, zero_point), attributes, dtype=x.dtype, shape=x.shape, version=OPSET
-    )
+    shape = (*x.shape[:-1], weight_KN.shape[1])
+    product = _node("MatMulInteger", (codes, integers_KN), shape, torch.int32, {}).to(x.dtype)
+    # sum over k of (codes - zero) * W: what the zero points add is the same for all tokens but for a factor.
+    of_zeros_N = integers_KN.to(torch.int32).sum(dim=0).to(x.dtype)
+    return (product - zero * of_zeros_N) * (scale * weight_scale)
+
+
+def _node(name: str, inputs: Any, shape: Any, dtype: torch.dtype, attributes: dict[str, Any]) -> Tensor:
+    result: Tensor = torch.onnx.ops.symbolic(name, inputs, attributes, dtype=dtype, shape=shape, version=OPSET)
     return result
+
+
+def problem_of(quantizer: "TensorQuantizer") -> str | None:
+    """Return why a quantizer cannot be exported, as the end of a sentence, or None if it can."""
+    if quantizer.num_bits != 8 or not quantizer.fake_quant:
+        return (
+            f"with {quantizer.num_bits} bits and fake_quant={quantizer.fake_quant}, expected 8 bits and fake "
+            "quantization; disable() it to leave it out"
+        )
+    if not quantizer.is_calibrated and not quantizer.per_token:
+        return "without a range; calibrate it and call load_calib_amax(), or disable() it"
+    return None
 
 
 def parameters(quantizer: "TensorQuantizer") -> tuple[Tensor, Tensor, int | None]:

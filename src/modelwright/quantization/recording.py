@@ -1,7 +1,4 @@
-"""What the inputs of a model's quantized linear layers look like, channel by channel.
-
-Legend: R rows (tokens) kept of a layer's input, I input channels.
-"""
+"""What the inputs of a model's quantized linear layers look like, channel by channel (I input channels)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +19,14 @@ def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
 
 @dataclass
 class LayerInput:
-    """What a layer's input looked like: the range of each channel [I], and some of its rows [R, I]."""
+    """What a layer's input looked like: the range of each channel [I].
+
+    `shared_with` is the name of the first layer that is called with the same tensor, as keys are with queries.
+    """
 
     minimum: Tensor
     maximum: Tensor
-    rows: Tensor
+    shared_with: str
 
     @property
     def largest(self) -> Tensor:
@@ -34,26 +34,24 @@ class LayerInput:
         return torch.maximum(-self.minimum, self.maximum)
 
 
-def record_inputs(model: nn.Module, run: Callable[[], Any], rows: int = 512) -> dict[str, LayerInput]:
+def record_inputs(model: nn.Module, run: Callable[[], Any]) -> dict[str, LayerInput]:
     """Return what the inputs of the quantized linear layers look like while `run` calls the model.
 
-    Of the tokens, `rows` at most are kept, the first ones of each call in equal parts as far as they go. Let the
-    quantizers be off, so that what is seen is float.
+    Let the quantizers be off, so that what is seen is float.
     """
     found: dict[str, LayerInput] = {}
+    last: list[Any] = [None, ""]
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x_RI = inputs[0].detach().flatten(0, -2)
-            minimum, maximum = torch.aminmax(x_RI, dim=0)
-            # Every few rows, so that more than the first text is looked at.
-            some = x_RI[:: max(1, 4 * len(x_RI) // rows)]
+            if inputs[0] is not last[0]:
+                last[:] = inputs[0], name
+            minimum, maximum = torch.aminmax(inputs[0].detach().flatten(0, -2), dim=0)
             if (seen := found.get(name)) is None:
-                found[name] = LayerInput(minimum, maximum, some[:rows].clone())
+                found[name] = LayerInput(minimum, maximum, last[1])
                 return
             seen.minimum = torch.minimum(seen.minimum, minimum)
             seen.maximum = torch.maximum(seen.maximum, maximum)
-            seen.rows = torch.cat([seen.rows, some[: rows - len(seen.rows)]])
 
         return hook
 

@@ -5,7 +5,7 @@ x W = (x * s) (W / s) for any positive s, one number for each input channel. The
 at the input only. Source: Xiao et al. 2022 (arXiv 2211.10438), section 4.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,24 +18,31 @@ from modelwright.quantization.recording import LayerInput, LinearLayer, linear_l
 def smooth(model: nn.Module, inputs: Mapping[str, LayerInput], alpha: float | Mapping[str, float] = 0.5) -> None:
     """Move ranges from the inputs of linear layers into their weights; the float model stays what it is.
 
-    inputs: of `record_inputs`; layers that it lacks are left alone. alpha: from 0 to 1, for all layers or by name. A
-    layer that was smoothed before is smoothed anew. Calibrate inputs and weights after it. Raises InputError for
-    another alpha.
+    inputs: of `record_inputs`; layers that it lacks are left alone. alpha: from 0 to 1, for all layers or by name; of
+    layers that share a tensor, which then is multiplied and quantized once, the first one's counts. A layer that was
+    smoothed before is smoothed anew. Calibrate inputs and weights after it. Raises InputError for another alpha.
     """
     layers = linear_layers(model)
+    together: dict[str, list[str]] = {}
     for name, seen in inputs.items():
-        own = alpha if isinstance(alpha, int | float) else alpha.get(name)
+        together.setdefault(seen.shared_with, []).append(name)
+    for first, names in together.items():
+        own = alpha if isinstance(alpha, int | float) else alpha.get(first)
         if own is None:
             continue
         if not 0 <= own <= 1:
-            raise InputError(f"smooth: expected alpha from 0 to 1, got {own} for {name}")
-        unsmooth(layers[name])
-        apply_scale(layers[name], smoothing_scale(layers[name], seen.largest, own))
+            raise InputError(f"smooth: expected alpha from 0 to 1, got {own} for {first}")
+        for name in names:
+            unsmooth(layers[name])
+        scale = _smoothing_scale([layers[name] for name in names], inputs[first].largest, own)
+        for name in names:
+            apply_scale(layers[name], scale)
 
 
-def smoothing_scale(layer: LinearLayer, largest: Tensor, alpha: float) -> Tensor:
-    """Return what the input of a layer is to be multiplied by, [inputs]."""
-    weight_range = layer.weight.detach().abs().amax(dim=layer.channel_axis)
+def _smoothing_scale(layers: Sequence[LinearLayer], largest: Tensor, alpha: float) -> Tensor:
+    """Return what the input of layers that share it is to be multiplied by, [inputs]."""
+    ranges = [layer.weight.detach().abs().amax(dim=layer.channel_axis) for layer in layers]
+    weight_range = torch.stack(ranges).amax(dim=0)
     scale = weight_range.pow(1 - alpha) / largest.clamp(min=1e-5).pow(alpha)
     usable = (weight_range > 0) & (largest > 0)
     return torch.where(usable, scale.clamp(1e-5, 1e5), 1.0)

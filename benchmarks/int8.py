@@ -1,0 +1,200 @@
+"""INT8 BERT-base (random weights, length 128) in ONNX Runtime against the other routes on this CPU.
+
+Sides, timed in turn: PyTorch float; ONNX Runtime float; ours ("linear", asymmetric); ours with QDQBERT's own places
+("full"); the same calibrated model with signed activations, as NVIDIA's toolkit exports it; PyTorch's quantize_dynamic;
+ONNX Runtime's quantize_dynamic. Also file sizes, and entropy calibration against pytorch-quantization 2.1.3.
+"""
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import harness
+
+SHAPE = {"vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+LENGTH = 128
+TORCH = ("torch float", "torch quantize_dynamic")
+ONNX = {
+    "ORT float": "float.onnx",
+    "ours": "ours.onnx",
+    "ours, full": "full.onnx",
+    "NVIDIA's s8": "nvidia.onnx",
+    "ORT quantize_dynamic": "dynamic.onnx",
+}
+HISTOGRAMS = 3
+
+
+def feed(batch: int):
+    import numpy as np
+
+    ids = np.random.default_rng(batch).integers(5, 30000, (batch, LENGTH))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
+
+def prepare(folder: Path, layers: int) -> None:
+    """Write all files."""
+    import torch
+
+    from modelwright.export.audit import audit_fusion
+    from modelwright.export.check import compare_layers
+    from modelwright.export.onnx import export_onnx
+    from modelwright.models.bert.configuration_bert import BertConfig
+    from modelwright.models.bert.modeling_bert import BertModel
+    from modelwright.quantization import QuantDescriptor, Recipe, swap
+    from modelwright.quantization.ptq import calibrate
+
+    torch.manual_seed(0)
+    model = BertModel(BertConfig(**{**SHAPE, "num_hidden_layers": layers})).eval()
+    model.save_pretrained(folder / "checkpoint")
+    export_onnx(model, folder / "float.onnx")
+    inputs = {name: torch.from_numpy(value) for name, value in feed(4).items()}
+    for recipe, files in (
+        (
+            Recipe("linear", input=QuantDescriptor(asymmetric=True)),
+            {"ours.onnx": "onnxruntime-cpu", "ours-embeddings.onnx": "onnxruntime-cpu"},
+        ),
+        (Recipe("full"), {"full.onnx": "onnxruntime-cpu", "nvidia.onnx": "tensorrt"}),
+    ):
+        quantized = copy.deepcopy(model)
+        swap(quantized, recipe)
+        calibrate(quantized, lambda quantized=quantized: quantized(**inputs))
+        for file, target in files.items():
+            path = export_onnx(quantized, folder / file, target=target, quantize_embeddings="embeddings" in file)
+            if target == "onnxruntime-cpu":
+                audit_fusion(path).check()
+                print(f"{file}: layers differ from PyTorch's by at most {worst(compare_layers, quantized, path):.1e}")
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(folder / "float.onnx", folder / "dynamic.onnx", per_channel=True, weight_type=QuantType.QInt8)
+
+
+def worst(compare, model, path) -> float:
+    return max(compare(model, path, feed(1)).values())
+
+
+def work(side: str, folder: Path, threads: int) -> None:
+    """Be one side."""
+    if side in TORCH:
+        import torch
+
+        from modelwright.models.bert.modeling_bert import BertModel
+
+        torch.set_num_threads(threads)
+        model = BertModel.from_pretrained(folder / "checkpoint").eval()
+        if side != "torch float":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+
+        def run(batch: int):
+            with torch.inference_mode():
+                return model(**{name: torch.from_numpy(value) for name, value in feed(batch).items()})[0].numpy()
+
+    else:
+        from modelwright.export.session import make_session
+
+        session = make_session(folder / ONNX[side], threads)
+
+        def run(batch: int):
+            return session.run(["last_hidden_state"], feed(batch))[0]
+
+    def timed(batch: int) -> dict:
+        start = time.perf_counter()
+        run(batch)
+        return {"seconds": time.perf_counter() - start}
+
+    harness.serve({"timed": timed, "output": lambda: run(1)[0, :8].tolist()})
+
+
+def compare(workers: dict) -> None:
+    """Stop if a side's output is far from PyTorch's float one: random weights, so rounding alone moves it."""
+    import numpy as np
+
+    outputs = {name: np.array(worker.call("output")).ravel() for name, worker in workers.items()}
+    expected = outputs["torch float"]
+    for name, found in outputs.items():
+        cosine = float(found @ expected / np.linalg.norm(found) / np.linalg.norm(expected))
+        print(f"{name}: cosine {cosine:.4f} to float")
+        if cosine < 0.9:
+            raise SystemExit(f"{name} does not compute the same; nothing was timed")
+
+
+def entropy() -> dict[str, float]:
+    """Seconds of an entropy search of one histogram, ours and the oracle's; the ranges are compared."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pytorch_quantization.calib import HistogramCalibrator as Theirs
+
+    from modelwright.quantization.calibrators import HistogramCalibrator
+
+    taken: dict[str, list[float]] = {"ours": [], "pytorch-quantization": []}
+    for seed in range(HISTOGRAMS):
+        x = torch.randn(200_000, generator=torch.Generator().manual_seed(seed))
+        found = {}
+        for name, kind in (("ours", HistogramCalibrator), ("pytorch-quantization", Theirs)):
+            calibrator = kind(8, None, False)
+            calibrator.collect(x)
+            start = time.perf_counter()
+            found[name] = float(calibrator.compute_amax("entropy"))
+            taken[name].append(time.perf_counter() - start)
+        assert len(set(found.values())) == 1, found
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def main() -> None:
+    """Print the tables and write the JSON."""
+    parser = harness.parser(__doc__.splitlines()[0], rounds=7)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--layers", type=int, default=12, help="layers of the model (default %(default)s)")
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments.worker, arguments.folder, arguments.threads)
+        return
+    result: dict = {"milliseconds": {}}
+    rows = [["milliseconds", *(["torch float", *ONNX, "torch quantize_dynamic"])]]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder, arguments.layers)
+        size = {path.stem: path.stat().st_size for path in folder.glob("*.onnx")}
+        result["file ratio"] = {stem: size[stem] / size["float"] for stem in ("ours", "ours-embeddings")}
+        for threads in (1, 2):
+            environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+            workers = {
+                side: harness.Worker(
+                    harness.OURS,
+                    Path(__file__).resolve(),
+                    side,
+                    *("--folder", name, "--threads", str(threads)),
+                    environment=environment,
+                )
+                for side in rows[0][1:]
+            }
+            if threads == 1:
+                compare(workers)
+            for batch in (1, 8):
+                taken = harness.interleave(workers, arguments.rounds if batch == 1 else 3, name="timed", batch=batch)
+                fastest = {side: min(each["seconds"] for each in all_) * 1e3 for side, all_ in taken.items()}
+                key = f"batch {batch}, {threads} thread{'s' * (threads > 1)}"
+                result["milliseconds"][key] = fastest
+                rows.append([key, *(f"{fastest[side]:.1f}" for side in rows[0][1:])])
+                rows.append(["  times ours", *(f"{fastest[side] / fastest['ours']:.2f}" for side in rows[0][1:])])
+            for worker in workers.values():
+                worker.close()
+    result["entropy seconds"] = entropy()
+    print(harness.machine())
+    print(harness.table(rows))
+    print("file size over float:", json.dumps(result["file ratio"]))
+    print("entropy search, seconds a quantizer:", json.dumps(result["entropy seconds"]))
+    print(harness.write_result("int8", result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Attention as few ONNX nodes; PyTorch's own way adds a dozen that compute shapes and look for NaN.
+
+Legend: B batch, H query heads, G key/value heads, T query tokens, S key tokens, D head size.
+"""
+# ruff: noqa: ARG001 - one contract for all kernels
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modelwright.attention.common import head_groups, implied_mask, repeat_kv, scale_heads
+from modelwright.attention.interface import AttentionInterface
+from modelwright.attention.mask_interface import AttentionMaskInterface, prepare_padding_mask, sdpa_mask
+from modelwright.attention.predicates import Predicate, bidirectional_mask_function
+
+NAME = "onnx_export"
+
+
+def onnx_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    *,
+    head_mask: Tensor | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return the output [B, T, H, D] and the weights [B, H, T, S]; arguments as the eager kernel's, without dropout.
+
+    A query that sees no key gets zeros.
+    """
+    groups = head_groups(query, key, value)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query * scaling, repeat_kv(key, groups).transpose(2, 3))
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if attention_mask is None:
+        attention_mask = implied_mask(module, query, key, is_causal, sliding_window)
+    sighted = None
+    if attention_mask is not None:
+        scores, sighted = _masked(scores, attention_mask)
+    weights = torch.softmax(scores, dim=-1)
+    output = torch.matmul(scale_heads(weights, head_mask), repeat_kv(value, groups)).transpose(1, 2)
+    return output if sighted is None else output * sighted, weights
+
+
+def _masked(scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the masked scores, and [.., T, 1, 1] for the output: 1 for queries that see something, else 0."""
+    lowest = torch.finfo(scores.dtype).min
+    if mask.dtype == torch.bool:
+        added = torch.zeros((), dtype=scores.dtype).masked_fill(~mask, lowest)
+    else:
+        added = mask.to(scores.dtype)
+    # A sum of two lowest numbers would be -inf, and a row of those NaN.
+    sighted = added.amax(dim=-1, keepdim=True) > lowest / 2
+    return scores + added, sighted.transpose(1, 2).to(scores.dtype)
+
+
+def onnx_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int = 0,
+    kv_offset: int = 0,
+    mask_function: Predicate = bidirectional_mask_function,
+    attention_mask: Tensor | None = None,
+    *,
+    use_vmap: bool = False,
+    device: Any = None,
+    **kwargs: Any,
+) -> Tensor | None:
+    """Return the boolean mask [B, 1, T, S], or [B, 1, 1, S] where all see the same; None without a padding mask there.
+
+    Positions are counted from `q_offset`; those of `cache_position` would be read from a tensor.
+    """
+    if mask_function is bidirectional_mask_function:
+        padding = prepare_padding_mask(attention_mask, kv_length, kv_offset)
+        return None if padding is None else padding[:, None, None, kv_offset : kv_offset + kv_length]
+    return sdpa_mask(
+        batch_size,
+        q_length,
+        kv_length,
+        q_offset,
+        kv_offset,
+        mask_function,
+        attention_mask,
+        allow_is_causal_skip=False,
+        use_vmap=use_vmap,
+        device=device,
+    )
+
+
+@contextmanager
+def exportable_attention(model: nn.Module) -> Iterator[None]:
+    """Let the model use this kernel in the block."""
+    configs: dict[int, Any] = {id(each.config): each.config for each in model.modules() if hasattr(each, "config")}
+    before = {key: getattr(config, "_attn_implementation", None) for key, config in configs.items()}
+    try:
+        for config in configs.values():
+            config._attn_implementation = NAME
+        yield
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation = before[key]
+
+
+AttentionInterface.register(NAME, onnx_attention)
+AttentionMaskInterface.register(NAME, onnx_mask)
