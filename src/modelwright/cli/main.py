@@ -84,7 +84,21 @@ def _start(
         raise typer.Exit
 
 
-for command in (train, generate, inspect, plan, verify, diff, convert, prune, quantize, embed, classify, migrate, doctor):
+for command in (
+    train,
+    generate,
+    inspect,
+    plan,
+    verify,
+    diff,
+    convert,
+    prune,
+    quantize,
+    embed,
+    classify,
+    migrate,
+    doctor,
+):
     app.command()(command)
 app.add_typer(tokenizer)
 
