@@ -40,6 +40,13 @@ def written(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in WRITER}
 
 
+def without_own(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the two fields that only ours has, which say how to compute, not what."""
+    assert values.pop("attention_mode") == "lsh"
+    assert values.pop("recompute_attention") is False
+    return values
+
+
 def as_json(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in json.loads(json.dumps(values)).items() if key not in WRITER}
 
@@ -50,7 +57,7 @@ def test_both_write_the_same_file(name: str, tmp_path: Path) -> None:
 
     ReformerConfig(**CASES[name]).save_pretrained(tmp_path / "ours")
     transformers.ReformerConfig(**CASES[name]).save_pretrained(tmp_path / "theirs")
-    assert written(tmp_path / "ours") == written(tmp_path / "theirs")
+    assert without_own(written(tmp_path / "ours")) == written(tmp_path / "theirs")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelwright.cli.texts import TextRunner, load_model, longest, read_texts
 from modelwright.core.errors import check_choice
-from modelwright.export.runtime import ONNX_NAME
+from modelwright.hub.names import ONNX_NAME
 
 if TYPE_CHECKING:
     from modelwright.quantization.ptq import Progress

@@ -47,7 +47,10 @@ def is_of_summaries(out: Path) -> bool:
     """Tell whether the training that is saved in `out` is one of summaries."""
     from modelwright.training.state import newest_checkpoint
 
-    saved = newest_checkpoint(out)
+    try:
+        saved = newest_checkpoint(out)
+    except OSError:  # no folder for a training, which is said when it begins
+        return False
     return saved is not None and "pairs" in saved.facts.text
 
 

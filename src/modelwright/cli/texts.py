@@ -40,7 +40,8 @@ def load_model(folder: str) -> Any:
 
 def load_runner(folder: str, runtime: str, threads: int | None) -> Any:
     """Return what a folder's texts are to be run by: `runtime` is "onnx", "torch", or "auto" (ONNX where there is)."""
-    from modelwright.export.runtime import ONNX_NAME, OnnxModel
+    from modelwright.export.runtime import OnnxModel
+    from modelwright.hub.names import ONNX_NAME
 
     if runtime not in ("auto", "onnx", "torch"):
         raise InputError(f"--runtime: expected auto, onnx or torch, got {runtime!r}")

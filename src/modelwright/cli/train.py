@@ -85,7 +85,8 @@ _Config = Annotated[
     Path | None, _option(_MODEL, "JSON configuration of any causal model, instead of the options above.")
 ]
 _Task = Annotated[
-    TaskName | None, _option(_TRAINING, "bytes (of --text, each from those before) or summarize (--pairs).", "bytes")
+    TaskName | None,
+    _option(_TRAINING, "bytes (of --text, each from those before) or summarize (--pairs).", "bytes", metavar="TASK"),
 ]
 _Pairs = Annotated[
     Path | None,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from modelwright.attention.common import head_groups, implied_mask, repeat_kv, scale_heads
-from modelwright.attention.interface import AttentionInterface
-from modelwright.attention.mask_interface import AttentionMaskInterface, prepare_padding_mask, sdpa_mask
+from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS
+from modelwright.attention.mask_interface import ALL_MASK_ATTENTION_FUNCTIONS, prepare_padding_mask, sdpa_mask
 from modelwright.attention.predicates import Predicate, bidirectional_mask_function
 
 NAME = "onnx_export"
@@ -101,17 +101,15 @@ def onnx_mask(
 
 @contextmanager
 def exportable_attention(model: nn.Module) -> Iterator[None]:
-    """Let the model use this kernel in the block."""
+    """Let the model use this kernel in the block, in which alone its name is registered."""
     configs: dict[int, Any] = {id(each.config): each.config for each in model.modules() if hasattr(each, "config")}
     before = {key: getattr(config, "_attn_implementation", None) for key, config in configs.items()}
+    ALL_ATTENTION_FUNCTIONS[NAME], ALL_MASK_ATTENTION_FUNCTIONS[NAME] = onnx_attention, onnx_mask
     try:
         for config in configs.values():
             config._attn_implementation = NAME
         yield
     finally:
+        del ALL_ATTENTION_FUNCTIONS[NAME], ALL_MASK_ATTENTION_FUNCTIONS[NAME]
         for key, config in configs.items():
             config._attn_implementation = before[key]
-
-
-AttentionInterface.register(NAME, onnx_attention)
-AttentionMaskInterface.register(NAME, onnx_mask)

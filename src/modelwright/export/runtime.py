@@ -14,10 +14,8 @@ from modelwright.core.errors import CheckpointError, InputError, reject_unknown
 from modelwright.core.optional import require
 from modelwright.export.onnx import OUTPUT_CLASS
 from modelwright.export.session import make_session, warn_without_int8_instructions
-from modelwright.hub.names import CONFIG_NAME
+from modelwright.hub.names import CONFIG_NAME, ONNX_NAME
 from modelwright.outputs.base import ModelOutput
-
-ONNX_NAME = "model.onnx"
 
 
 class OnnxModel:

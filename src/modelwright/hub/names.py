@@ -6,6 +6,8 @@ from modelwright.core.errors import InputError
 
 CONFIG_NAME = "config.json"
 GENERATION_CONFIG_NAME = "generation_config.json"
+# What `modelwright quantize` writes beside a checkpoint.
+ONNX_NAME = "model.onnx"
 
 SAFE_WEIGHTS_NAME = "model.safetensors"
 SAFE_WEIGHTS_INDEX_NAME = "model.safetensors.index.json"

@@ -14,13 +14,9 @@ class Refused:
 _TF = "only PyTorch checkpoints are read; convert it once with a transformers 4.x"
 _QUANTIZED = "load in a floating-point dtype, such as dtype='bfloat16'; for INT8 see modelwright.quantization"
 _PARALLEL = "tensor parallelism is not supported"
-_OFFLOAD = "pass one device as device_map, or none"
 
 # Keywords of from_pretrained that raise here. A test compares them with those that do.
 REFUSED_ARGUMENTS = {
-    "max_memory": Refused(_OFFLOAD, (None,)),
-    "offload_folder": Refused(_OFFLOAD, (None,)),
-    "offload_buffers": Refused(_OFFLOAD),
     "from_tf": Refused(_TF),
     "from_flax": Refused(_TF),
     "gguf_file": Refused("GGUF files are not read", (None,)),

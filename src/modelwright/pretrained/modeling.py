@@ -98,7 +98,8 @@ class PreTrainedModel(
     _default_auto_class: ClassVar[str] = "AutoModel"
 
     load_report: LoadReport | None = None
-    hf_device_map: dict[str, int | str] | None = None
+    # Only on a model that was loaded with a device map: accelerate asks whether it is there.
+    hf_device_map: dict[str, int | str]
     model_tags: list[str] | None = None
     _looked_for_padding: bool = False
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
+from modelwright.models.reformer import flop_formulas  # noqa: F401 - registers them
 from modelwright.models.reformer.axial import AxialPositionEmbeddings, ReformerEmbeddings
 from modelwright.models.reformer.call import ForwardCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
