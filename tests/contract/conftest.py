@@ -12,6 +12,15 @@ import torch
 from modelwright import _public
 
 
+def _toys() -> Any:
+    """The models made up for tests (pytest's importlib mode puts no test folder on the path)."""
+    path = Path(__file__).parent.parent / "pretrained" / "toy_models.py"
+    spec = importlib.util.spec_from_file_location("modelwright_tests_toys", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @dataclass(frozen=True)
 class Row:
     """A model class by its public name, and a small configuration of it with nothing random in evaluation."""
@@ -27,6 +36,16 @@ class Row:
     def make(self, **config: Any) -> Any:
         model_class = self.model_class()
         return model_class(model_class.config_class(**{**self.config, **config}))
+
+    def make_settled(self) -> Any:
+        """A model in evaluation mode, the same each time."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return self.make().eval()
+
+    def refuses_placement(self) -> bool:
+        """Whether the class says why it cannot be spread (a model of two parts asks them, for each model)."""
+        return isinstance(self.model_class()._placement_refusal, str)
 
 
 REFORMER = {
@@ -170,15 +189,6 @@ ROWS = [
 ]
 
 
-def _toys() -> Any:
-    """The models made up for tests (pytest's importlib mode puts no test folder on the path)."""
-    path = Path(__file__).parent.parent / "pretrained" / "toy_models.py"
-    spec = importlib.util.spec_from_file_location("modelwright_tests_toys", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(params=ROWS, ids=lambda row: row.model)
 def row(request) -> Row:
     """Every row of the table in turn."""
@@ -194,9 +204,19 @@ def public_row(request) -> Row:
 @pytest.fixture
 def model(row) -> Any:
     """A model of the row, in evaluation mode, the same each time."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return row.make().eval()
+    return row.make_settled()
+
+
+@pytest.fixture(params=[row for row in ROWS if not row.refuses_placement()], ids=lambda row: row.model)
+def placeable(request) -> Any:
+    """A model of every row that can be spread over devices."""
+    return request.param.make_settled()
+
+
+@pytest.fixture(params=[row for row in ROWS if row.refuses_placement()], ids=lambda row: row.model)
+def unplaceable(request) -> Any:
+    """A model of every row that cannot be spread over devices."""
+    return request.param.make_settled()
 
 
 @pytest.fixture

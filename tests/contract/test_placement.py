@@ -13,19 +13,16 @@ def outputs(model):
     return [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
 
 
-def place(model, folder, **options):
-    if model._placement_refusal is None:
-        return type(model).from_pretrained(folder, **options)
-    with pytest.raises(NotImplementedError, match="cannot be spread over several devices: ") as caught:
-        type(model).from_pretrained(folder, **options)
-    assert model._placement_refusal in str(caught.value)
-    pytest.skip(model._placement_refusal)
+def saved(model, folder):
+    model.save_pretrained(folder)
+    return folder
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_model_on_disk_is_the_model(model, folder, tmp_path, dtype):
-    plain = type(model).from_pretrained(folder, dtype=dtype)
-    offloaded = place(model, folder, dtype=dtype, device_map={"": "disk"}, offload_folder=tmp_path / "offload")
+def test_a_model_on_disk_is_the_model(placeable, tmp_path, dtype):
+    folder, load = saved(placeable, tmp_path / "saved"), type(placeable).from_pretrained
+    plain = load(folder, dtype=dtype)
+    offloaded = load(folder, dtype=dtype, device_map={"": "disk"}, offload_folder=tmp_path / "offload")
     assert offloaded.hf_device_map == {"": "disk"}
     assert all(parameter.is_meta for parameter in offloaded.parameters())
     assert offloaded.device == torch.device("cpu")
@@ -41,15 +38,24 @@ def test_a_model_on_disk_is_the_model(model, folder, tmp_path, dtype):
     assert offloaded.config.dtype == dtype
 
 
-def test_what_does_not_fit_goes_to_disk(model, folder):
-    if model._placement_refusal is None and model._no_split_modules is None:
+def test_what_does_not_fit_goes_to_disk(placeable, tmp_path):
+    folder, load = saved(placeable, tmp_path / "saved"), type(placeable).from_pretrained
+    if placeable._no_split_modules is None:
         with pytest.raises(ValueError, match="does not say what must stay whole"):
-            type(model).from_pretrained(folder, device_map="auto", max_memory={"cpu": 1})
+            load(folder, device_map="auto", max_memory={"cpu": 1})
         return
-    half = {"cpu": total_bytes(model) * 3 // 4, "disk": "1GiB"}
-    placed = place(model, folder, device_map="auto", max_memory=half)
+    half = {"cpu": total_bytes(placeable) * 3 // 4, "disk": "1GiB"}
+    placed = load(folder, device_map="auto", max_memory=half)
     on_cpu = sum({id(each): each.nbytes for each in placed.parameters() if not each.is_meta}.values())
     assert 0 <= on_cpu <= half["cpu"]
     assert "disk" in placed.hf_device_map.values()
-    for left, right in zip(outputs(model), outputs(placed), strict=True):
+    for left, right in zip(outputs(placeable), outputs(placed), strict=True):
         assert torch.equal(left, right)
+
+
+def test_what_cannot_be_spread_says_why(unplaceable, tmp_path):
+    folder, load = saved(unplaceable, tmp_path / "saved"), type(unplaceable).from_pretrained
+    for placement in ({"device_map": {"": "disk"}}, {"device_map": "auto", "max_memory": {"cpu": 1}}):
+        with pytest.raises(NotImplementedError, match="cannot be spread over several devices: ") as caught:
+            load(folder, offload_folder=tmp_path / "offload", **placement)
+        assert unplaceable._placement_refusal in str(caught.value)

@@ -22,6 +22,8 @@ def models():
     for name, home in sorted(names):
         if ".auto." in home or "tokenization_" in home or "configuration_" in home or name.endswith("PreTrainedModel"):
             continue
+        if name[0].islower():  # a function
+            continue
         yield pytest.param(home, name, id=name)
 
 
@@ -35,9 +37,7 @@ def test_forward(home, name):
     import transformers
 
     ours = getattr(importlib.import_module(home), name)
-    theirs = getattr(transformers, name, None)
-    if theirs is None or not hasattr(ours, "forward") or not hasattr(theirs, "forward"):
-        pytest.skip("no model, or none of 4.57.1")
+    theirs = getattr(transformers, name)
     expected = {key: value for key, value in named(theirs.forward).items() if key not in LEFT_OUT.get(name, {})}
     found = named(ours.forward)
     assert list(found)[: len(expected)] == list(expected), "another order"

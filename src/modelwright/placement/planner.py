@@ -11,6 +11,8 @@ from modelwright.core.errors import InputError
 from modelwright.placement.atoms import all_tensors, atoms_of, no_split_classes
 from modelwright.placement.devices import DISK, Device
 
+_ROOT = "root"
+
 
 def total_bytes(model: nn.Module) -> int:
     """Return the bytes of all parameters and buffers, shared ones once."""
@@ -72,10 +74,11 @@ def plan_device_map(
         room = get_balanced_memory(
             model, max_memory=room, no_split_module_classes=classes, low_zero=strategy == "balanced_low_0"
         )
+    # Accelerate searches names for "words.": below a common root, "encoder.words.weight" is no match for it.
     found = infer_auto_device_map(
-        model, max_memory=room, no_split_module_classes=classes, offload_buffers=offload_buffers
+        nn.ModuleDict({_ROOT: model}), max_memory=room, no_split_module_classes=classes, offload_buffers=offload_buffers
     )
-    return dict(found)
+    return {name.removeprefix(_ROOT).removeprefix("."): device for name, device in found.items()}
 
 
 def _usable(size: int, device: Device, limits: Mapping[Device, int] | None) -> float:

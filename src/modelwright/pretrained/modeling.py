@@ -93,7 +93,7 @@ class PreTrainedModel(
     _tied_parts: ClassVar[tuple[str, ...]] = ()
     _scores_unshifted_labels: ClassVar[bool] = False
     _no_split_modules: ClassVar[Any] = None
-    _placement_refusal: ClassVar[str | None] = None
+    _placement_refusal: ClassVar[Any] = None
     _pruning_refusal: ClassVar[str | None] = None
     _default_auto_class: ClassVar[str] = "AutoModel"
 

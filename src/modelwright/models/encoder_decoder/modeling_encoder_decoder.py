@@ -179,6 +179,17 @@ class EncoderDecoderModel(PreTrainedModel):
         return {"input_ids": ids, "decoder_input_ids": ids}
 
     @property
+    def _placement_refusal(self) -> str | None:
+        refusals = (getattr(self, part)._placement_refusal for part in PARTS)
+        return next((refusal for refusal in refusals if refusal is not None), None)
+
+    @property
+    def _no_split_modules(self) -> list[str] | None:
+        # Only where both parts say what must stay whole can the pair be split.
+        found = [getattr(self, part)._no_split_modules for part in PARTS]
+        return None if None in found else [name for names in found for name in names]
+
+    @property
     def _keys_to_ignore_on_load_missing(self) -> list[str]:
         return self._patterns("_keys_to_ignore_on_load_missing")
 

@@ -28,6 +28,7 @@ from modelwright.models.prophetnet.outputs import ProphetNetDecoderModelOutput
 from modelwright.models.prophetnet.positions import ProphetNetPositionalEmbeddings
 from modelwright.models.prophetnet.streams import Streams, checked_mask
 from modelwright.nn.tracing import is_jit_traced
+from modelwright.placement.offload import at_hand
 from modelwright.pretrained.switches import Switches, embedded, switches_of
 
 
@@ -187,7 +188,9 @@ class ProphetNetDecoder(ProphetNetPreTrainedModel):
         ids = table.position_ids(streams.tokens, streams.past, counted, words_BTE.device)
         ahead = table(ids + 1)
         # The last row is the first stream's, as in fairseq.
-        predict = [(self.ngram_embeddings.weight[g - 1] + ahead).expand_as(words_BTE) for g in range(streams.predict)]
+        with at_hand(self.ngram_embeddings):
+            rows_GE = self.ngram_embeddings.weight
+            predict = [(rows_GE[g - 1] + ahead).expand_as(words_BTE) for g in range(streams.predict)]
         return torch.cat([words_BTE + table(ids), *predict], dim=1)
 
     def _run(

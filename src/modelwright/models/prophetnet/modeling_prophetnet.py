@@ -32,6 +32,7 @@ from modelwright.models.prophetnet.outputs import (
 from modelwright.models.prophetnet.positions import ProphetNetPositionalEmbeddings
 from modelwright.nn.decode_layout import apply_to_few_rows
 from modelwright.nn.losses import linear_cross_entropy
+from modelwright.placement.offload import at_hand
 from modelwright.pretrained.switches import wants_dict
 
 __all__ = [
@@ -99,9 +100,11 @@ class _WithHead(ProphetNetPreTrainedModel):
         if self.disable_ngram_loss:
             streams_BGTE = streams_BGTE[:, :1]
         labels_BGT = labels_BT.to(streams_BGTE.device)[:, None].expand(streams_BGTE.shape[:3])
-        return linear_cross_entropy(
-            streams_BGTE.reshape(-1, E), self.lm_head.weight, labels_BGT.reshape(-1), label_smoothing=self.config.eps
-        )
+        with at_hand(self.lm_head):
+            weight_VE = self.lm_head.weight
+            return linear_cross_entropy(
+                streams_BGTE.reshape(-1, E), weight_VE, labels_BGT.reshape(-1), label_smoothing=self.config.eps
+            )
 
 
 class ProphetNetForConditionalGeneration(_WithHead):
