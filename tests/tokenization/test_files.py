@@ -32,6 +32,24 @@ def test_keywords_override_the_files(tmp_path):
         ByteTokenizer.from_pretrained(tmp_path, add_eo=True)
 
 
+def test_options_of_bert_are_saved_and_said_to_have_no_effect(tmp_path, caplog):
+    mw_logging.forget_once()
+    ByteTokenizer(do_lower_case=True, strip_accents=False).save_pretrained(tmp_path)
+    assert "ByteTokenizer: do_lower_case, strip_accents has no effect on this tokenizer" in caplog.text
+    stored = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert (stored["do_lower_case"], stored["strip_accents"]) == (True, False)
+    caplog.clear()
+    mw_logging.forget_once()
+    ByteTokenizer.from_pretrained(tmp_path)
+    assert not caplog.text  # the file's own options are none of the caller's
+    again = ByteTokenizer.from_pretrained(tmp_path, do_lower_case=False)
+    assert "do_lower_case has no effect" in caplog.text
+    assert again.encode("A") == ByteTokenizer().encode("A")
+    again.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert (stored["do_lower_case"], stored["strip_accents"]) == (False, False)
+
+
 def test_unknown_keys_of_a_file_are_kept(tmp_path):
     config = {
         "processor_class": "X",

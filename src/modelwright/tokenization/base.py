@@ -14,7 +14,7 @@ from modelwright.core.logging import get_logger
 from modelwright.tokenization.added_tokens import as_added_token, decoder_of, list_of_tokens
 from modelwright.tokenization.batch_encoding import BatchEncoding
 from modelwright.tokenization.chat_template import ChatTemplateMixin
-from modelwright.tokenization.files import TokenizerFilesMixin
+from modelwright.tokenization.files import BERT_KEYWORDS, TokenizerFilesMixin
 from modelwright.tokenization.older_calls import OlderCallsMixin
 from modelwright.tokenization.options import CallOptions, Encoded, RowFields
 from modelwright.tokenization.padding import Row, pad_rows, rows_of
@@ -54,9 +54,13 @@ class PreTrainedTokenizerBase(ChatTemplateMixin, OlderCallsMixin, TokenizerFiles
         model_max_length: the most tokens that the model takes. padding_side, truncation_side: "left" or "right".
         Special tokens: `bos_token`, `eos_token`, `unk_token`, `sep_token`, `pad_token`, `cls_token`, `mask_token`,
         `additional_special_tokens`; `extra_special_tokens`: {name: token} of further ones, which become attributes.
+        BERT's options (`do_lower_case`, ...) are saved by every class, with a warning where they have no effect.
         Raises UnknownArgumentError for a keyword that neither this class nor the subclass names.
         """
-        reject_unknown(type(self).__name__, kwargs, self._constructor_keywords())
+        where, known = type(self).__name__, self._constructor_keywords()
+        reject_unknown(where, kwargs, (*known, *BERT_KEYWORDS))
+        if idle := [option for option in BERT_KEYWORDS if option in kwargs and option not in known]:
+            logger.warning_once(f"{where}: {', '.join(idle)} has no effect on this tokenizer: only saved.")
         self._special_tokens, self._flagged = {}, {}
         self.additional_special_tokens = kwargs.pop("additional_special_tokens", None)
         for name in SPECIAL_TOKEN_NAMES:

@@ -39,6 +39,8 @@ SHARED_KEYWORDS = (
     "truncation_side", "model_input_names", "clean_up_tokenization_spaces", "name_or_path", "added_tokens_decoder",
     "chat_template", "split_special_tokens",
 )  # fmt: skip
+# BERT's, which scripts write for every family: saved, and without effect where the class does not name them.
+BERT_KEYWORDS = ("do_lower_case", "clean_text", "tokenize_chinese_chars", "strip_accents")
 
 
 class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin, PushToHubMixin):
@@ -87,7 +89,7 @@ class TokenizerFilesMixin(SpecialTokensMixin, AutoClassMixin, PushToHubMixin):
         where = f"{cls.__name__}.from_pretrained"
         download, kwargs = take_download(where, kwargs)
         known = cls._constructor_keywords()
-        reject_unknown(where, kwargs, known)
+        reject_unknown(where, kwargs, (*known, *BERT_KEYWORDS))
         repo = open_repo(pretrained_model_name_or_path, subfolder=subfolder, download=download)
         stored = cls._read_config(repo)
         unused = {name: value for name, value in stored.items() if name not in known}
