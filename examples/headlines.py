@@ -3,9 +3,10 @@
     python examples/headlines.py [OUT] [STEPS]
 
 The texts are the docstrings of Python's own library. A WordPiece vocabulary is trained on them, and an encoder and a
-decoder, two small BERTs, from scratch. It takes some minutes on two cores, and wants `pip install 'modelwright[eval]'`.
-At the end it prints ROUGE of the model and of two baselines that learn nothing (the name alone, and the first words of
-what follows), and some headlines of docstrings that were held out.
+decoder, two small BERTs, from scratch, which wants `pip install 'modelwright[eval]'`. At the end it prints ROUGE of the
+model and of two baselines that learn nothing (the name alone, and the first words of what follows), and some headlines
+of docstrings that were held out. Measured after 400 steps (4 minutes on one core): the held-out loss fell from 8.5 to
+5.0 nats a token, ROUGE-L was 0.153 against 0.157 of the name alone; so few texts and steps do not beat that baseline.
 """
 
 import ast
