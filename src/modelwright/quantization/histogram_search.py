@@ -85,7 +85,7 @@ def entropy_amax(
 
 def _divergences(counts: Array, candidates: Array, groups: int) -> Array:
     """Return the divergence of every candidate [C]; infinite where the last bin is empty and something is beyond."""
-    n, total = len(counts), counts.sum()
+    total = counts.sum()
     before = np.concatenate([[0.0], np.cumsum(counts)])
     filled = np.concatenate([[0], np.cumsum(counts > 0)])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -106,7 +106,6 @@ def _divergences(counts: Array, candidates: Array, groups: int) -> Array:
             divergence_C = (own_C - cross_C) / total - np.log(total) + np.log(before[i_C])
         lost = (before[i_C] == 0) | ((last_C == 0) & (tail_C > 0))
         result[start : start + block] = np.where(lost, np.inf, divergence_C)
-    assert n + 1 == len(before)
     return result
 
 

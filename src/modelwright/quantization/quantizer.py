@@ -51,7 +51,6 @@ class TensorQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         descriptor = QuantDescriptor() if quant_desc is None else quant_desc
-        self._descriptor = descriptor
         self._num_bits = descriptor.num_bits
         self._unsigned = descriptor.unsigned
         self._narrow_range = descriptor.narrow_range
@@ -124,10 +123,6 @@ class TensorQuantizer(nn.Module):
     def per_token(self) -> bool:
         """Whether each row has a range of its own, taken from the tensor at hand."""
         return self._per_token
-
-    def like(self) -> "TensorQuantizer":
-        """Return a new quantizer of the same descriptor, with no range but what the descriptor gives."""
-        return TensorQuantizer(self._descriptor)
 
     @property
     def is_enabled(self) -> bool:

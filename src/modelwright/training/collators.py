@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from modelwright.core.errors import InputError
+from modelwright.nn.losses import IGNORED
 from modelwright.tokenization.base import PreTrainedTokenizerBase
 from modelwright.tokenization.tensors import to_list
 
 Features = Sequence[Mapping[str, Any]]
-IGNORED = -100
 
 
 @dataclass

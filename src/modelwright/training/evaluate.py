@@ -6,10 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from modelwright.nn.losses import IGNORED
 from modelwright.training.data import HeldOutWindow, TextBytes
 from modelwright.training.rng import seeded
-
-IGNORED = -100  # the label that the loss leaves out
 
 
 def bits_per_byte(nats: float) -> float:

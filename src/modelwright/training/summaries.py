@@ -12,7 +12,8 @@ import torch
 
 from modelwright.core.errors import InputError
 from modelwright.core.optional import require
-from modelwright.training.collators import IGNORED, DataCollatorForSeq2Seq
+from modelwright.nn.losses import IGNORED
+from modelwright.training.collators import DataCollatorForSeq2Seq
 from modelwright.training.data import window_start
 from modelwright.training.pairs import Pair, PairsFile
 from modelwright.training.rng import seeded
