@@ -209,6 +209,8 @@ class ReformerModel(ReformerPreTrainedModel):
             return False
         if use_cache is not None:
             return use_cache
+        if getattr(self, "_is_replica", False):  # DataParallel gathers tensors, and a cache is none.
+            return False
         free = key_mask is None and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         return bool(self.config.use_cache and self.causal and free)
 
