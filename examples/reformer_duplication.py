@@ -35,6 +35,7 @@ def make_model(num_hashes: int = 4) -> ReformerModelWithLMHead:
             num_hashes=num_hashes,
             vocab_size=SYMBOLS + 1,
             is_decoder=True,
+            pad_token_id=None,  # zero is a symbol here
             hidden_dropout_prob=0.0,
             initializer_range=0.1,
         )
@@ -80,7 +81,10 @@ def main(steps: int = 1500) -> dict[int, float]:
         optimizer.zero_grad()
         if step % 100 == 0:
             seconds = time.perf_counter() - start
-            print(f"step {step:5}: loss {loss.item():.3f} nats, {accuracy(model, 8):.1%} right, {seconds:.0f} s", flush=True)
+            print(
+                f"step {step:5}: loss {loss.item():.3f} nats, {accuracy(model, 8):.1%} right, {seconds:.0f} s",
+                flush=True,
+            )
     found = {hashes: accuracy(model, hashes, rows=256) for hashes in EVALUATIONS}
     print("  ".join(f"{hashes} hashes: {right:.2%}" for hashes, right in found.items()))
     return found

@@ -104,9 +104,7 @@ def test_masked_language_model():
     assert isinstance(tokenizer.decode(logits[0, mask_token_index].argmax(axis=-1)), str)
 
     labels = tokenizer(TEXTS[2], return_tensors="pt")["input_ids"]
-    labels = torch.where(
-        inputs.input_ids == tokenizer.mask_token_id, labels[:, : inputs["input_ids"].shape[-1]], -100
-    )
+    labels = torch.where(inputs.input_ids == tokenizer.mask_token_id, labels[:, : inputs["input_ids"].shape[-1]], -100)
     with torch.no_grad():
         outputs = model(**inputs, labels=labels)
     wanted = labels[0, mask_token_index]

@@ -37,3 +37,14 @@ def test_compiled_training_step_is_the_eager_one():
     compiled(ids(), labels=ids()).loss.backward()
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter.grad, expected[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_is_random_is_not_exported(strict):
+    for model in (build(**{**TINY, "hash_seed": None}).eval(), build(**TINY).train()):
+        with pytest.raises(
+            Exception, match=r"got training mode or hash_seed=None.*from_pretrained\(folder, hash_seed=0\)"
+        ):
+            torch.export.export(model, (), {"input_ids": ids(), "return_dict": False}, strict=strict)
+    short = torch.export.export(build(**{**TINY, "hash_seed": None}).eval(), (ids(2, 8),), strict=strict)
+    assert "reformer_hash_order" not in str(short.graph)

@@ -1,4 +1,4 @@
-"""Checkpoints that other releases of transformers saved (see tools/golden_reformer.py) load whole and compute the same."""
+"""Checkpoints that other releases of transformers saved (tools/golden_reformer.py) load whole and compute the same."""
 
 import json
 from pathlib import Path

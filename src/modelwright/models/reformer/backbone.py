@@ -247,6 +247,12 @@ class ReformerModel(ReformerPreTrainedModel):
         )
         if seed is None:
             draws = any(layer.training for layer in self.encoder.layers) or (hashing and self.draws_rotations)
+            if draws and torch.compiler.is_exporting():
+                raise InputError(
+                    "Reformer: expected nothing random in a model to export, got training mode or hash_seed=None, with "
+                    "which each call draws rotations; call model.eval(), and load it with hash_seed=0 "
+                    "(from_pretrained(folder, hash_seed=0))"
+                )
             seed = int(torch.randint(2**62, ())) if draws else 0
         call = ForwardCall(
             length=length,

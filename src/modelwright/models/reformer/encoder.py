@@ -21,8 +21,9 @@ class ReformerEncoder(nn.Module):
 
     Shapes: (B, L, E) -> (B, L, 2E), with the second stream after each layer and the attention probabilities if asked.
     The stack works on the streams in place and, with gradients, recomputes activations rather than storing them. It is
-    an ordinary one when the intermediate results themselves are asked for, a layer or a branch has forward hooks, a head
-    mask wants a gradient, or a compiler traces an evaluation: then modules are called whole, and all gradients exist.
+    an ordinary one when the intermediate results themselves are asked for, a layer or branch has forward hooks, a
+    head mask wants a gradient, or a compiler traces an evaluation: then modules are called whole, and all
+    gradients exist.
     """
 
     def __init__(self, config: ReformerConfig, **factory: Any) -> None:
