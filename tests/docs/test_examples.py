@@ -36,7 +36,7 @@ def test_duplication_is_learned_from_what_the_labels_say():
     example = load("reformer_duplication.py")
     import torch
 
-    tokens = example["batch"](3, torch.Generator().manual_seed(0))
+    tokens = example["draw"](3, torch.Generator().manual_seed(0))
     half = tokens.shape[1] // 2
     assert torch.equal(tokens[:, :half], tokens[:, half:])
     assert (tokens[:, [0, half]] == 0).all()

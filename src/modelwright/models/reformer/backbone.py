@@ -51,6 +51,9 @@ class ReformerPreTrainedModel(PreTrainedModel):
     base_model_prefix = "reformer"
     _placement_refusal = "its reversible stack works with the weights of the layers and does not call them"
     _gradient_checkpointing_exemption = "the reversible stack already stores no activations"
+    _onnx_refusal = (
+        "its attention is operators of torch that ONNX does not have; torch.export.export takes it, with hash_seed set"
+    )
     # Constants that checkpoints of 2020 stored as buffers; the bias that 4.x stores under two names.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
         r"(self_)?mask_value_float(16|32)$",
