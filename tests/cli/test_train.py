@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,11 @@ import pytest
 import torch
 
 from modelwright.cli.build_model import ReformerSizes, parse_layers, reformer_config
+from modelwright.cli.presets import PRESETS, with_preset
 from modelwright.core.errors import InputError
+from modelwright.models.auto.configuration_auto import AutoConfig
+from modelwright.models.auto.modeling_auto import AutoModelForCausalLM
+from modelwright.training.settings import TrainingSettings
 
 Run = Callable[..., Any]
 
@@ -153,8 +158,6 @@ def test_bad_sizes_are_refused() -> None:
 
 
 def test_every_setting_and_size_is_an_option(run: Run) -> None:
-    from modelwright.training.settings import TrainingSettings
-
     text = run("train", "--help").stdout
     for field in (*dataclasses.fields(TrainingSettings), *dataclasses.fields(ReformerSizes)):
         assert f"--{field.name.replace('_', '-')} " in text, field.name
@@ -173,3 +176,45 @@ def test_an_interrupted_training_says_how_to_go_on(
     result = run("train", "--text", text_file, "--out", trained["folder"])
     assert result.exit_code == 130
     assert f"of step 6: go on with modelwright train --resume --out {trained['folder']}" in result.stderr
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_model_for_its_window(name: str) -> None:
+    preset = with_preset({"preset": name})
+    window = preset["window"]
+    assert name == f"reformer-{window // 1024}k"
+    assert {*preset} <= {field.name for kind in (TrainingSettings, ReformerSizes) for field in dataclasses.fields(kind)}
+    sizes = {key: value for key, value in preset.items() if key in {f.name for f in dataclasses.fields(ReformerSizes)}}
+    values = reformer_config(ReformerSizes(**{**sizes, "layers": parse_layers(sizes["layers"])}), window=window)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
+    assert model.get_position_embeddings().num_positions == window
+    assert window % model.config.least_common_chunk_length() == 0
+
+
+def test_the_longest_preset_trains_with_options_beside_it(run: Run, tmp_path: Path) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text("all work and no play makes a long document. " * 1700)
+    out, small = tmp_path / "m", ("--hidden", "8", "--heads", "1", "--layers", "lsh", "--num-hashes", "1")
+    options = ("--steps", "2", "--eval-bytes", "100", *small)
+    result = run("train", "--text", text, "--out", out, "--preset", "reformer-64k", *options, "--json")
+    assert result.exit_code == 0, result.output
+    config = json.loads((out / "config.json").read_text())
+    assert config["max_position_embeddings"] == 65_536
+    assert (config["attn_layers"], config["hidden_size"], config["num_hashes"]) == (["lsh"], 8, 1)
+    assert math.prod(config["num_buckets"]) == 2048
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert len([record for record in records if record["kind"] == "train"]) == 2
+
+
+def test_presets_that_do_not_fit(run: Run, text_file: Path, tmp_path: Path) -> None:
+    for options, message in (
+        (("--preset", "reformer-64"), "--preset: expected one of reformer-16k, reformer-4k, reformer-64k, got"),
+        (("--preset", "reformer-4k", "--config", "x"), "expected it alone, got it with --preset"),
+        (("--preset", "reformer-4k", "--task", "summarize"), "--preset has no meaning with --task summarize"),
+        (("--preset", "reformer-4k", "--window", "104"), "expected a multiple of the chunk of 64 tokens"),
+    ):
+        text = () if "summarize" in options else ("--text", text_file)
+        result = run("train", *text, "--out", tmp_path / "m", *options)
+        assert result.exit_code == 2
+        assert message in result.stderr

@@ -184,3 +184,13 @@ def test_inputs_and_outputs_by_name(bert, batch, tmp_path):
 def test_nothing_is_printed(bert, tmp_path, capfd):
     export_onnx(bert, tmp_path / "a.onnx")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_of_operators_that_onnx_lacks(tmp_path):
+    config = modelwright.ReformerConfig(is_decoder=True, attn_layers=["local", "lsh"], hash_seed=0)
+    model = modelwright.ReformerModelWithLMHead(config)
+    with pytest.raises(
+        ValueError, match="ReformerModelWithLMHead cannot become an ONNX file: its attention is operators"
+    ):
+        export_onnx(model, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())

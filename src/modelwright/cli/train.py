@@ -13,6 +13,7 @@ from rich.table import Table
 
 from modelwright.cli.build_model import ReformerSizes, parse_layers
 from modelwright.cli.console import human_bytes, print_json, progress_console, result_console
+from modelwright.cli.presets import PRESETS, with_preset
 from modelwright.cli.progress import TrainingProgress
 from modelwright.cli.run_summaries import OPTIONS, SIZES, SummaryRequest, is_of_summaries, run_summaries
 from modelwright.cli.run_training import DEFAULT_STEPS, TrainRequest, run_training
@@ -72,6 +73,14 @@ _Clip = Annotated[float | None, _option(_TRAINING, "Largest gradient norm, 0: an
 _Precision = Annotated[str | None, _option(_TRAINING, "fp32, or bf16 (mixed).", TrainingSettings.precision)]
 _Device = Annotated[str | None, _option(_TRAINING, "auto or cpu.", TrainingSettings.device)]
 _Seed = Annotated[int | None, _option(_TRAINING, "Seed of weights, windows and dropout.", TrainingSettings.seed)]
+_Preset = Annotated[
+    str | None,
+    _option(
+        _MODEL,
+        f"A window and sizes that go together: {', '.join(PRESETS)}. Options given beside it count.",
+        metavar="NAME",
+    ),
+]
 _Hidden = Annotated[int | None, _option(_MODEL, "Width of the model.", ReformerSizes.hidden)]
 _Layers = Annotated[
     str | None, _option(_MODEL, "Attention of each layer, local or lsh.", ",".join(ReformerSizes.layers))
@@ -135,6 +144,7 @@ def train(
     precision: _Precision = None,
     device: _Device = None,
     seed: _Seed = None,
+    preset: _Preset = None,
     hidden: _Hidden = None,
     layers: _Layers = None,
     heads: _Heads = None,
@@ -175,13 +185,14 @@ def train(
 
 def _runner(given: dict[str, Any]) -> Callable[..., Any]:
     """Return what runs the training that these options ask for; it takes `observe`."""
-    shared: dict[str, Any] = {name: given[name] for name in ("out", "config", "resume") if name in given}
-    shared["settings"] = {name: given[name] for name in given if name in _SETTINGS}
     task = given.get("task")
     if task is None:
         saved = given["resume"] and is_of_summaries(given["out"])
         task = TaskName.SUMMARIZE if saved else TaskName.BYTES
     _check_task(task, given)
+    given = with_preset(given)
+    shared: dict[str, Any] = {name: given[name] for name in ("out", "config", "resume") if name in given}
+    shared["settings"] = {name: given[name] for name in given if name in _SETTINGS}
     if task is TaskName.SUMMARIZE:
         own = {name: given[name] for name in ("pairs", "start", "vocab_size") if name in given}
         options, sizes = ({name: given[name] for name in names if name in given} for names in (OPTIONS, SIZES))
@@ -192,7 +203,7 @@ def _runner(given: dict[str, Any]) -> Callable[..., Any]:
 
 def _check_task(task: TaskName, given: dict[str, Any]) -> None:
     """Raise InputError for an option of the other task."""
-    for_bytes, for_summaries = {"text", *_SIZES - set(SIZES)}, {"pairs", "start", "vocab_size", *OPTIONS}
+    for_bytes, for_summaries = {"text", "preset", *_SIZES - set(SIZES)}, {"pairs", "start", "vocab_size", *OPTIONS}
     wrong = [name for name in given if name in (for_bytes if task is TaskName.SUMMARIZE else for_summaries)]
     if wrong:
         option = "--from" if wrong[0] == "start" else f"--{wrong[0].replace('_', '-')}"

@@ -58,11 +58,15 @@ def export_onnx(
 
     The output class is noted in the file, for `OnnxModel`. Training mode, attention implementation and switches of the
     model are as before afterwards. Raises InputError for quantizers without a range (all of them are named), before
-    anything is exported, and for unknown inputs and outputs; MissingPackageError without the extra `onnx`.
+    anything is exported, for unknown inputs and outputs, and for a model that ONNX cannot express; MissingPackageError
+    without the extra `onnx`.
     """
     for package in ("onnx", "onnxscript"):
         require(package, extra="onnx", why="export_onnx")
     check_choice("export: target", target, TARGETS)
+    refusal = getattr(model, "_onnx_refusal", None)
+    if refusal is not None:
+        raise InputError(f"export: {type(model).__name__} cannot become an ONNX file: {refusal}")
     check_quantizers(model, target)
     example = _example(model, inputs)
     with _as_for_inference(model), export_target(target), torch.no_grad():

@@ -33,6 +33,8 @@ QUIET = {
     "lsh_attention_probs_dropout_prob": 0.0,
     "hash_seed": 0,
 }
+# Weights large enough for attention to be far from uniform: a wrong mask, order or precision then shows.
+LARGE = {**QUIET, "initializer_range": 0.4}
 
 
 def build(cls=ReformerModelWithLMHead, **changes):

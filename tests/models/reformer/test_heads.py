@@ -1,8 +1,8 @@
-"""The heads of the Reformer, what they refuse, and the examples of the documentation."""
+"""The heads of the Reformer, and what they refuse."""
 
 import pytest
 import torch
-from small_reformer import QUIET, SMALL, build, ids
+from small_reformer import LARGE, QUIET, SMALL, build, ids
 
 from modelwright.core.errors import ConfigError
 from modelwright.models.auto.modeling_auto import (
@@ -102,24 +102,14 @@ def test_auto_classes(auto, own):
     assert type(auto.from_config(ReformerConfig(**{**SMALL, "is_decoder": False}))) is own
 
 
-def test_documented_example_adds_a_mask_token_and_grows_the_model():
-    """The example of ReformerForMaskedLM in the documentation, with a model of random weights."""
-    model = build(ReformerForMaskedLM, **BOTH_SIDES).eval()
-    mask_token_id = model.config.vocab_size
-    model.resize_token_embeddings(new_num_tokens=model.config.vocab_size + 1)
-    tokens = torch.cat([ids(1, 6), torch.tensor([[mask_token_id, 2]])], dim=1)
+@pytest.mark.parametrize("cls", [ReformerModelWithLMHead, ReformerForMaskedLM])
+@pytest.mark.parametrize("chunk", [0, 16])
+def test_the_bias_of_the_scores_counts(cls, chunk):
+    model = build(cls, **LARGE, is_decoder=cls is ReformerModelWithLMHead, chunk_size_lm_head=chunk)
+    bias = torch.randn(50)
     with torch.no_grad():
-        logits = model(tokens).logits
-    assert logits.shape == (1, 8, 51)
-    assert model.lm_head.bias.shape == (51,)
-    where = (tokens == mask_token_id)[0].nonzero(as_tuple=True)[0]
-    assert logits[0, where].argmax(dim=-1).shape == (1,)
-    labels = torch.where(tokens == mask_token_id, tokens.roll(1), -100)
-    assert torch.isfinite(model(tokens, labels=labels).loss)
-
-
-def test_documented_example_of_the_language_model():
-    model = build(ReformerModelWithLMHead, **QUIET).train()
-    loss = model(ids(1, 64), labels=ids(1, 64))[0]
-    loss.backward()
+        before = model.eval()(ids()).logits
+        model.lm_head.bias.add_(bias)
+        assert torch.allclose(model(ids()).logits, before + bias, atol=1e-5)
+    model.train()(ids(), labels=ids()).loss.backward()
     assert model.lm_head.bias.grad.abs().max() > 0

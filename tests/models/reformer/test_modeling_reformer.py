@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_reformer import QUIET, assert_same_gradients, build, gradients, ids
+from small_reformer import LARGE, QUIET, assert_same_gradients, build, gradients, ids
 
 from modelwright.core.errors import ConfigError, InputError
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
@@ -60,7 +60,7 @@ class TestPrecision:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
     def test_a_token_that_sees_only_itself_keeps_its_value(self, hashes, dtype):
         # Position 0 of a causal model: the rounds' weights must add up to 1, whatever the dtype.
-        model = build(ReformerModel, **QUIET, num_hashes=hashes).eval().to(dtype)
+        model = build(ReformerModel, **LARGE, num_hashes=hashes).eval().to(dtype)
         attention = model.encoder.layers[1].attention.self_attention
         seen = {}
         attention.register_forward_hook(lambda module, args, out: seen.update(x=args[0], out=out[0]))
@@ -72,7 +72,7 @@ class TestPrecision:
         )
 
     def test_half_and_back_has_no_nan(self):
-        model = build(**QUIET).eval()
+        model = build(**LARGE).eval()
         mask = torch.ones(2, 64)
         mask[0, 40:] = 0
         with torch.no_grad():
@@ -138,7 +138,7 @@ class TestLengths:
                 assert torch.allclose(model(ids(3)[row : row + 1]).logits[0], batch[row], atol=1e-5)
 
     def test_positions_with_padding(self):
-        model = build(**QUIET).eval()
+        model = build(**LARGE).eval()
         tokens = ids(2, 13)
         with torch.no_grad():
             given = model(tokens, position_ids=torch.arange(13).expand(2, 13)).logits
@@ -193,11 +193,11 @@ class TestNumberOfBuckets:
         assert model.config.num_buckets == 16
 
     def test_hash_rounds_can_be_overridden_in_training(self):
-        model = build(**QUIET).train()
+        model = build(**LARGE).train()
         three, four = (gradients(model, ids(), num_hashes=n)[0] for n in (3, 4))
         assert torch.isfinite(three)
         assert three != four
-        assert gradients(build(**{**QUIET, "num_hashes": 4}).train(), ids())[0] == four
+        assert gradients(build(**{**LARGE, "num_hashes": 4}).train(), ids())[0] == four
 
     def test_padding_to_a_whole_chunk_needs_no_positions(self):
         model = build(**QUIET, axial_pos_shape=[6, 10], max_position_embeddings=60).eval()

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from small_reformer import QUIET, assert_same_gradients, build, gradients, ids
+from small_reformer import LARGE, QUIET, assert_same_gradients, build, gradients, ids
 
 
 class TestReversibleStack:
@@ -58,7 +58,7 @@ class TestReversibleStack:
         assert all(p.grad is None for p in model.parameters())
 
     def test_frozen_embeddings_leave_the_layers_their_gradients(self):
-        model = build(**QUIET).train()
+        model = build(**LARGE).train()
         _, expected = gradients(model, ids())
         model.zero_grad()
         for parameter in model.reformer.embeddings.parameters():
@@ -211,19 +211,26 @@ class TestReversibleStack:
         model(ids(), labels=ids(), head_mask=head_mask).loss.backward()
         assert head_mask.grad.abs().min() > 0
 
-    def test_under_autocast_the_recomputation_is_the_same_function(self):
-        model = build(attn_layers=["local", "lsh"] * 6, hash_seed=0, initializer_range=0.1).train()
-        results = []
-        for arguments in ({}, {"output_hidden_states": True}):
+    @pytest.mark.parametrize("settings", [QUIET, {"hash_seed": 0}], ids=["quiet", "dropout"])
+    @pytest.mark.parametrize("std", [0.02, 0.4])
+    def test_autocast_gradients_of_twelve_layers(self, std, settings):
+        model = build(**{**settings, "attn_layers": ["local", "lsh"] * 6, "initializer_range": std}).train()
+
+        def flat(autocast, **arguments):
             torch.manual_seed(5)
-            model.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
                 loss = model(ids(), labels=ids(), **arguments).loss
+            model.zero_grad()
             loss.backward()
-            results.append({name: p.grad.clone() for name, p in model.named_parameters()})
+            return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+        exact, reversible, ordinary = flat(False), flat(True), flat(True, output_hidden_states=True)
         # A bf16 rounding may fall the other way where the recomputed stream differs in its last fp32 bit.
-        for name, gradient in results[1].items():
-            assert (gradient - results[0][name]).norm() <= 0.05 * gradient.norm(), name
+        assert (reversible - ordinary).norm() <= 0.02 * ordinary.norm()
+        if settings is QUIET:
+            # Large weights take bf16 itself farther from fp32, in any stack; recomputing adds nothing to that.
+            limit = 0.02 * exact.norm() if std == 0.02 else 1.02 * (ordinary - exact).norm()
+            assert (reversible - exact).norm() <= limit
 
     def test_bf16_gradients_are_near_fp32(self):
         model = build(**QUIET).train()

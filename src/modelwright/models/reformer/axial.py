@@ -1,17 +1,33 @@
 """Position embeddings: the plain table, and the axial one that is stored as two small factors.
 
 Source of the axial form: Kitaev et al. 2020, appendix ("Axial position embeddings" of Trax).
-Shapes: B batch, L tokens, E hidden size.
+Shapes: B batch, L tokens, E hidden size, P rows of a table, D its columns.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from modelwright.core.errors import ConfigError, InputError
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
+from modelwright.nn.precision import at_least_float32
+
+
+def interpolated_rows(table_PD: Tensor, rows: int) -> Tensor:
+    """Return `rows` rows that run linearly through those of the table; the first and the last stay what they are."""
+    if rows == len(table_PD):
+        return table_PD
+    columns_1DP = at_least_float32(table_PD).t().unsqueeze(0)
+    stretched_DP = F.interpolate(columns_1DP, size=rows, mode="linear", align_corners=True)[0]
+    return stretched_DP.t().to(table_PD.dtype).contiguous()
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 class AxialPositionEmbeddings(nn.Module):
@@ -50,12 +66,29 @@ class AxialPositionEmbeddings(nn.Module):
         """The setting that decides it, for messages."""
         return f"axial_pos_shape {list(self.shape)}"
 
+    @torch.no_grad()
+    def resize(self, new_size: int | Sequence[int]) -> None:
+        """Stretch or shrink the table of each axis to its size in `new_size`, in place; raises InputError."""
+        sizes = [new_size] if isinstance(new_size, int) else list(new_size)
+        if len(sizes) != len(self.shape) or not all(map(_is_size, sizes)):
+            example = [2 * self.shape[0], *self.shape[1:]]
+            raise InputError(
+                f"resize_position_embeddings: expected {len(self.shape)} positive sizes, one for each axis of "
+                f"axial_pos_shape {list(self.shape)}, got {new_size!r}; {example} makes {math.prod(example)} positions"
+            )
+        for axis, (weight, size) in enumerate(zip(self.weights, sizes, strict=True)):
+            shape = [1] * len(sizes) + [weight.shape[-1]]
+            shape[axis] = size
+            weight.data = interpolated_rows(weight.data.flatten(0, -2), size).view(shape)
+            weight.grad = None
+        self.shape = tuple(sizes)
+
     def forward(self, position_ids_BL: Tensor) -> Tensor:
         """Return the embeddings (B, L, E) of positions (B, L)."""
         rows = []
         rest = position_ids_BL
         for weight, size in zip(reversed(list(self.weights)), reversed(self.shape), strict=True):
-            rows.append(nn.functional.embedding(rest % size, weight.flatten(0, -2)))
+            rows.append(F.embedding(rest % size, weight.flatten(0, -2)))
             rest = rest // size
         embedded_BLE = torch.cat(rows[::-1], dim=-1)
         if not self.training or self.dropout == 0.0:
@@ -64,7 +97,7 @@ class AxialPositionEmbeddings(nn.Module):
         keep = torch.ones(
             position_ids_BL.shape[0], self.shape[-1], device=embedded_BLE.device, dtype=embedded_BLE.dtype
         )
-        keep = nn.functional.dropout(keep, self.dropout)
+        keep = F.dropout(keep, self.dropout)
         return embedded_BLE * keep.gather(1, position_ids_BL.expand(keep.shape[0], -1) % self.shape[-1]).unsqueeze(-1)
 
 
@@ -87,6 +120,20 @@ class PositionEmbeddings(nn.Module):
     def setting(self) -> str:
         """The setting that decides it, for messages."""
         return "max_position_embeddings"
+
+    @torch.no_grad()
+    def resize(self, new_size: int | Sequence[int]) -> None:
+        """Stretch or shrink the table to `new_size` rows, in place; raises InputError."""
+        if not _is_size(new_size):
+            raise InputError(
+                f"resize_position_embeddings: expected a positive number of positions (now {self.num_positions}; this "
+                f"model has axial_pos_embds=False), got {new_size!r}"
+            )
+        assert isinstance(new_size, int)
+        weight = self.embedding.weight
+        weight.data = interpolated_rows(weight.data, new_size)
+        weight.grad = None
+        self.embedding.num_embeddings = new_size
 
     def forward(self, position_ids_BL: Tensor) -> Tensor:
         """Return the embeddings (B, L, E) of positions (B, L)."""
@@ -113,7 +160,8 @@ class ReformerEmbeddings(nn.Module):
         if length > limit:
             raise InputError(
                 f"Reformer: expected at most {limit} tokens (its number of position embeddings, "
-                f"{self.position_embeddings.setting}), got {length}; cut the sequence, or make that setting larger"
+                f"{self.position_embeddings.setting}), got {length}; cut the sequence, make that setting larger, or "
+                "call model.resize_position_embeddings"
             )
 
     def forward(

@@ -3,7 +3,7 @@
 Shapes: B batch, L tokens, E hidden size, H heads.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -51,6 +51,9 @@ class ReformerPreTrainedModel(PreTrainedModel):
     base_model_prefix = "reformer"
     _placement_refusal = "its reversible stack works with the weights of the layers and does not call them"
     _gradient_checkpointing_exemption = "the reversible stack already stores no activations"
+    _onnx_refusal = (
+        "its attention is operators of torch that ONNX does not have; torch.export.export takes it, with hash_seed set"
+    )
     # Constants that checkpoints of 2020 stored as buffers; the bias that 4.x stores under two names.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
         r"(self_)?mask_value_float(16|32)$",
@@ -62,6 +65,33 @@ class ReformerPreTrainedModel(PreTrainedModel):
         """A batch of two short rows that every Reformer accepts."""
         ids = torch.tensor([[1, 2, 0], [2, 1, 1]])
         return {"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])}
+
+    def get_position_embeddings(self) -> nn.Module:
+        """Return the module that embeds positions."""
+        return self._embeddings().position_embeddings
+
+    def resize_position_embeddings(self, new_axial_shape: int | Sequence[int]) -> None:
+        """Stretch (or shrink) the positions by linear interpolation, so that longer texts fit.
+
+        `new_axial_shape` has a size for each axis of `axial_pos_shape`, whose product is the new number of positions:
+        [128, 64] after [64, 64] stretches the first axis only, so that each token keeps its row of the second. With
+        `axial_pos_embds=False` it is the number of positions. The first and the last row of each table keep their
+        vectors. Config and tables change in place; an optimizer that was made before must be made again.
+        `num_buckets` stays: for much longer texts set `config.num_buckets = None`, and training chooses it again.
+        Raises InputError for sizes that do not fit.
+        """
+        positions = self._embeddings().position_embeddings
+        positions.resize(new_axial_shape)
+        for module in self.modules():
+            if isinstance(module, ReformerPreTrainedModel):
+                module.config.max_position_embeddings = positions.num_positions
+                if isinstance(positions, AxialPositionEmbeddings):
+                    module.config.axial_pos_shape = positions.shape
+
+    def _embeddings(self) -> ReformerEmbeddings:
+        embeddings = self.base_model.embeddings
+        assert isinstance(embeddings, ReformerEmbeddings)
+        return embeddings
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, AxialPositionEmbeddings):
@@ -182,6 +212,8 @@ class ReformerModel(ReformerPreTrainedModel):
             return False
         if use_cache is not None:
             return use_cache
+        if getattr(self, "_is_replica", False):  # DataParallel gathers tensors, and a cache is none.
+            return False
         free = key_mask is None and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         return bool(self.config.use_cache and self.causal and free)
 
@@ -218,6 +250,12 @@ class ReformerModel(ReformerPreTrainedModel):
         )
         if seed is None:
             draws = any(layer.training for layer in self.encoder.layers) or (hashing and self.draws_rotations)
+            if draws and torch.compiler.is_exporting():
+                raise InputError(
+                    "Reformer: expected nothing random in a model to export, got training mode or hash_seed=None, with "
+                    "which each call draws rotations; call model.eval(), and load it with hash_seed=0 "
+                    "(from_pretrained(folder, hash_seed=0))"
+                )
             seed = int(torch.randint(2**62, ())) if draws else 0
         call = ForwardCall(
             length=length,

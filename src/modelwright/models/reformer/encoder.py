@@ -1,5 +1,7 @@
 """The stack of Reformer layers with the final norm over both residual streams."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +21,9 @@ class ReformerEncoder(nn.Module):
 
     Shapes: (B, L, E) -> (B, L, 2E), with the second stream after each layer and the attention probabilities if asked.
     The stack works on the streams in place and, with gradients, recomputes activations rather than storing them. It is
-    an ordinary one when the intermediate results themselves are asked for, a branch has forward hooks, a head mask
-    wants a gradient, or a compiler traces an evaluation: then modules are called whole, and all gradients exist.
+    an ordinary one when the intermediate results themselves are asked for, a layer or branch has forward hooks, a
+    head mask wants a gradient, or a compiler traces an evaluation: then modules are called whole, and all
+    gradients exist.
     """
 
     def __init__(self, config: ReformerConfig, **factory: Any) -> None:
@@ -48,7 +51,7 @@ class ReformerEncoder(nn.Module):
             x1, x2 = reversible_stack(blocks, x1, call, calls, recompute_attention=self.recompute_attention)
         else:
             for block, layer in zip(self.layers, calls, strict=True):
-                x1, x2, probs = run_layer(block, x1, x2, call, layer)  # type: ignore[arg-type]
+                x1, x2, probs = block(partial(run_layer, call=call, layer=layer), x1, x2)
                 if output_hidden_states:
                     hidden_states.append(x2.to(embedded.dtype))
                 if probs is not None:
@@ -71,7 +74,17 @@ def _is_traced() -> bool:
 
 
 def _has_hooks(block: nn.Module) -> bool:
-    """Return whether somebody watches a branch, or attention itself, being called."""
+    """Return whether somebody watches a layer, a branch, or attention itself, being called."""
     assert isinstance(block, ReformerLayer)
-    watched = (block.attention, block.attention.self_attention, block.feed_forward)
-    return any(module._forward_hooks or module._forward_pre_hooks for module in watched)
+    if any(not _is_of_sharding(hook) for hook in _hooks(block)):
+        return True
+    return any(_hooks(part) for part in (block.attention, block.attention.self_attention, block.feed_forward))
+
+
+def _hooks(module: nn.Module) -> list[Callable[..., Any]]:
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+
+
+def _is_of_sharding(hook: Callable[..., Any]) -> bool:
+    """Return whether a hook is one of `torch.distributed.fsdp.fully_shard`, which looks at no value."""
+    return type(getattr(hook, "__self__", None)).__module__.startswith("torch.distributed.fsdp.")

@@ -4,8 +4,8 @@ Everything but attention itself treats tokens one by one, and so is computed in 
 streams is of full length. `reversible` calls the same slices again in the backward.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from modelwright.nn.activations import get_activation
 from modelwright.nn.dropout import seeded_dropout
 from modelwright.nn.norm import LayerNorm
 from modelwright.nn.pruning import prune_linear_layer
+
+Result = TypeVar("Result")
 
 # Tokens of a slice, all rows together: the intermediate layer of a slice stays in the processor's cache.
 SLICE_TOKENS = 2048
@@ -126,3 +128,10 @@ class ReformerLayer(nn.Module):
         super().__init__()
         self.attention = ReformerAttention(config, kind, device=device, dtype=dtype)
         self.feed_forward = ReformerFeedForward(config, device=device, dtype=dtype)
+
+    def forward(self, run: Callable[["ReformerLayer", Tensor, Tensor], Result], x1: Tensor, x2: Tensor) -> Result:
+        """Return `run(self, x1, x2)`: whatever a stack does with a layer, it does in a call of it.
+
+        So hooks are met that gather the weights of a sharded layer for as long as it is at work.
+        """
+        return run(self, x1, x2)

@@ -21,6 +21,21 @@ class _Method(nn.Module):
         return getattr(self.module, self.name)(*args)
 
 
+def own_parameters(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's parameters by name.
+
+    In a replica of `torch.nn.DataParallel` they are no parameters but tensors, which gradients pass through; torch
+    keeps a list of them there.
+    """
+    if not getattr(module, "_is_replica", False):
+        return dict(module.named_parameters())
+    return {
+        f"{place}.{name}".lstrip("."): tensor
+        for place, part in module.named_modules()
+        for name, tensor in part._former_parameters.items()
+    }
+
+
 class Parameters:
     """The parameters of one branch as a forward found them: leaves of their own, with the gradients that they gather.
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.layer import ReformerAttention, ReformerFeedForward, ReformerLayer, token_slices
-from modelwright.models.reformer.replay import Parameters, Replay, SameAutocast
+from modelwright.models.reformer.replay import Parameters, Replay, SameAutocast, own_parameters
 
 
 def run_layer(
@@ -50,20 +51,27 @@ def reversible_stack(
 
     `recompute_attention` leaves those outputs out: less memory, more time. Gradients of `x` and of the parameters are
     ordinary autograd results: they work with `torch.autograd.grad`, `torch.func.functional_call`, tensor hooks, frozen
-    parts, and several forwards before one backward. Modules put into a layer may draw from torch's own stream; they
-    draw the same again. Second derivatives are not supported.
+    parts, and several forwards before one backward. Layers are called as modules, so that `fully_shard` gathers
+    and frees the weights of each. Modules put into a layer may draw from torch's own stream; they draw the same again.
+    Second derivatives are not supported.
     """
-    branches: list[_Branch] = []
-    for block, layer in zip(blocks, layers, strict=True):
-        branches.append(_AttentionBranch(block.attention, layer, keep=not recompute_attention))
-        branches.append(_FeedForwardBranch(block.feed_forward, layer))
     tape = _Tape(call, SameAutocast(x.device.type), *_together(x.detach(), x.detach()))
-    read, moved = x, x
-    for index, branch in enumerate(branches):
-        last = index == len(branches) - 1
-        # Each branch reads one stream and moves the other; the next one does it the other way round.
-        moved, read = _RunBranch.apply(tape, branch, last, read, moved, *branch.module.parameters())  # type: ignore[no-untyped-call]
-    return moved, read
+    x1 = x2 = x
+    for index, (block, layer) in enumerate(zip(blocks, layers, strict=True)):
+        last = index == len(blocks) - 1
+        x1, x2 = block(partial(_run_reversibly, tape, layer, keep=not recompute_attention, last=last), x1, x2)
+    return x1, x2
+
+
+def _run_reversibly(
+    tape: _Tape, layer: LayerCall, block: ReformerLayer, x1: Tensor, x2: Tensor, *, keep: bool, last: bool
+) -> tuple[Tensor, Tensor]:
+    """Run a layer on the streams of the tape; x1, x2 and the result stand for them in autograd's graph."""
+    first = _AttentionBranch(block.attention, layer, keep=keep)
+    x2, x1 = _RunBranch.apply(tape, first, False, x2, x1, *first.parameters.values())  # type: ignore[no-untyped-call]
+    second = _FeedForwardBranch(block.feed_forward, layer)
+    x1, x2 = _RunBranch.apply(tape, second, last, x1, x2, *second.parameters.values())  # type: ignore[no-untyped-call]
+    return x1, x2
 
 
 class _Scratch:
@@ -121,7 +129,7 @@ class _FeedForwardBranch:
 
     def __init__(self, module: ReformerFeedForward, layer: LayerCall) -> None:
         self.module, self.layer = module, layer
-        self.names = [name for name, _ in module.named_parameters()]
+        self.parameters = own_parameters(module)
         self.feed = Replay(module, "feed")
 
     def forward(self, tape: _Tape) -> tuple[Tensor, ...]:
@@ -148,7 +156,7 @@ class _AttentionBranch:
     def __init__(self, module: ReformerAttention, layer: LayerCall, *, keep: bool) -> None:
         self.module, self.layer = module, layer
         self.keep = keep and module.self_attention.keeps_output
-        self.names = [name for name, _ in module.named_parameters()]
+        self.parameters = own_parameters(module)
         self.project = Replay(module, "project")
         self.finish = Replay(module, "finish")
 
@@ -235,7 +243,7 @@ class _RunBranch(torch.autograd.Function):
             kept, (grad_read, grad_moved) = kept[:-2], _together(grad_read, grad_moved)
         needed = ctx.needs_input_grad[5:]
         totals = [torch.empty_like(x) if need else None for x, need in zip(parameters, needed, strict=True)]
-        own = Parameters(ctx.branch.names, parameters, totals)
+        own = Parameters(list(ctx.branch.parameters), parameters, totals)
         with tape.autocast():
             ctx.branch.backward(tape, grad_read, grad_moved, own, kept)
         # Back to before this branch, where the two streams had each other's part.

@@ -1,12 +1,8 @@
-"""A Reformer under torch.compile, torch.export and DistributedDataParallel."""
-
-import os
+"""A Reformer under torch.compile and torch.export."""
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from small_reformer import QUIET, build, ids
-from torch.nn.parallel import DistributedDataParallel
 
 TINY = {**QUIET, "attn_layers": ["local", "lsh"], "initializer_range": 0.3}
 
@@ -43,29 +39,12 @@ def test_compiled_training_step_is_the_eager_one():
         assert torch.allclose(parameter.grad, expected[name], atol=1e-6), name
 
 
-def _train_one_shard(rank, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    model = DistributedDataParallel(build(**TINY).train())
-    shard = ids()[rank : rank + 1]
-    with model.no_sync():
-        model(shard, labels=shard).loss.backward()
-    model(shard, labels=shard).loss.backward()
-    if rank == 0:
-        grads = {name.removeprefix("module."): p.grad for name, p in model.named_parameters()}
-        torch.save(grads, f"{folder}/gradients.pt")
-    torch.distributed.barrier()
-    os._exit(0)  # without gloo's teardown, which may wait for a peer that has gone
-
-
-def test_two_processes_with_accumulation_are_one_batch(tmp_path):
-    processes = mp.spawn(_train_one_shard, (str(tmp_path),), nprocs=2, join=False)
-    ended = processes.join(timeout=120) or processes.join(timeout=120)
-    for process in processes.processes:
-        process.kill()
-    assert ended, "the two processes wait for each other"
-    found = torch.load(tmp_path / "gradients.pt")
-    model = build(**TINY).train()
-    expected = gradients(model, ids())
-    for name, gradient in expected.items():
-        assert torch.allclose(found[name], 2 * gradient, atol=1e-5), name
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_is_random_is_not_exported(strict):
+    for model in (build(**{**TINY, "hash_seed": None}).eval(), build(**TINY).train()):
+        with pytest.raises(
+            Exception, match=r"got training mode or hash_seed=None.*from_pretrained\(folder, hash_seed=0\)"
+        ):
+            torch.export.export(model, (), {"input_ids": ids(), "return_dict": False}, strict=strict)
+    short = torch.export.export(build(**{**TINY, "hash_seed": None}).eval(), (ids(2, 8),), strict=strict)
+    assert "reformer_hash_order" not in str(short.graph)
