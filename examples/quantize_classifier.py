@@ -2,10 +2,10 @@
 
     python examples/quantize_classifier.py [OUT]
 
-A text is a few remarks ("the soup was not very good"); its label is their sum: a remark counts 1, twice with "very", and
-"not" turns it round. A small BERT learns that from scratch. Then its linear layers are quantized with fewer and fewer
-bits: by calibration alone (PTQ), and by training that goes on with the quantizers on (QAT), from the labels or from the
-float model's outputs (distillation). MEASURED
+A text is a few remarks ("the soup was not very good"); its label is their sum: a remark counts 1, twice with "very",
+and "not" turns it round. A small BERT learns that from scratch. Then its linear layers are quantized with fewer and
+fewer bits: by calibration alone (PTQ), and by training that goes on with the quantizers on (QAT), from the labels or
+from the float model's outputs as well (distillation). MEASURED
 """
 
 import copy
@@ -29,9 +29,9 @@ from modelwright.training.loop import train_task
 from modelwright.training.settings import TrainingSettings
 from modelwright.training.tuning import TuningTask
 
-GOOD = "good great lovely fresh warm kind quick tasty".split()
-BAD = "bad poor awful stale cold rude slow bland".split()
-THINGS = "soup bread waiter wine table music salad coffee service dessert".split()
+GOOD = ["good", "great", "lovely", "fresh", "warm", "kind", "quick", "tasty"]
+BAD = ["bad", "poor", "awful", "stale", "cold", "rude", "slow", "bland"]
+THINGS = ["soup", "bread", "waiter", "wine", "table", "music", "salad", "coffee", "service", "dessert"]
 LABELS = ("awful", "bad", "mixed", "good", "great")
 TOKENS = 40
 SETTINGS = TrainingSettings(

@@ -1,7 +1,5 @@
 """The examples of the document on QDQBERT (spec 004): its lines in its order, with the imports replaced."""
 
-# ruff: noqa: PLC0415 - the document imports as it goes
-
 import collections
 
 import pytest

@@ -8,6 +8,8 @@ from typing import Any
 from modelwright.cli.console import human_bytes
 from modelwright.core.optional import is_matplotlib_available, require
 
+# The first rows of the summary are about size and time.
+_ROWS_OF_COST = 2
 JSON_NAME, TEXT_NAME, PICTURE_NAME = "quantization.json", "quantization.md", "quantization.png"
 
 
@@ -17,7 +19,7 @@ def write_report(report: dict[str, Any], folder: Path) -> list[str]:
     (folder / TEXT_NAME).write_text(as_markdown(report), encoding="utf-8")
     names = [JSON_NAME, TEXT_NAME]
     if is_matplotlib_available():
-        draw_costs(report["sensitivity"], report["float_layers"], folder / PICTURE_NAME)
+        draw_costs(report, folder / PICTURE_NAME)
         names.append(PICTURE_NAME)
     return names
 
@@ -142,15 +144,19 @@ def _cost_lines(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def draw_costs(costs: Mapping[str, float], float_layers: Mapping[str, Any], path: Path) -> None:
-    """Draw the cost of each layer as bars; raise MissingPackageError without matplotlib."""
+def draw_costs(report: Mapping[str, Any], path: Path) -> None:
+    """Draw the cost of each layer as bars below what was measured; raise MissingPackageError without matplotlib."""
     figures = require("matplotlib.figure", extra="plots", why="Drawing the cost of layers")
-    figure = figures.Figure(figsize=(8, 1 + 0.16 * len(costs)), layout="constrained")
+    costs: Mapping[str, float] = report["sensitivity"]
+    figure = figures.Figure(figsize=(8, 1.5 + 0.16 * len(costs)), layout="constrained")
     axes = figure.add_subplot()
     names = list(costs)
-    colors = ["tab:orange" if name in float_layers else "tab:blue" for name in names]
+    colors = ["tab:orange" if name in report["float_layers"] else "tab:blue" for name in names]
     axes.barh(names, [max(cost, 1e-9) for cost in costs.values()], color=colors)
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=6)
     axes.set(xscale="log", xlabel="1 - mean cosine, only this layer quantized (orange: stayed float)")
+    heads, measured = columns(report)[1:-1], summary(report)[_ROWS_OF_COST:]
+    lines = [f"{row[0]}: " + ", ".join(map(" ".join, zip(heads, row[1:-1], strict=True))) for row in measured]
+    axes.set_title("\n".join(lines), fontsize=7)
     figure.savefig(path, dpi=120)

@@ -104,9 +104,9 @@ def _load_head(checkpoint: str, task: str) -> Any:
 
     kind = AutoModelForQuestionAnswering if task == "qa" else AutoModelForSequenceClassification
     model, info = kind.from_pretrained(checkpoint, output_loading_info=True)
-    if missing := info["missing_keys"]:
+    if missing := sorted(info["missing_keys"]):
         raise InputError(
-            f"--task {task}: {checkpoint}: expected a model that was trained for it, found no {', '.join(sorted(missing))}; "
+            f"--task {task}: {checkpoint}: expected a model that was trained for it, found no {', '.join(missing)}; "
             "without --task any encoder is quantized, and the cosine to its outputs is the accuracy"
         )
     return model.eval()
