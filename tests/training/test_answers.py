@@ -39,10 +39,9 @@ def test_windows_cover_the_context_and_overlap(kind: QuestionKind) -> None:
     assert [len(row["input_ids"]) for row in encoded.rows] == [12, 12, 12, 8]
     texts = []
     for window, row in zip(encoded.context[:3], encoded.rows, strict=False):
-        spans = [span for span in window.spans if span is not None]
-        texts.append([CONTEXT[first:last] for first, last in spans])
+        texts.append([CONTEXT[first:last] for first, last in window.spans if first >= 0])
         assert len(window.spans) == len(row["input_ids"])
-        assert window.spans[:5] == [None] * 5
+        assert (window.spans[:5] == -1).all()
     assert texts[0] == ["red", "ball", "s", "sees", "blue", "box"]
     assert texts[0][-2:] == texts[1][:2]
     assert texts[1][-2:] == texts[2][:2]
@@ -66,7 +65,7 @@ def test_answers_become_places_where_a_window_holds_all_of_them(kind: QuestionKi
 def test_long_questions_are_cut(vocabulary: str) -> None:
     kind = QuestionKind(BertTokenizerFast(vocab_file=vocabulary), 12, stride=2, labelled=True)
     encoded = kind.encode([question("red", text="where " * 50)])
-    assert [sum(span is None for span in window.spans) for window in encoded.context] == [3 + 6] * len(encoded.context)
+    assert [int((window.spans[:, 0] < 0).sum()) for window in encoded.context] == [3 + 6] * len(encoded.context)
     assert all(len(row["input_ids"]) <= 12 for row in encoded.rows)
 
 
@@ -90,7 +89,7 @@ def test_the_best_span_of_all_windows_is_the_best_of_all_pairs(kind: QuestionKin
         scores: dict[tuple[int, int], float] = {}
         for window, values in zip(encoded.context, logits, strict=True):
             if window.question == number:
-                places = [i for i, span in enumerate(window.spans) if span is not None]
+                places = [i for i, span in enumerate(window.spans) if span[0] >= 0]
                 for i, j in itertools.product(places, places):
                     if i <= j < i + 3:
                         key = (window.spans[i][0], window.spans[j][1])
@@ -105,7 +104,7 @@ def test_the_best_span_of_all_windows_is_the_best_of_all_pairs(kind: QuestionKin
 
 
 def test_no_answer_has_the_lowest_score_of_the_windows() -> None:
-    windows = [Window(0, [None, (0, 3)]), Window(0, [None, (4, 7)])]
+    windows = [Window(0, np.array([[-1, -1], span], dtype=np.int32)) for span in ([0, 3], [4, 7])]
     item = question(context="red box")
     logits = np.zeros((2, 2, 2), dtype=np.float32)
     logits[:, 0] = [[4, 4], [1, 1]]

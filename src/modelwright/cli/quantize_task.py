@@ -14,9 +14,8 @@ TASKS = ("classify", "qa")
 # Of the groups of items (texts; contexts with their questions), every so manieth is held out and judges the model.
 HELD_OUT = 4
 LEAST_ITEMS = 8
-# How many items ranges are found on, and on how many held-out ones what to do is decided, at most.
+# On how many items ranges are found, at most.
 MOST_SEEN = 256
-MOST_DECIDING = 256
 DEFAULT_LENGTH, LENGTH_OF_QUESTIONS = 128, 384
 
 
@@ -37,7 +36,7 @@ def load_subject(checkpoint: str, task: str | None, calib: Path, max_length: int
     Raises InputError for a file that does not fit the task, and for a model whose head was not trained for it.
     """
     from modelwright.models.auto.tokenization_auto import AutoTokenizer
-    from modelwright.training.examples import Examples, split
+    from modelwright.training.examples import Examples, split, spread
 
     if task is not None:
         check_choice("--task", task, TASKS)
@@ -53,7 +52,7 @@ def load_subject(checkpoint: str, task: str | None, calib: Path, max_length: int
         raise InputError(
             f"--calib: {calib}: expected questions about at least 2 contexts: some of them judge the others"
         )
-    return Subject(model, tokenizer, kind, Examples(kind, seen).at_most(MOST_SEEN), Examples(kind, held_out))
+    return Subject(model, tokenizer, kind, Examples(kind, spread(seen, MOST_SEEN)), Examples(kind, held_out))
 
 
 def read_items(option: str, path: Path, checkpoint: str, task: str | None) -> list[Any]:

@@ -1,15 +1,14 @@
 """What `modelwright quantize` does: calibrate, train if asked to, export, measure."""
 
-import copy
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright.cli.quantize_task import MOST_DECIDING, Subject, load_subject, read_items
+from modelwright.cli.quantize_judge import Judge
+from modelwright.cli.quantize_task import Subject, load_subject, read_items
 from modelwright.cli.quantize_training import (
     Training,
     check_folder_for,
@@ -23,13 +22,10 @@ from modelwright.hub.names import ONNX_NAME
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from modelwright.quantization.fidelity import AccuracyBar
     from modelwright.quantization.ptq import Progress
 
 RECIPES = ("auto", "linear", "linear+matmul", "full")
 PREDICTIONS_NAME = "predictions.json"
-# Items on which the layers are measured one at a time, which takes as many forward passes as there are layers.
-_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -88,46 +84,6 @@ def run_quantize(request: QuantizeRequest, progress: "Progress") -> dict[str, An
     if training is not None:
         report["accuracy"]["before_training"] = before
     return report
-
-
-class Judge:
-    """The held-out examples with the float model's outputs for them, and the bar that quantized ones are held to."""
-
-    def __init__(self, subject: Subject, bar: float | None) -> None:
-        from modelwright.quantization.fidelity import Bar, ScoreBar
-
-        self.float_model = copy.deepcopy(subject.model)
-        self.held_out = subject.held_out
-        self.reference = self.held_out(self.float_model)
-        self.deciding = self.held_out.at_most(MOST_DECIDING)
-        self.few = self.held_out.at_most(_FEW)
-        self.measure = subject.kind.measure
-        self.bar: AccuracyBar = Bar() if bar is None else Bar(bar)
-        self.deciding_bar = self.bar
-        if self.measure is not None:
-            kept = ScoreBar.kept if bar is None else bar
-            self.bar, self.deciding_bar = (ScoreBar(self._score(each), kept) for each in (self.held_out, self.deciding))
-
-    def _score(self, examples: Any) -> "Callable[[Tensor], float]":
-        return lambda outputs: examples.scores(outputs)[self.measure]
-
-    def figures(self, model: Any) -> tuple[dict[str, Any], bool]:
-        """Return what is measured of a model, PyTorch's or exported, and whether the bar holds."""
-        outputs = self.held_out(model)
-        fidelity = self.bar.judge(outputs, self.reference)
-        scores = self.held_out.scores(outputs)
-        figures = {"mean": fidelity.mean, "minimum": fidelity.minimum}
-        return figures | ({"scores": scores} if scores else {}), self.bar.shortfall(fidelity) <= 1
-
-    def bar_figures(self) -> dict[str, Any]:
-        """Return what the bar asks for."""
-        from modelwright.quantization.fidelity import Bar, ScoreBar
-
-        if isinstance(self.bar, ScoreBar):
-            float_score = self.bar.score(self.reference)
-            return {"measure": self.measure, "kept": self.bar.kept, "least": self.bar.kept * float_score}
-        assert isinstance(self.bar, Bar)
-        return {"measure": "cosine", "mean": self.bar.mean, "minimum": self.bar.minimum}
 
 
 def _quantize(subject: Subject, request: QuantizeRequest, judge: Judge, progress: "Progress") -> dict[str, Any]:

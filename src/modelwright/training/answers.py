@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from modelwright.core.errors import InputError
@@ -21,14 +22,18 @@ from modelwright.training.squad import Question, is_version_2, squad_scores
 BEST = 20
 LONGEST_ANSWER = 30
 LONGEST_QUESTION = 64
+Spans = npt.NDArray[np.int32]
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A part of a context: the number of its question, and for each token the characters of the context, or None."""
+    """A part of a context: the number of its question, and for each token its first character and that behind it.
+
+    `spans` is [T, 2]; tokens that are not of the context have -1.
+    """
 
     question: int
-    spans: list[tuple[int, int] | None]
+    spans: Spans
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +89,8 @@ class QuestionKind:
             offsets = encoding.pop("offset_mapping")
             encoding.pop("overflow_to_sample_mapping", None)
             for i, characters in enumerate(offsets):
-                spans = [
-                    tuple(pair) if text == 1 else None
-                    for pair, text in zip(characters, encoding.sequence_ids(i), strict=True)
-                ]
+                of_context = np.array([text == 1 for text in encoding.sequence_ids(i)])
+                spans = np.where(of_context[:, None], np.array(characters, dtype=np.int32), -1)
                 rows.append({name: values[i] for name, values in encoding.items()})
                 windows.append(Window(number, spans))
                 targets.append(_target(item, spans))
@@ -118,17 +121,16 @@ def _most_of_question(max_length: int) -> int:
     return min(LONGEST_QUESTION, max_length // 2)
 
 
-def _target(item: Question, spans: Sequence[tuple[int, int] | None]) -> dict[str, int]:
+def _target(item: Question, spans: Spans) -> dict[str, int]:
     """Return the first and last token of the first answer in a window; place 0 for both if the window has not all."""
     if item.answers is None:
         return {}
     if item.answers:
         first, last = item.answers[0].start, item.answers[0].start + len(item.answers[0].text)
-        inside = [i for i, span in enumerate(spans) if span is not None]
-        start = next((i for i in reversed(inside) if spans[i][0] <= first < spans[i][1]), None)
-        end = next((i for i in inside if spans[i][0] < last <= spans[i][1]), None)
-        if start is not None and end is not None:
-            return {"start_positions": start, "end_positions": end}
+        starts = np.flatnonzero((spans[:, 0] <= first) & (first < spans[:, 1]))
+        ends = np.flatnonzero((spans[:, 0] < last) & (last <= spans[:, 1]))
+        if len(starts) and len(ends):
+            return {"start_positions": int(starts[-1]), "end_positions": int(ends[0])}
     return {"start_positions": 0, "end_positions": 0}
 
 
@@ -164,15 +166,12 @@ def best_answers(
 
 def _collect(window: Window, logits_T2: Any, into: dict[tuple[int, int], float], count: int, longest: int) -> None:
     """Add the spans of a window, by their characters."""
-    inside = np.array([i for i, span in enumerate(window.spans) if span is not None], dtype=int)
+    inside = np.flatnonzero(window.spans[:, 0] >= 0)
     starts, ends = (inside[np.argsort(-logits_T2[inside, i], kind="stable")[:count]] for i in (0, 1))
     scores = logits_T2[starts, 0][:, None] + logits_T2[ends, 1][None]
     length = ends[None] - starts[:, None] + 1
     for i, j in zip(*np.nonzero((length >= 1) & (length <= longest)), strict=True):
-        first, last = window.spans[starts[i]], window.spans[ends[j]]
-        assert first is not None
-        assert last is not None
-        key = (first[0], last[1])
+        key = (int(window.spans[starts[i], 0]), int(window.spans[ends[j], 1]))
         into[key] = max(into.get(key, -np.inf), float(scores[i, j]))
 
 

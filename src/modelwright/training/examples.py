@@ -93,9 +93,7 @@ class Examples:
 
     def at_most(self, count: int) -> "Examples":
         """Return so many of the items at most, spread evenly."""
-        if len(self.items) <= count:
-            return self
-        return Examples(self.kind, [self.items[i * len(self.items) // count] for i in range(count)])
+        return self if len(self.items) <= count else Examples(self.kind, spread(self.items, count))
 
     def _vectors(self, output: Any, mask: Tensor) -> Tensor:
         if "last_hidden_state" in output:
@@ -110,6 +108,12 @@ class Examples:
             return scores
         kept: Tensor = values * mask[..., None]
         return F.pad(kept, (0, 0, 0, self.kind.max_length - kept.shape[1])).flatten(1)
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """Return so many of the items at most, spread evenly."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def padded(tokenizer: Any, rows: Sequence[Row]) -> dict[str, Tensor]:
