@@ -33,9 +33,9 @@ GOOD = ["good", "great", "lovely", "fresh", "warm", "kind", "quick", "tasty"]
 BAD = ["bad", "poor", "awful", "stale", "cold", "rude", "slow", "bland"]
 THINGS = ["soup", "bread", "waiter", "wine", "table", "music", "salad", "coffee", "service", "dessert"]
 LABELS = ("awful", "bad", "mixed", "good", "great")
-TOKENS = 40
+TOKENS = 32
 SETTINGS = TrainingSettings(
-    steps=1500, batch=32, lr=1e-3, final_lr=0.01, warmup=100, weight_decay=0.01, beta2=0.999, eval_every=500, keep=1
+    steps=1000, batch=32, lr=3e-3, final_lr=0.01, warmup=50, weight_decay=0.01, beta2=0.98, eval_every=500, keep=1
 )
 
 
@@ -57,7 +57,7 @@ def write_texts(path: Path, count: int, seed: int) -> None:
     chosen = random.Random(seed)
     lines = []
     for _ in range(count):
-        remarks = [remark(chosen) for _ in range(chosen.randint(2, 4))]
+        remarks = [remark(chosen) for _ in range(chosen.randint(1, 3))]
         total = sum(value for _, value in remarks)
         label = LABELS[0 if total < -2 else 1 if total < 0 else 2 if total == 0 else 3 if total <= 2 else 4]
         lines.append(json.dumps({"text": " , ".join(text for text, _ in remarks), "label": label}))
@@ -77,7 +77,7 @@ def make_model(words: int) -> BertForSequenceClassification:
         vocab_size=words,
         hidden_size=64,
         intermediate_size=256,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=TOKENS,
         hidden_dropout_prob=0.0,
@@ -111,7 +111,7 @@ def main() -> None:
     rows = [("float", learn(model, "float", SETTINGS))]
     model.eval()
     print(f"float model: accuracy {rows[0][1]:.3f} after {time.monotonic() - began:.0f} s", flush=True)
-    again = dataclasses.replace(SETTINGS, steps=400, lr=3e-4, warmup=10, eval_every=400)
+    again = dataclasses.replace(SETTINGS, steps=300, lr=5e-4, warmup=10, eval_every=300)
     for bits in (8, 4, 3):
         quantized = copy.deepcopy(model)
         descriptor = QuantDescriptor(num_bits=bits, asymmetric=True)

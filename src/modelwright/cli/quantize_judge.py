@@ -34,7 +34,7 @@ class Judge:
         self.few = self.held_out.at_most(FEW)
         self.measure = subject.kind.measure
         self.bar: AccuracyBar = Bar() if bar is None else Bar(bar)
-        self.deciding_bar = self.bar
+        self.deciding_bar: AccuracyBar = self.bar
         if self.measure is not None:
             kept = ScoreBar.kept if bar is None else bar
             self.bar, self.deciding_bar = (ScoreBar(self._score(each), kept) for each in (self.held_out, self.deciding))

@@ -39,7 +39,7 @@ class Training:
     @classmethod
     def of_options(cls, qat: bool, given: Mapping[str, Any]) -> "Training | None":
         """Return what the options ask for, None without --qat; raise InputError for some that do not go together."""
-        given = {name: value for name, value in given.items() if value not in (None, False)}
+        given = {name: value for name, value in given.items() if value is not None and value is not False}
         if not qat:
             if given:
                 raise InputError(f"--{next(iter(given))} is about training: it has no meaning without --qat")

@@ -51,7 +51,8 @@ def distillation_loss(output: Any, wanted: Any, mask: Tensor, temperature: float
     if "last_hidden_state" in output:
         weights = mask[..., None].float()
         states, target = output["last_hidden_state"].float(), wanted["last_hidden_state"].float()
-        return ((states - target).square() * weights).sum() / (target.square() * weights).sum()
+        distance: Tensor = ((states - target).square() * weights).sum() / (target.square() * weights).sum()
+        return distance
     raise InputError(f"distillation: expected outputs with logits or last_hidden_state, got {', '.join(output)}")
 
 

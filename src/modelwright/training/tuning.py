@@ -123,7 +123,8 @@ class TuningTask:
         distance = distillation_loss(output, self.teacher(inputs), batch["attention_mask"])
         if len(inputs) == len(batch):
             return distance
-        return OF_TEACHER * distance + (1 - OF_TEACHER) * output.loss
+        both: Tensor = OF_TEACHER * distance + (1 - OF_TEACHER) * output.loss
+        return both
 
     def evaluate(self, model: torch.nn.Module, device: torch.device, *, last: bool) -> Figures:  # noqa: ARG002
         """Return the held-out loss and scores."""
