@@ -7,7 +7,8 @@ from modelwright.models.bert.configuration_bert import BertConfig
 from modelwright.models.bert.modeling_bert import BertForSequenceClassification, BertModel
 from modelwright.quantization import Recipe, calibrate_weights, quantization_disabled, quantizers_of, swap
 from modelwright.quantization.adjusting import clip_gelu, fuse_qkv, recalibrate_weights
-from modelwright.quantization.ptq import Bar, Fidelity, auto_quantize, calibrate, sensitivity
+from modelwright.quantization.fidelity import Bar, Fidelity, ScoreBar
+from modelwright.quantization.ptq import auto_quantize, calibrate, leave_float, sensitivity
 from modelwright.quantization.recording import linear_layers
 
 SIZES = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -103,6 +104,62 @@ def test_bar():
     assert bar.minimum == pytest.approx(0.995)
     assert bar.shortfall(Fidelity(0.999, 0.995)) == pytest.approx(1.0)
     assert bar.shortfall(Fidelity(0.996, 0.999)) == pytest.approx(2.0)
+
+
+def test_a_bar_of_a_score():
+    bar = ScoreBar(lambda outputs: float(outputs[:, 0].mean()), kept=0.9)
+    reference = torch.tensor([[0.8, 0.1], [0.8, 0.2]])
+    found = bar.judge(reference - 0.2, reference)
+    assert (found.score, found.float_score) == pytest.approx((0.6, 0.8))
+    assert found.mean == Fidelity.of(reference - 0.2, reference).mean
+    assert bar.shortfall(found) == pytest.approx(0.2 / 0.08)
+    assert bar.shortfall(bar.judge(reference + 1, reference)) == 0
+    assert bar.shortfall(bar.judge(-reference, -reference)) == 0
+
+
+def test_a_score_drives_what_stays_float():
+    model = make(BertForSequenceClassification)
+    run, other = runs(model)
+    labels = other().argmax(dim=-1)
+
+    def agreement(outputs):
+        return float((outputs.argmax(dim=-1) == labels).float().mean())
+
+    # Any score but the float model's is too low.
+    result = auto_quantize(model, run, other, bar=ScoreBar(agreement, 0.999), alphas=(0.0,), most_float=1.0)
+    assert result.tried[0.0].score < 1
+    assert result.fidelity.score == result.fidelity.float_score == agreement(other()) == 1
+    scores = [fidelity.score for fidelity in result.float_layers.values()]
+    assert max(scores[:-1], default=0) < 1
+
+
+def test_quantizers_of_additions_can_stay_float_too(tmp_path):
+    model = make()
+    run, other = runs(model)
+    reference = other()
+    swap(model, Recipe("full"))
+    calibrate(model, run)
+    costs = sensitivity(model, other)
+    assert len(costs) == 12 + 2 * 8
+    added = [name for name in costs if ".add_" in name]
+    assert len(added) == 8
+    # Only quantizers that are no linear layers' may become float.
+    left = leave_float(model, costs, other, reference, bar=Bar(0.999999), most_float=0.0)
+    assert set(left.float_layers) == set(costs) - set(linear_layers(model))
+    assert left.float_share == 0
+    assert model.config.quantization_recipe["placement"] == "full"
+    model.save_pretrained(tmp_path)
+    loaded = BertModel.from_pretrained(tmp_path)
+    assert torch.equal(runs(loaded)[1](), other())
+    assert sum(each.is_enabled for each in quantizers_of(loaded).values()) == 24
+
+
+def test_symmetric_ranges_are_what_tensorrt_has():
+    model = make()
+    run, other = runs(model)
+    auto_quantize(model, run, other, bar=Bar(0.5), alphas=(0.5,), symmetric=True)
+    quantizers = quantizers_of(model, "_input").values()
+    assert all(each.amin is None and each.amax > 0 for each in quantizers)
 
 
 def test_one_range_for_queries_keys_and_values():

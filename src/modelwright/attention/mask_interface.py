@@ -53,7 +53,7 @@ def query_positions(
     if isinstance(q_length, Tensor) and q_length.dim():
         cache_position = q_length
     if cache_position is not None:
-        is_known = isinstance(q_length, int) or is_jit_traced()
+        is_known = isinstance(q_length, int | torch.SymInt) or is_jit_traced()
         return cache_position, q_offset if is_known else int(cache_position[0])
     if q_length is None or isinstance(q_length, Tensor):
         raise InputError(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modelwright.cli.texts import TextRunner, labels_of, load_runner, longest, read_texts
+from modelwright.cli.texts import labels_of, load_runner, longest, read_texts
 from modelwright.core.errors import InputError
 
 _Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of a model, with model.onnx or without.")]
@@ -54,8 +54,9 @@ def classify(
 
 def _run(folder: str, text: Path, runtime: str, threads: int | None, max_length: int) -> tuple[list[str], Any, Any]:
     from modelwright.models.auto.tokenization_auto import AutoTokenizer
+    from modelwright.training.examples import Examples, TextKind
 
     texts = read_texts("--text", text)
     model = load_runner(folder, runtime, threads)
-    runner = TextRunner(AutoTokenizer.from_pretrained(folder), texts, longest(model.config, max_length))
-    return texts, model, runner(model)
+    kind = TextKind(AutoTokenizer.from_pretrained(folder), longest(model.config, max_length))
+    return texts, model, Examples(kind, texts)(model)

@@ -1,5 +1,6 @@
 """`modelwright quantize`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,9 +9,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from modelwright.cli.console import print_json, progress_console, result_console
-from modelwright.cli.quantize_report import summary, write_report
+from modelwright.cli.quantize_report import bar_sentence, columns, summary, write_report
+from modelwright.cli.quantize_training import BATCH, EPOCHS, LR, Training, has_checkpoint
 from modelwright.cli.run_quantize import QuantizeRequest, run_quantize
-from modelwright.core.errors import InputError
+
+_QAT: Any = {"rich_help_panel": "Quantization-aware training"}
 
 
 def quantize(
@@ -19,24 +22,73 @@ def quantize(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, model.onnx and the report.")],
     recipe: Annotated[str, typer.Option(help="auto, linear, linear+matmul or full (QDQBERT's places).")] = "auto",
     target: Annotated[str, typer.Option(help="onnxruntime-cpu or tensorrt.")] = "onnxruntime-cpu",
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help='What --calib is: classify, JSON lines {"text": ..., "label": ...} (and "text_pair"); or qa, the '
+            "format of SQuAD. Accuracy or F1 are then measured. Default: plain text.",
+        ),
+    ] = None,
     accuracy_bar: Annotated[
-        float | None, typer.Option(help="Mean cosine to the float outputs; exit code 1 below it. Default: 0.998, auto.")
+        float | None,
+        typer.Option(
+            help="Layers stay float until it holds; exit code 1 if it does not. With labels the share of the float "
+            "model's accuracy or F1 to keep (default of auto: 0.99), else the mean cosine to its outputs (0.998)."
+        ),
     ] = None,
     quantize_embeddings: Annotated[
         bool, typer.Option("--quantize-embeddings", help="Store embedding tables in the ONNX file as int8 too.")
     ] = False,
-    max_length: Annotated[int, typer.Option(help="The most tokens of a text.")] = 128,
+    max_length: Annotated[
+        int | None, typer.Option(help="The most tokens of a text, or of a window. Default: 128, of qa 384.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Tokens in which windows of a context overlap. Default: a quarter of a window.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads to measure with.")] = None,
+    qat: Annotated[
+        bool, typer.Option("--qat", help="Train after calibration, with the quantizers on.", **_QAT)
+    ] = False,
+    train: Annotated[Path | None, typer.Option(help="File to train on, of the form of --calib.", **_QAT)] = None,
+    epochs: Annotated[float | None, typer.Option(help=f"Epochs. Default: {EPOCHS:g}.", **_QAT)] = None,
+    distill: Annotated[
+        bool,
+        typer.Option(
+            "--distill", help="Learn the float model's outputs (and the labels, where there are any).", **_QAT
+        ),
+    ] = False,
+    lr: Annotated[float | None, typer.Option(help=f"Highest learning rate. Default: {LR:g}.", **_QAT)] = None,
+    batch: Annotated[int | None, typer.Option(help=f"Rows of a step. Default: {BATCH}.", **_QAT)] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the training that was interrupted in --out.", **_QAT)
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and no progress.")] = False,
 ) -> None:
     """Quantize an encoder to INT8: calibrate on texts, write the checkpoint, an ONNX file and a report of the cost."""
-    if accuracy_bar is not None and not 0 < accuracy_bar < 1:
-        raise InputError(f"--accuracy-bar: expected a cosine between 0 and 1, got {accuracy_bar}")
     request = QuantizeRequest(
-        checkpoint, calib, out, recipe, target, accuracy_bar, quantize_embeddings, max_length, threads
+        checkpoint=checkpoint,
+        calib=calib,
+        out=out,
+        recipe=recipe,
+        target=target,
+        accuracy_bar=accuracy_bar,
+        quantize_embeddings=quantize_embeddings,
+        max_length=max_length,
+        threads=threads,
+        task=task,
+        stride=stride,
+        training=Training.of_options(
+            qat,
+            {"train": train, "epochs": epochs, "distill": distill, "lr": lr, "batch": batch, "resume": resume},
+        ),
     )
-    with QuantizeProgress(disable=json) as progress:
-        report = run_quantize(request, progress.observe)
+    try:
+        with QuantizeProgress(disable=json) as progress:
+            report = run_quantize(request, progress.observe)
+    except KeyboardInterrupt:
+        if request.training is not None and has_checkpoint(out):
+            print("modelwright: interrupted; the same command with --resume goes on with the training", file=sys.stderr)
+        raise typer.Exit(130) from None
     files = write_report(report, out)
     if json:
         print_json(report)
@@ -62,12 +114,11 @@ class QuantizeProgress(Progress):
 def print_result(report: dict[str, Any], files: list[str]) -> None:
     """Print the figures of a report, and where it is."""
     console = result_console()
-    table = Table("", "float (PyTorch)", "INT8 (ONNX Runtime)", "")
+    table = Table(*columns(report))
     for row in summary(report):
         table.add_row(*row)
     console.print(table)
     for name in report["float_layers"]:
         console.print(f"stayed float: {name}", markup=False)
-    bar = report["accuracy"]
-    console.print(f"bar of {bar['bar']['mean']:g}: {'holds' if bar['holds'] else 'missed'}")
+    console.print(bar_sentence(report))
     console.print(f"saved in {report['folder']}; the report is in {', '.join(files)}")

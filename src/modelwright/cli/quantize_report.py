@@ -8,6 +8,8 @@ from typing import Any
 from modelwright.cli.console import human_bytes
 from modelwright.core.optional import is_matplotlib_available, require
 
+# The first rows of the summary are about size and time.
+_ROWS_OF_COST = 2
 JSON_NAME, TEXT_NAME, PICTURE_NAME = "quantization.json", "quantization.md", "quantization.png"
 
 
@@ -17,43 +19,84 @@ def write_report(report: dict[str, Any], folder: Path) -> list[str]:
     (folder / TEXT_NAME).write_text(as_markdown(report), encoding="utf-8")
     names = [JSON_NAME, TEXT_NAME]
     if is_matplotlib_available():
-        draw_costs(report["sensitivity"], report["float_layers"], folder / PICTURE_NAME)
+        draw_costs(report, folder / PICTURE_NAME)
         names.append(PICTURE_NAME)
     return names
 
 
-def summary(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return the rows of the table: what, float, INT8, ratio."""
-    size, time, found = report["bytes"], report["milliseconds"], report["accuracy"]["in_onnx_runtime"]
-    return [
-        ("size", human_bytes(size["float"]), human_bytes(size["int8"]), f"{size['int8'] / size['float']:.2f}x"),
+def columns(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the heads of the table's columns."""
+    trained = ("INT8, not trained", "INT8, trained") if "training" in report else ("INT8 (ONNX Runtime)",)
+    return ("", "float (PyTorch)", *trained, "")
+
+
+def summary(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the rows of the table: what, float, INT8 (before a training, if there was one, and after it), ratio."""
+    size, time, accuracy = report["bytes"], report["milliseconds"], report["accuracy"]
+    measured = [accuracy["in_onnx_runtime"]]
+    if "training" in report:
+        measured.insert(0, accuracy["before_training"])
+    before = ("",) * (len(measured) - 1)
+    rows: list[tuple[str, ...]] = [
+        (
+            "size",
+            human_bytes(size["float"]),
+            *before,
+            human_bytes(size["int8"]),
+            f"{size['int8'] / size['float']:.2f}x",
+        ),
         (
             "one text",
             f"{time['float']:.1f} ms",
+            *before,
             f"{time['int8']:.1f} ms",
             f"{time['float'] / time['int8']:.1f}x as fast",
         ),
-        ("cosine to float, mean", "1", f"{found['mean']:.4f}", ""),
-        ("cosine to float, lowest", "1", f"{found['minimum']:.4f}", ""),
     ]
+    for name, of_float in accuracy["float"].get("scores", {}).items():
+        found = [each["scores"][name] for each in measured]
+        rows.append(
+            (
+                name.replace("_", " "),
+                *(f"{100 * value:.2f} %" for value in (of_float, *found)),
+                f"{100 * (found[-1] - of_float):+.2f} points",
+            )
+        )
+    for name, what in (("mean", "mean"), ("minimum", "lowest")):
+        rows.append((f"cosine to float, {what}", "1", *(f"{each[name]:.4f}" for each in measured), ""))
+    return rows
+
+
+def bar_sentence(report: Mapping[str, Any]) -> str:
+    """Return what was asked for and whether it holds, as a sentence."""
+    bar, holds = report["accuracy"]["bar"], "holds" if report["accuracy"]["holds"] else "missed"
+    if bar["measure"] == "cosine":
+        return f"Bar: cosine of {bar['mean']:.4f} on average and {bar['minimum']:.4f} at least: {holds}."
+    counted = report["texts"]
+    return (
+        f"Bar: {100 * bar['kept']:g} % of the float model's {bar['measure']}, so {100 * bar['least']:.2f} %: {holds} "
+        f"(one of {counted['held_out']} {counted['what']} is {100 / counted['held_out']:.2f} %)."
+    )
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:
     """Return the report as text."""
-    accuracy, texts = report["accuracy"], report["texts"]
+    texts, heads = report["texts"], columns(report)
+    what = texts["what"]
     lines = [
         f"# {report['checkpoint']} as INT8",
         "",
-        f"Recipe `{report['recipe']}` for `{report['target']}`; ranges of {texts['calibration']} texts, judged on "
+        f"Recipe `{report['recipe']}` for `{report['target']}`; ranges of {texts['calibration']} {what}, judged on "
         f"{texts['held_out']} others.",
         "",
-        "| | float (PyTorch) | INT8 (ONNX Runtime) | |",
-        "|---|---|---|---|",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
         *(f"| {' | '.join(row)} |" for row in summary(report)),
         "",
-        f"Bar: cosine of {accuracy['bar']['mean']:.4f} on average and {accuracy['bar']['minimum']:.4f} at least: "
-        f"{'holds' if accuracy['holds'] else 'missed'}.",
+        bar_sentence(report),
     ]
+    if "training" in report:
+        lines.append(_training_sentence(report["training"], what))
     if report["alpha"] is not None:
         lines.append(f"Inputs smoothed with alpha {report['alpha']}.")
     if "fusion" in report:
@@ -61,30 +104,59 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         lines.append(
             f"ONNX Runtime runs {fusion['integer']} of {fusion['quantized']} quantized products with integers."
         )
-    if report["float_layers"]:
-        share = f"{100 * report['float_share']:.0f} % of the linear products"
-        lines += ["", f"## Layers that stayed float ({share})", "", "| layer | cost alone | lowest cosine without it |"]
-        lines.append("|---|---|---|")
-        for name, fidelity in report["float_layers"].items():
-            lines.append(f"| {name} | {report['sensitivity'][name]:.2e} | {fidelity['minimum']:.4f} |")
-    lines += ["", "## What each layer costs", "", "1 - mean cosine with only that layer quantized.", ""]
+    return "\n".join([*lines, *_float_lines(report), *_cost_lines(report)]) + "\n"
+
+
+def _training_sentence(training: Mapping[str, Any], what: str) -> str:
+    teacher = "the float model's outputs" if training["distill"] else "labels"
+    rows = "" if training["rows"] == training["items"] else f" ({training['rows']} windows)"
+    return (
+        f"Trained with the quantizers on, from {teacher}: {training['items']} {what}{rows} of {training['file']}, "
+        f"{training['epochs']:g} epochs in {training['steps']} steps of {training['batch']}, learning rate "
+        f"{training['lr']:g}, {training['seconds']:.0f} s."
+    )
+
+
+def _float_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return the table of what stayed float, and why."""
+    if not report["float_layers"]:
+        return []
+    measure = report["accuracy"]["bar"]["measure"]
+    share = f"{100 * report['float_share']:.0f} % of the linear products"
+    lines = ["", f"## Layers that stayed float ({share})", ""]
+    lines += [
+        f"| layer | cost alone | {'lowest cosine' if measure == 'cosine' else measure} without it |",
+        "|---|---|---|",
+    ]
+    for name, fidelity in report["float_layers"].items():
+        value = f"{fidelity['minimum']:.4f}" if measure == "cosine" else f"{100 * fidelity['score']:.2f} %"
+        lines.append(f"| {name} | {report['sensitivity'][name]:.2e} | {value} |")
+    return lines
+
+
+def _cost_lines(report: Mapping[str, Any]) -> list[str]:
+    lines = ["", "## What each layer costs", "", "1 - mean cosine with only that layer quantized.", ""]
     lines += ["| layer | cost | ONNX against PyTorch |", "|---|---|---|"]
     differences = report["layer_differences"]
     for name, cost in report["sensitivity"].items():
-        other = f"{differences[name]:.1e}" if name in differences else "float"
+        other = f"{differences[name]:.1e}" if name in differences else "float" if name in report["float_layers"] else ""
         lines.append(f"| {name} | {cost:.2e} | {other} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def draw_costs(costs: Mapping[str, float], float_layers: Mapping[str, Any], path: Path) -> None:
-    """Draw the cost of each layer as bars; raise MissingPackageError without matplotlib."""
+def draw_costs(report: Mapping[str, Any], path: Path) -> None:
+    """Draw the cost of each layer as bars below what was measured; raise MissingPackageError without matplotlib."""
     figures = require("matplotlib.figure", extra="plots", why="Drawing the cost of layers")
-    figure = figures.Figure(figsize=(8, 1 + 0.16 * len(costs)), layout="constrained")
+    costs: Mapping[str, float] = report["sensitivity"]
+    figure = figures.Figure(figsize=(8, 1.5 + 0.16 * len(costs)), layout="constrained")
     axes = figure.add_subplot()
     names = list(costs)
-    colors = ["tab:orange" if name in float_layers else "tab:blue" for name in names]
+    colors = ["tab:orange" if name in report["float_layers"] else "tab:blue" for name in names]
     axes.barh(names, [max(cost, 1e-9) for cost in costs.values()], color=colors)
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=6)
     axes.set(xscale="log", xlabel="1 - mean cosine, only this layer quantized (orange: stayed float)")
+    heads, measured = columns(report)[1:-1], summary(report)[_ROWS_OF_COST:]
+    lines = [f"{row[0]}: " + ", ".join(map(" ".join, zip(heads, row[1:-1], strict=True))) for row in measured]
+    axes.set_title("\n".join(lines), fontsize=7)
     figure.savefig(path, dpi=120)

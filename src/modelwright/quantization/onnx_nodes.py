@@ -2,7 +2,7 @@
 
 PyTorch's own fake quantization cannot be exported with shapes that vary, so the nodes are named here. Two targets:
 "tensorrt" (signed integers, zero point 0) and "onnxruntime-cpu" (unsigned integers, whose kernels use the processor's
-8-bit instructions; a signed code q becomes q + 128, so nothing is lost). Needs opset 21.
+8-bit instructions; a signed code q becomes q + 128, so nothing is lost). The nodes are those of opset 13 and later.
 """
 
 from collections.abc import Iterator
@@ -37,15 +37,19 @@ def export_target(name: str) -> Iterator[None]:
         _target.reset(token)
 
 
-def quantize_dequantize(quantizer: "TensorQuantizer", x: Tensor, channel_axis: int | None = None) -> Tensor:
+def quantize_dequantize(
+    quantizer: "TensorQuantizer", x: Tensor, channel_axis: int | None = None, weight: Tensor | None = None
+) -> Tensor:
     """Return `x` through a QuantizeLinear and a DequantizeLinear with the range of `quantizer`.
 
     channel_axis: the axis of `x` that a quantizer with several ranges has them for, if not where its ranges have it.
-    Raises InputError for what `problem_of` names.
+    weight: what `x` is a view of; without a range it is taken from that, as each call does. Raises InputError for what
+    `problem_of` names.
     """
-    if problem := problem_of(quantizer):
+    problem = problem_of(quantizer, is_weight=weight is not None)
+    if problem:
         raise InputError(f"export: a quantizer {problem}")
-    scale, zero_point, axis = parameters(quantizer)
+    scale, zero_point, axis = parameters(quantizer, weight)
     if axis is not None and channel_axis is not None:
         axis = channel_axis
     attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
@@ -63,23 +67,24 @@ def linear(layer: "QuantLinear | QuantConv1D", x: Tensor) -> Tensor:
     weight_KN = layer.weight.T if turned else layer.weight
     quantizer = layer.weight_quantizer
     if layer.input_quantizer.per_token and layer.input_quantizer.is_enabled and quantizer.is_enabled:
-        product = _token_by_token(layer.input_quantizer, quantizer, x, weight_KN)
+        product = _token_by_token(layer, x, weight_KN)
     else:
         if quantizer.is_enabled:
-            weight_KN = quantize_dequantize(quantizer, weight_KN, channel_axis=1)
+            weight_KN = quantize_dequantize(quantizer, weight_KN, channel_axis=1, weight=layer.weight)
         product = torch.matmul(layer.input_quantizer(x), weight_KN)
     return product if layer.bias is None else product + layer.bias
 
 
-def _token_by_token(of_x: "TensorQuantizer", of_weight: "TensorQuantizer", x: Tensor, weight_KN: Tensor) -> Tensor:
+def _token_by_token(layer: "QuantLinear | QuantConv1D", x: Tensor, weight_KN: Tensor) -> Tensor:
     """Return x W by integers, with x = (codes - zero) * scale for each token and W = integers * scale."""
-    if problem := problem_of(of_weight):
+    of_x, of_weight = layer.input_quantizer, layer.weight_quantizer
+    if problem := problem_of(of_weight, is_weight=True):
         raise InputError(f"export: a quantizer of a weight {problem}")
     if of_x.pre_quant_scale is not None:
         x = x * of_x.pre_quant_scale
     scale, zero = of_x.affine_of(x)
     codes = (torch.round(x / scale) + zero).clamp(0, 255).to(torch.uint8)
-    weight_scale, weight_zero, axis = parameters(of_weight)
+    weight_scale, weight_zero, axis = parameters(of_weight, layer.weight)
     attributes = {} if axis is None else {"axis": 1}
     integers_KN = _node(
         "QuantizeLinear", (weight_KN, weight_scale, weight_zero), weight_KN.shape, torch.int8, attributes
@@ -92,31 +97,34 @@ def _token_by_token(of_x: "TensorQuantizer", of_weight: "TensorQuantizer", x: Te
 
 
 def _node(name: str, inputs: Any, shape: Any, dtype: torch.dtype, attributes: dict[str, Any]) -> Tensor:
-    result: Tensor = torch.onnx.ops.symbolic(name, inputs, attributes, dtype=dtype, shape=shape, version=OPSET)
+    result: Tensor = torch.onnx.ops.symbolic(name, inputs, attributes, dtype=dtype, shape=shape)
     return result
 
 
-def problem_of(quantizer: "TensorQuantizer") -> str | None:
-    """Return why a quantizer cannot be exported, as the end of a sentence, or None if it can."""
+def problem_of(quantizer: "TensorQuantizer", *, is_weight: bool = False) -> str | None:
+    """Return why a quantizer cannot be exported, as the end of a sentence, or None if it can.
+
+    That of a weight needs no range, which is the weight's own.
+    """
     if quantizer.num_bits != 8 or not quantizer.fake_quant:
         return (
             f"with {quantizer.num_bits} bits and fake_quant={quantizer.fake_quant}, expected 8 bits and fake "
             "quantization; disable() it to leave it out"
         )
-    if not quantizer.is_calibrated and not quantizer.per_token:
+    if not quantizer.is_calibrated and not quantizer.per_token and (not is_weight or quantizer.asymmetric):
         return "without a range; calibrate it and call load_calib_amax(), or disable() it"
     return None
 
 
-def parameters(quantizer: "TensorQuantizer") -> tuple[Tensor, Tensor, int | None]:
-    """Return the scale, the zero point and the axis (None for one range) of a calibrated quantizer for the target.
+def parameters(quantizer: "TensorQuantizer", x: Tensor | None = None) -> tuple[Tensor, Tensor, int | None]:
+    """Return the scale, the zero point and the axis (None for one range) of a quantizer for the target.
 
-    Weights (ranges for an axis) are signed for every target.
+    x: what the range is taken from if there is none. Weights (ranges for an axis) are signed for every target.
     """
     if quantizer.amin is not None and quantizer.amax is not None:
         scale, zero = affine_parameters(quantizer.amin, quantizer.amax, quantizer.num_bits)
         return scale, zero.to(torch.uint8), None
-    amax = quantizer.amax_of(torch.empty(0))
+    amax = quantizer.amax_of(torch.empty(0) if x is None else x)
     highest = bounds(8, unsigned=quantizer.unsigned, narrow_range=False)[1]
     scale = torch.where(amax > 0, amax / highest, torch.ones_like(amax))
     channels = [i for i, size in enumerate(amax.shape) if size > 1]

@@ -1,12 +1,13 @@
 """Quantizing a trained model without training: calibrate, search, and leave float what costs too much.
 
-The accuracy is how close the outputs stay to the float model's: the cosine of the two vectors of each text. What it is
-measured on is held out of calibration, so that ranges which are too narrow for other texts show.
+The accuracy is how close the outputs stay to the float model's, the cosine of the two vectors of each text, or a score
+of the task (fidelity.py). What it is measured on is held out of calibration, so that ranges which are too narrow for
+other texts show.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,11 +15,19 @@ from torch import Tensor, nn
 
 from modelwright.core.errors import InputError
 from modelwright.quantization.descriptor import QuantDescriptor
+from modelwright.quantization.fidelity import AccuracyBar, Bar, Fidelity
+from modelwright.quantization.quantizer import TensorQuantizer
 from modelwright.quantization.recipe import Recipe, Rule
-from modelwright.quantization.recording import LayerInput, LinearLayer, linear_layers, record_inputs
+from modelwright.quantization.recording import LayerInput, linear_layers, record_inputs
 from modelwright.quantization.smoothing import smooth, unsmooth
 from modelwright.quantization.swapping import swap
-from modelwright.quantization.switches import calibrating, load_ranges, quantization_disabled, switches_restored
+from modelwright.quantization.switches import (
+    calibrating,
+    load_ranges,
+    quantization_disabled,
+    quantizers_of,
+    switches_restored,
+)
 from modelwright.quantization.weight_calibration import calibrate_weights
 
 # Above these, scales follow the largest inputs that calibration saw so closely that other texts leave the ranges.
@@ -36,51 +45,29 @@ def _silent(what: str, done: int, total: int) -> None:
     pass
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """How close outputs are to the float model's: the mean and the lowest cosine over the texts."""
+@dataclass
+class Fallback:
+    """What became float again so that a bar holds.
 
-    mean: float
-    minimum: float
+    fidelity: in the end. float_layers: those that are float, with the fidelity after each. float_share: of the products
+    of all linear layers that could be quantized.
+    """
 
-    @classmethod
-    def of(cls, outputs: Tensor, reference: Tensor) -> "Fidelity":
-        """Return that of outputs [texts, ...] and the float model's."""
-        cosines = torch.cosine_similarity(outputs.flatten(1).double(), reference.flatten(1).double(), dim=-1)
-        return cls(float(cosines.mean()), float(cosines.min()))
-
-
-@dataclass(frozen=True)
-class Bar:
-    """What is accurate enough: a mean cosine, and a lowest one that may be 2.5 times as far from 1."""
-
-    mean: float = 0.998
-
-    @property
-    def minimum(self) -> float:
-        """The lowest cosine that is accurate enough."""
-        return 1 - 2.5 * (1 - self.mean)
-
-    def shortfall(self, fidelity: Fidelity) -> float:
-        """Return how far from 1 the worse of the two figures is, as a share of what is allowed: up to 1 is enough."""
-        return max((1 - fidelity.mean) / (1 - self.mean), (1 - fidelity.minimum) / (1 - self.minimum))
+    fidelity: Fidelity
+    float_layers: dict[str, Fidelity] = field(default_factory=dict)
+    float_share: float = 0.0
 
 
 @dataclass
-class AutoResult:
+class AutoResult(Fallback):
     """What `auto_quantize` chose.
 
-    alpha: of the smoothing. tried: the held-out fidelity of each alpha. sensitivity: by layer, 1 - mean cosine with
-    only that layer quantized. float_layers: those that stayed float, with the fidelity after each. float_share: of
-    the products of all linear layers that could be quantized.
+    alpha: of the smoothing. tried: the held-out fidelity of each alpha. sensitivity: as `sensitivity` returns it.
     """
 
-    alpha: float
-    fidelity: Fidelity
+    alpha: float = 0.0
     tried: dict[float, Fidelity] = field(default_factory=dict)
     sensitivity: dict[str, float] = field(default_factory=dict)
-    float_layers: dict[str, Fidelity] = field(default_factory=dict)
-    float_share: float = 0.0
 
 
 @torch.no_grad()
@@ -103,71 +90,111 @@ def auto_quantize(
     run_held_out: Run,
     *,
     run_few: Run | None = None,
-    bar: Bar | None = None,
+    bar: AccuracyBar | None = None,
     alphas: Sequence[float] = ALPHAS,
     most_float: float = MOST_FLOAT,
+    symmetric: bool = False,
     progress: Progress = _silent,
 ) -> AutoResult:
     """Quantize `model`, in place, as accurately as `bar` asks if that can be, and return what was chosen.
 
-    Inputs get a zero point and a static range, weights a range for each output; SmoothQuant's alpha is searched. Then
-    the layers that cost most, measured one at a time, become float again until the bar holds with room to spare, or
-    `most_float` of the linear products are float. `run` calls the model on the texts for the ranges, `run_held_out` on
-    others, on which it is judged, `run_few` (that again, if not given) on those on which each layer is measured. The
-    choice is noted in the model's config. progress: called with what is done, a number and the total.
+    Inputs get a static range, with a zero point unless `symmetric`, weights a range for each output; SmoothQuant's
+    alpha is searched, by the cosine, which tells more of a few texts than a score does. Then layers become float again
+    as `leave_float` says. `run` calls the model on the texts for the ranges, `run_held_out` on others, on which it is
+    judged, `run_few` (that again, if not given) on those on which each layer is measured. The choice is noted in the
+    model's config. progress: called with what is done, a number and the total.
     """
     bar = bar or Bar()
     with quantization_disabled(model):
         reference = run_held_out()
-    recipe = Recipe("linear", input=QuantDescriptor(asymmetric=True))
-    swap(model, recipe)
-    layers = linear_layers(model)
+    swap(model, Recipe("linear", input=QuantDescriptor(asymmetric=not symmetric)))
     with quantization_disabled(model):
         inputs = record_inputs(model, run)
     tried = {}
     for done, alpha in enumerate(alphas):
         progress("searching how to smooth", done, len(alphas))
         _smooth_and_set_ranges(model, inputs, alpha)
-        tried[alpha] = Fidelity.of(run_held_out(), reference)
-    best = min(tried, key=lambda alpha: bar.shortfall(tried[alpha]))
+        tried[alpha] = bar.judge(run_held_out(), reference)
+    best = min(tried, key=lambda alpha: Bar().shortfall(tried[alpha]))
     _smooth_and_set_ranges(model, inputs, best)
-    result = AutoResult(alpha=best, fidelity=tried[best], tried=tried)
-    result.sensitivity = sensitivity(model, run_few or run_held_out, progress=progress)
-    total = sum(layer.weight.numel() for layer in layers.values())
-    for name in sorted(result.sensitivity, key=result.sensitivity.__getitem__, reverse=True):
-        share = layers[name].weight.numel() / total
-        if bar.shortfall(result.fidelity) <= AIM:
-            break
-        if result.float_share + share > most_float:
-            continue
-        _make_float(layers[name])
-        result.fidelity = Fidelity.of(run_held_out(), reference)
-        result.float_layers[name] = result.fidelity
-        result.float_share += share
-        progress("leaving layers float", len(result.float_layers), len(layers))
-    if hasattr(model, "config"):
-        rules = tuple(_rule(model, name) for name in result.float_layers)
-        model.config.quantization_recipe = Recipe(recipe.placement, recipe.input, rules=rules).to_dict()
-    return result
+    costs = sensitivity(model, run_few or run_held_out, progress=progress)
+    left = leave_float(model, costs, run_held_out, reference, bar=bar, most_float=most_float, progress=progress)
+    return AutoResult(left.fidelity, left.float_layers, left.float_share, best, tried, costs)
 
 
 @torch.no_grad()
 def sensitivity(model: nn.Module, run: Run, *, progress: Progress = _silent) -> dict[str, float]:
-    """Return for each enabled linear layer 1 - the mean cosine to the float outputs with only that layer quantized.
+    """Return what is lost with one thing alone quantized: 1 - the mean cosine to the float outputs, by name.
 
-    The switches are as before afterwards.
+    A thing is a linear layer, with its input and its weight, or another quantizer, of an operand of a product or an
+    addition; those that are enabled. The switches are as before afterwards.
     """
-    layers = {name: layer for name, layer in linear_layers(model).items() if layer.input_quantizer.is_enabled}
+    groups = _groups(model)
     costs = {}
     with quantization_disabled(model):
         reference = run()
-        for done, (name, layer) in enumerate(layers.items()):
-            progress("measuring what each layer costs", done, len(layers))
-            with switches_restored(layer):
-                layer.input_quantizer.enable()
-                layer.weight_quantizer.enable()
+        for done, (name, quantizers) in enumerate(groups.items()):
+            progress("measuring what each layer costs", done, len(groups))
+            with switches_restored(model):
+                for quantizer in quantizers:
+                    quantizer.enable()
                 costs[name] = 1 - Fidelity.of(run(), reference).mean
     return costs
+
+
+@torch.no_grad()
+def leave_float(
+    model: Any,
+    costs: Mapping[str, float],
+    run_held_out: Run,
+    reference: Tensor,
+    *,
+    bar: AccuracyBar,
+    most_float: float = MOST_FLOAT,
+    progress: Progress = _silent,
+) -> Fallback:
+    """Make things of a quantized model float, in place, that which costs most first, until `bar` holds.
+
+    It is to hold with room to spare (AIM); at most `most_float` of the linear products become float. costs: of
+    `sensitivity`. reference: the float model's outputs where `run_held_out` calls the model. The choice is added to the
+    recipe in the model's config.
+    """
+    layers = linear_layers(model)
+    total = sum(layer.weight.numel() for layer in layers.values())
+    groups = _groups(model)
+    left = Fallback(bar.judge(run_held_out(), reference))
+    for name in sorted(costs, key=costs.__getitem__, reverse=True):
+        share = layers[name].weight.numel() / total if name in layers else 0.0
+        if bar.shortfall(left.fidelity) <= AIM:
+            break
+        if left.float_share + share > most_float:
+            continue
+        if name in layers:
+            unsmooth(layers[name])
+        for quantizer in groups[name]:
+            quantizer.reset_amax()
+            quantizer.disable()
+        left.fidelity = bar.judge(run_held_out(), reference)
+        left.float_layers[name] = left.fidelity
+        left.float_share += share
+        progress("leaving layers float", len(left.float_layers), len(groups))
+    if left.float_layers and hasattr(model, "config"):
+        recipe = Recipe.from_dict(model.config.quantization_recipe)
+        rules = tuple(_rule(model, name, is_layer=name in layers) for name in left.float_layers)
+        model.config.quantization_recipe = replace(recipe, rules=(*recipe.rules, *rules)).to_dict()
+    return left
+
+
+def _groups(model: nn.Module) -> dict[str, list[TensorQuantizer]]:
+    """Return the enabled quantizers: by linear layer those of its input and weight, any other by itself."""
+    groups = {
+        name: [layer.input_quantizer, layer.weight_quantizer]
+        for name, layer in linear_layers(model).items()
+        if layer.input_quantizer.is_enabled
+    }
+    of_layers = {id(quantizer) for layer in linear_layers(model).values() for quantizer in layer.children()}
+    others = {name: [each] for name, each in quantizers_of(model).items() if id(each) not in of_layers}
+    return groups | {name: found for name, found in others.items() if found[0].is_enabled}
 
 
 def _smooth_and_set_ranges(model: nn.Module, inputs: dict[str, LayerInput], alpha: float) -> None:
@@ -176,18 +203,14 @@ def _smooth_and_set_ranges(model: nn.Module, inputs: dict[str, LayerInput], alph
         seen, quantizer = inputs[name], layer.input_quantizer
         scale = quantizer.pre_quant_scale
         assert scale is not None
-        quantizer.set_amax((seen.maximum * scale).max(), (seen.minimum * scale).min())
+        if quantizer.asymmetric:
+            quantizer.set_amax((seen.maximum * scale).max(), (seen.minimum * scale).min())
+        else:
+            quantizer.set_amax((seen.largest * scale).max())
     calibrate_weights(model, "max")
 
 
-def _rule(model: Any, layer: str) -> Rule:
-    """Return the rule that leaves a layer float, in the model and in the base model inside it."""
-    inner = layer.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.")
-    return "disable", rf"(^|\.){re.escape(inner)}\._"
-
-
-def _make_float(layer: LinearLayer) -> None:
-    unsmooth(layer)
-    for quantizer in (layer.input_quantizer, layer.weight_quantizer):
-        quantizer.reset_amax()
-        quantizer.disable()
+def _rule(model: Any, name: str, *, is_layer: bool) -> Rule:
+    """Return the rule that leaves something float, in the model and in the base model inside it."""
+    inner = name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.")
+    return "disable", rf"(^|\.){re.escape(inner)}" + (r"\._" if is_layer else "$")

@@ -27,6 +27,8 @@ class ByteTask:
         self.split = split_text(len(text), held_out=settings.held_out, window=settings.window)
         self.byte_ids = byte_id_table(tokenizer)
 
+    unit = "bits/byte"
+
     @property
     def paths(self) -> list[Path]:
         """The files of the text."""
@@ -64,6 +66,11 @@ class ByteTask:
         )
         input_ids = self.byte_ids[torch.from_numpy(windows).long()]
         return {"input_ids": input_ids, "labels": input_ids}
+
+    def loss(self, model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the model's own loss."""
+        loss: torch.Tensor = model(**batch).loss
+        return loss
 
     def tokens(self, batch: Mapping[str, torch.Tensor]) -> int:
         """Return the number of bytes."""

@@ -1,11 +1,12 @@
 """The training loop.
 
-    task --batch(step, rows)--> keywords --model--> loss --backward--> clip --> AdamW at learning_rate(step)
+    task --batch(step, rows)--> keywords --task.loss(model)--> loss --backward--> clip --> AdamW at learning_rate(step)
                                                                 every save_every steps --> state.save_training
                                                                 every eval_every steps --> task.evaluate
 
-What is trained is a task (task.py): a language model over bytes (byte_task.py), or summaries (summaries.py). What
-happens is told as records (metrics.py), which go to the metrics file and to one observer, such as a progress bar.
+What is trained is a task (task.py): a language model over bytes (byte_task.py), summaries (summaries.py), or a model
+that goes on learning, with or without a teacher (tuning.py). What happens is told as records (metrics.py), which go to
+the metrics file and to one observer, such as a progress bar.
 """
 
 import contextlib
@@ -120,7 +121,7 @@ def train_task(
 ) -> TaskResult:
     """Train `model` on the examples of `task` and save it, with the tokenizer, into the folder `out`; as `train`.
 
-    model: called with what `task.batch` returns, gives an object whose `loss` is a mean in nats.
+    model: what `task.loss` can call with what `task.batch` returns.
     """
     out = Path(out).expanduser()
     check_folder(out)
@@ -243,7 +244,7 @@ class _Run:
             with self.accelerator.accumulate(self.model):
                 batch = self._batch(micro)
                 tokens += self.task.tokens(batch)
-                loss = self.model(**batch).loss
+                loss = self.task.loss(self.model, batch)
                 self.accelerator.backward(loss)
                 losses.append(loss.detach().float())
                 if self.accelerator.sync_gradients:
@@ -359,6 +360,7 @@ class _Run:
             "kind": kind,
             "step": self.step,
             "total_steps": self.total,
+            "unit": self.task.unit,
             **record,
             "seconds": self._seconds(),
             "peak_rss_bytes": peak_rss(),

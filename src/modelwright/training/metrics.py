@@ -19,10 +19,10 @@ Record = Mapping[str, Any]
 
 
 def figure_of(record: Record) -> tuple[float, str]:
-    """Return what a step or an evaluation is told by, and its unit: bits per byte, else the loss in nats per token."""
+    """Return what a step or an evaluation is told by, and its unit: bits per byte, else the loss."""
     if "bits_per_byte" in record:
         return record["bits_per_byte"], "bits/byte"
-    return record["loss"], "nats/token"
+    return record["loss"], record.get("unit", "nats/token")  # older records have none
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

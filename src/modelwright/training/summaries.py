@@ -51,6 +51,8 @@ class SummaryTask:
     tokenizer: of both texts, with a padding token. A target ends with the tokenizer's end of text (or separator).
     """
 
+    unit = "nats/token"
+
     def __init__(
         self, pairs: PairsFile, tokenizer: Any, *, seed: int, batch: int, options: SummaryOptions | None = None
     ) -> None:
@@ -101,6 +103,11 @@ class SummaryTask:
         """Return `input_ids`, `attention_mask` [B, S] and `labels` [B, T]."""
         train = self.pairs.train
         return self._encoded([train[window_start(self.seed, step, row, len(train))] for row in rows])
+
+    def loss(self, model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the model's own loss."""
+        loss: torch.Tensor = model(**batch).loss
+        return loss
 
     def tokens(self, batch: Mapping[str, torch.Tensor]) -> int:
         """Return the number of tokens that are no padding, of both texts."""

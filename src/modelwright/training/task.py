@@ -17,6 +17,11 @@ class Task(Protocol):
     """
 
     @property
+    def unit(self) -> str:
+        """What a loss is told in: "nats/token"."""
+        ...
+
+    @property
     def paths(self) -> list[Path]:
         """The files that the examples are from."""
         ...
@@ -35,6 +40,10 @@ class Task(Protocol):
 
     def batch(self, step: int, rows: range) -> dict[str, torch.Tensor]:
         """Return the keywords of one call of the model that gives a loss, a pure function of step and rows."""
+        ...
+
+    def loss(self, model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of the model for what `batch` returned."""
         ...
 
     def tokens(self, batch: Mapping[str, torch.Tensor]) -> int:
