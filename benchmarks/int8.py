@@ -1,8 +1,12 @@
-"""INT8 BERT-base (random weights, length 128) in ONNX Runtime against the other routes on this CPU.
+"""INT8 BERT-base (random weights, length 128) in ONNX Runtime and in PyTorch against the other routes on this CPU.
 
-Sides, timed in turn: PyTorch float; ONNX Runtime float; ours ("linear", asymmetric); ours with QDQBERT's own places
-("full"); the same calibrated model with signed activations, as NVIDIA's toolkit exports it; PyTorch's quantize_dynamic;
-ONNX Runtime's quantize_dynamic. Also file sizes, and entropy calibration against pytorch-quantization 2.1.3.
+Sides, timed in turn: PyTorch float; ONNX Runtime float; ours exported ("linear", asymmetric); the same calibrated model
+by `to_int8()`; a float model by `to_int8()`, token by token; QDQBERT's own places exported ("full"), and that model
+with signed activations, as NVIDIA's toolkit exports it; PyTorch's quantize_dynamic; ONNX Runtime's quantize_dynamic.
+Also file sizes, and entropy calibration against pytorch-quantization 2.1.3.
+
+Writing the files takes minutes: `--folder DIR --prepare` writes them once, `--folder DIR` then times, and
+`--thread-counts`, `--batches` and `--sides` take parts. Results of parts are added to those that are there.
 """
 
 import argparse
@@ -19,14 +23,23 @@ import harness
 
 SHAPE = {"vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
 LENGTH = 128
-TORCH = ("torch float", "torch quantize_dynamic")
+TORCH = ("torch float", "ours, to_int8", "ours, to_int8 by token", "torch quantize_dynamic")
 ONNX = {
     "ORT float": "float.onnx",
-    "ours": "ours.onnx",
+    "ours, exported": "ours.onnx",
     "ours, full": "full.onnx",
     "NVIDIA's s8": "nvidia.onnx",
     "ORT quantize_dynamic": "dynamic.onnx",
 }
+SIDES = (
+    "torch float",
+    "ORT float",
+    "ours, exported",
+    "ours, to_int8",
+    "ours, to_int8 by token",
+    *list(ONNX)[2:],
+    TORCH[3],
+)
 HISTOGRAMS = 3
 
 
@@ -64,6 +77,7 @@ def prepare(folder: Path, layers: int) -> None:
         quantized = copy.deepcopy(model)
         swap(quantized, recipe)
         calibrate(quantized, lambda quantized=quantized: quantized(**inputs))
+        quantized.save_pretrained(folder / recipe.placement)
         for file, target in files.items():
             path = export_onnx(quantized, folder / file, target=target, quantize_embeddings="embeddings" in file)
             if target == "onnxruntime-cpu":
@@ -86,8 +100,10 @@ def work(side: str, folder: Path, threads: int) -> None:
         from modelwright.models.bert.modeling_bert import BertModel
 
         torch.set_num_threads(threads)
-        model = BertModel.from_pretrained(folder / "checkpoint").eval()
-        if side != "torch float":
+        model = BertModel.from_pretrained(folder / ("linear" if side == "ours, to_int8" else "checkpoint")).eval()
+        if side.startswith("ours"):
+            model.to_int8()
+        elif side != "torch float":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
@@ -152,48 +168,77 @@ def entropy() -> dict[str, float]:
 def main() -> None:
     """Print the tables and write the JSON."""
     parser = harness.parser(__doc__.splitlines()[0], rounds=7)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="where the files are kept (default: a temporary folder)")
+    parser.add_argument("--prepare", action="store_true", help="write the files into the folder, and time nothing")
     parser.add_argument("--layers", type=int, default=12, help="layers of the model (default %(default)s)")
+    parser.add_argument("--thread-counts", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES, metavar="SIDE", help=", ".join(SIDES))
+    parser.add_argument("--entropy", action="store_true", help="time the entropy search, and nothing else")
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments.worker, arguments.folder, arguments.threads)
-        return
-    result: dict = {"milliseconds": {}}
-    rows = [["milliseconds", *(["torch float", *ONNX, "torch quantize_dynamic"])]]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepare(folder, arguments.layers)
-        size = {path.stem: path.stat().st_size for path in folder.glob("*.onnx")}
-        result["file ratio"] = {stem: size[stem] / size["float"] for stem in ("ours", "ours-embeddings")}
-        for threads in (1, 2):
-            environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-            workers = {
-                side: harness.Worker(
-                    harness.OURS,
-                    Path(__file__).resolve(),
-                    side,
-                    *("--folder", name, "--threads", str(threads)),
-                    environment=environment,
-                )
-                for side in rows[0][1:]
-            }
-            if threads == 1:
-                compare(workers)
-            for batch in (1, 8):
-                taken = harness.interleave(workers, arguments.rounds if batch == 1 else 3, name="timed", batch=batch)
-                fastest = {side: min(each["seconds"] for each in all_) * 1e3 for side, all_ in taken.items()}
-                key = f"batch {batch}, {threads} thread{'s' * (threads > 1)}"
-                result["milliseconds"][key] = fastest
-                rows.append([key, *(f"{fastest[side]:.1f}" for side in rows[0][1:])])
-                rows.append(["  times ours", *(f"{fastest[side] / fastest['ours']:.2f}" for side in rows[0][1:])])
-            for worker in workers.values():
-                worker.close()
-    result["entropy seconds"] = entropy()
+    elif arguments.entropy:
+        seconds = entropy()
+        print("entropy search, seconds a quantizer:", json.dumps(seconds))
+        add_result({"entropy seconds": seconds})
+    elif arguments.prepare:
+        if arguments.folder is None:
+            parser.error("--prepare needs --folder")
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        prepare(arguments.folder, arguments.layers)
+    elif arguments.folder is not None:
+        time_sides(arguments.folder, arguments)
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            prepare(Path(name), arguments.layers)
+            time_sides(Path(name), arguments)
+
+
+def time_sides(folder: Path, arguments: argparse.Namespace) -> None:
+    """Time the sides in turn, and print and write what was found."""
+    size = {path.stem: path.stat().st_size for path in folder.glob("*.onnx")}
+    ratios = {stem: size[stem] / size["float"] for stem in ("ours", "ours-embeddings")}
+    rows = [["fastest call, ms (times torch float)", *arguments.sides]]
+    found: dict[str, dict[str, float]] = {}
+    for threads in arguments.thread_counts:
+        workers = {side: start(side, folder, threads) for side in arguments.sides}
+        if "torch float" in workers:
+            compare(workers)
+        for batch in arguments.batches:
+            taken = harness.interleave(workers, arguments.rounds, name="timed", batch=batch)
+            fastest = {side: min(each["seconds"] for each in all_) * 1e3 for side, all_ in taken.items()}
+            key = f"batch {batch}, {threads} thread{'s' * (threads > 1)}"
+            found[key] = fastest
+            base = fastest.get("torch float", next(iter(fastest.values())))
+            rows.append([key, *(f"{each:.1f} ({base / each:.2f})" for each in fastest.values())])
+        for worker in workers.values():
+            worker.close()
     print(harness.machine())
     print(harness.table(rows))
-    print("file size over float:", json.dumps(result["file ratio"]))
-    print("entropy search, seconds a quantizer:", json.dumps(result["entropy seconds"]))
-    print(harness.write_result("int8", result))
+    print("file size over float:", json.dumps(ratios))
+    add_result({"milliseconds": found, "file ratio": ratios})
+
+
+def start(side: str, folder: Path, threads: int) -> harness.Worker:
+    """Return the process of one side."""
+    return harness.Worker(
+        harness.OURS,
+        Path(__file__).resolve(),
+        side,
+        *("--folder", str(folder), "--threads", str(threads)),
+        environment={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )
+
+
+def add_result(part: dict) -> None:
+    """Write the figures to the results, beside those of other parts that are there."""
+    path = harness.RESULTS / "int8.json"
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    before.pop("machine", None)
+    for key, value in part.items():
+        before[key] = {**before.get(key, {}), **value}
+    print(harness.write_result("int8", before))
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ import numpy as np
 from modelwright.core.errors import InputError, RepoError
 from modelwright.core.logging import get_logger
 from modelwright.core.optional import require
+from modelwright.quantization.int8_linear import has_int8_instructions
 
 logger = get_logger(__name__)
 
 # This fusion makes one slow node of an addition and a fast LayerNormalization: a tenth of an INT8 BERT's time.
 SLOW_FUSIONS = ("SkipLayerNormFusion",)
-# What torch calls the instructions that multiply and add 8-bit integers.
-_INT8_INSTRUCTIONS = ("avx512_vnni", "avx512vnni", "avx_vnni", "avxvnni", "amx_int8", "dotprod", "neon_dotprod", "i8mm")
 
 
 def make_session(
@@ -56,14 +55,6 @@ def warn_without_int8_instructions() -> None:
             "This processor has no instructions for products of 8-bit integers (VNNI, AMX, dot product): INT8 layers "
             f"run at {ratio:.1f} times the speed of float ones here (measured)."
         )
-
-
-def has_int8_instructions() -> bool:
-    """Tell whether the processor has instructions that multiply and add 8-bit integers."""
-    import torch
-
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name) for name in _INT8_INSTRUCTIONS)
 
 
 def int8_speedup(size: int = 768, tokens: int = 128, repeats: int = 10) -> float:

@@ -57,6 +57,7 @@ class PreTrainedModel(
     GradientCheckpointingMixin,
     AdaptersMixin,
     UnpaddingMixin,
+    quantized.Int8Mixin,
     GenerationMixin,
     AutoClassMixin,
     PushToHubMixin,

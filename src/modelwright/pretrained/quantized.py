@@ -1,11 +1,31 @@
 """Quantized models: built as their config's recipe says, and loaded with the ranges of their checkpoint."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from modelwright.checkpoint.headers import TensorInfo
+
+if TYPE_CHECKING:
+    from modelwright.quantization.recipe import Recipe
+
+
+class Int8Mixin:
+    """Running a model with 8-bit integers in PyTorch itself."""
+
+    def to_int8(self, recipe: "Recipe | None" = None, *, rows: int | None = 128) -> Self:
+        """Let the linear layers multiply 8-bit integers on this CPU, in place, for inference; return the model.
+
+        Layers that are faster in float stay float. A calibrated model keeps its ranges, a float one takes those of each
+        token, or what `recipe` says. Weights are packed for this processor, so there is no way back: the model cannot
+        be saved, trained or moved afterwards. See `modelwright.quantization.to_int8`, which says by layer how much
+        faster it is, for rows and for what is raised.
+        """
+        from modelwright.quantization.int8_model import to_int8
+
+        to_int8(self, recipe, rows=rows)  # type: ignore[arg-type]
+        return self
 
 
 def quantize_as_configured(model: Any) -> None:

@@ -9,6 +9,8 @@ from modelwright.core.lazy import serve
 if TYPE_CHECKING:
     from modelwright.quantization.descriptor import QuantDescriptor
     from modelwright.quantization.fake_quant import fake_tensor_quant, tensor_quant
+    from modelwright.quantization.int8_linear import Int8Linear
+    from modelwright.quantization.int8_model import to_int8
     from modelwright.quantization.layers import QuantConv1D, QuantConv1d, QuantConv2d, QuantLinear
     from modelwright.quantization.quantizer import TensorQuantizer
     from modelwright.quantization.recipe import Recipe
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from modelwright.quantization.weight_calibration import calibrate_weights
 
 __all__ = [
+    "Int8Linear",
     "QuantConv1D",
     "QuantConv1d",
     "QuantConv2d",
@@ -39,6 +42,7 @@ __all__ = [
     "swap",
     "switches_restored",
     "tensor_quant",
+    "to_int8",
 ]
 
 __getattr__, __dir__ = serve(__name__, DOORS[__name__])

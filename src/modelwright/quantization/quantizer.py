@@ -130,6 +130,11 @@ class TensorQuantizer(nn.Module):
         return not self._disabled and self._if_quant
 
     @property
+    def clips(self) -> bool:
+        """Whether calls limit tensors to the learned range."""
+        return self._if_clip
+
+    @property
     def is_calibrated(self) -> bool:
         """Whether there is a range that does not depend on the tensor at hand."""
         return self._learn_amax or self.amax is not None
