@@ -120,11 +120,13 @@ def _materialize_buffers(model: nn.Module, device: torch.device) -> dict[str, "_
 
 def _unset(like: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of the dtype and shape of `like` whose values nobody would choose."""
+    value: float = 0
     if like.is_floating_point() or like.is_complex():
-        return torch.full_like(like, float("nan"), device=device)
-    if like.dtype == torch.bool:
-        return torch.zeros_like(like, device=device)
-    return torch.full_like(like, torch.iinfo(like.dtype).max, device=device)
+        value = float("nan")
+    elif like.dtype != torch.bool:
+        value = torch.iinfo(like.dtype).max
+    # Not full_like: of a tensor on meta it makes torch import a library of algebra.
+    return torch.full(like.shape, value, dtype=like.dtype, device=device)
 
 
 @contextlib.contextmanager
