@@ -13,6 +13,7 @@ from modelwright.checkpoint.strictness import Strictness
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
 from modelwright.core.progress import Progress
+from modelwright.nn.walk import named_modules
 
 logger = get_logger(__name__)
 
@@ -40,9 +41,14 @@ def tied_groups(module: nn.Module, values: Mapping[str, torch.Tensor] | None = N
 
     `values` are tensors that count instead of those that `module` has under their names.
     """
+    return _groups({name: (values or {}).get(name, tensor) for name, (_, _, tensor) in _slots(module).items()})
+
+
+def _groups(tensors: Mapping[str, torch.Tensor]) -> list[list[str]]:
+    """Return the groups of names whose tensor is one and the same object."""
     groups: dict[int, list[str]] = {}
-    for name, (_, _, tensor) in _slots(module).items():
-        groups.setdefault(id((values or {}).get(name, tensor)), []).append(name)
+    for name, tensor in tensors.items():
+        groups.setdefault(id(tensor), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -67,7 +73,7 @@ def load_into(
     """
     plan.check(strictness)
     slots = _slots(module)
-    _check_ties(module, plan)
+    _check_ties(module, slots, plan)
     loaded: list[PlanEntry] = []
     with Progress("loading", len(plan.entries)) as progress:
         for entry in plan.entries:
@@ -124,7 +130,7 @@ _Slots = dict[str, tuple[nn.Module, str, torch.Tensor]]
 def _slots(module: nn.Module) -> _Slots:
     """Return {name: (owner, attribute, tensor)} of parameters and persistent buffers, shared ones under every name."""
     slots: _Slots = {}
-    for prefix, owner in module.named_modules(remove_duplicate=False):
+    for prefix, owner in named_modules(module, remove_duplicate=False):
         dot = prefix + "." if prefix else ""
         for leaf, parameter in owner._parameters.items():
             if parameter is not None:
@@ -155,9 +161,9 @@ def _share(slots: _Slots, kept: str, other: str) -> None:
         into._buffers[into_leaf] = owner._buffers[leaf]
 
 
-def _check_ties(module: nn.Module, plan: LoadPlan) -> None:
+def _check_ties(module: nn.Module, slots: _Slots, plan: LoadPlan) -> None:
     tied = plan.tied
-    for group in tied_groups(module):
+    for group in _groups({name: tensor for name, (_, _, tensor) in slots.items()}):
         if len({tied.get(name, name) for name in group}) > 1:
             raise InputError(
                 f"load_into: {', '.join(group)} are one parameter of {type(module).__name__}, but the plan treats them "

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
+from modelwright.nn.walk import named_modules
+
 _FACTORIES = frozenset(
     {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.logspace, torch.ones, torch.rand}
     | {torch.randn, torch.tensor, torch.zeros}
@@ -35,7 +37,7 @@ class _MetaUnfilled(TorchFunctionMode):
     load many a model.
     """
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _FILLS:
             tensor = args[0] if args else kwargs["tensor"]
@@ -99,7 +101,7 @@ def construct(
             model = model_class(config, *args, **kwargs)
         _cast(model.parameters(), dtype)
     dtype_of = {id(getattr(config, name)): own for name, own in dtypes.items() if name}
-    for part in model.modules():
+    for _, part in named_modules(model):
         own = dtype_of.get(id(vars(part).get("config")))
         if own is not None:
             _cast(part.parameters(), own)
