@@ -7,7 +7,7 @@ from torch import nn
 
 
 def named_modules(model: nn.Module, *, remove_duplicate: bool = True) -> Iterator[tuple[str, nn.Module]]:
-    """Yield what `model.named_modules()` does, in the same order; that one is a chain of generators as deep as the model.
+    """Yield what `model.named_modules()` does, in the same order, without a chain of generators as deep as the model.
 
     `remove_duplicate`: a module that is there under several names comes once, under the first.
     """

@@ -1,8 +1,9 @@
 """Building a model before its weights are read: without memory where the class allows it, else for real.
 
 A class of ours takes `device` and `dtype` and hands them to its layers, so device="meta" builds it in no memory and
-without touching any state of the process. Nor do its layers then draw initial values, for which there is no place. A class written for 4.x takes a config only. It is built on the CPU, where
-every parameter gets an initial value, and then loaded into.
+without touching any state of the process. Nor do its layers then draw initial values, for which there is no place. A
+class written for 4.x takes a config only. It is built on the CPU, where every parameter gets an initial value, and then
+loaded into.
 """
 
 import inspect
