@@ -33,7 +33,7 @@ _AARCH64 = {
 _NUMBERS = {"x86_64": _X86_64, "aarch64": _AARCH64}.get(platform.machine(), {}) if sys.platform == "linux" else {}
 _NAMES = {number: name for name, number in _NUMBERS.items()}
 # What a full disk, or a quota, refuses; the others fail as on a broken disk.
-_TAKES_SPACE = {"write", "pwrite64", "writev", "pwritev", "ftruncate", "fallocate", "openat", "sendfile"} | {
+TAKES_SPACE = {"write", "pwrite64", "writev", "pwritev", "ftruncate", "fallocate", "openat", "sendfile"} | {
     "copy_file_range", "mkdir", "mkdirat", "link", "linkat", "rename", "renameat", "renameat2"
 }  # fmt: skip
 
@@ -54,15 +54,10 @@ class _Program(ctypes.Structure):
 
 @dataclass
 class Outcome:
-    """`code` is the exit status, or minus the signal; `calls` are the names of the calls asked about."""
+    """`code` is the exit status, or minus the signal; `calls` are the names of the calls asked about, in order."""
 
     code: int
     calls: list[str]
-
-    @property
-    def reached(self) -> bool:
-        """Whether there was a call with the number that was to fail."""
-        return self.code == -signal.SIGKILL or bool(self.calls and self.calls[-1].startswith("!"))
 
 
 def available() -> bool:
@@ -90,7 +85,6 @@ def run(work: Callable[[], int | None], number: int, *, kill: bool) -> Outcome:
     _, listeners, _, _ = socket.recv_fds(ours, 1, 1)
     ours.close()
     calls: list[str] = []
-    failed = False
     for listener in listeners:
         poll = select.poll()
         poll.register(listener, select.POLLIN)
@@ -99,21 +93,14 @@ def run(work: Callable[[], int | None], number: int, *, kill: bool) -> Outcome:
             fcntl.ioctl(listener, _RECEIVE, request)
             identity, _, _, call = struct.unpack_from("QIIi", request)
             calls.append(_NAMES[call])
-            if len(calls) == number and kill:
-                os.kill(pid, signal.SIGKILL)
-                continue
-            refuse = len(calls) == number
-            failed = failed or refuse
-            error = errno.ENOSPC if _NAMES[call] in _TAKES_SPACE else errno.EIO
-            answer = (
-                struct.pack("QqiI", identity, 0, -error, 0)
-                if refuse
-                else struct.pack("QqiI", identity, 0, 0, _CONTINUE)
-            )
-            fcntl.ioctl(listener, _ANSWER, answer)
+            error, flags = 0, _CONTINUE
+            if len(calls) == number:
+                if kill:
+                    os.kill(pid, signal.SIGKILL)
+                    continue
+                error, flags = errno.ENOSPC if calls[-1] in TAKES_SPACE else errno.EIO, 0
+            fcntl.ioctl(listener, _ANSWER, struct.pack("QqiI", identity, 0, -error, flags))
         os.close(listener)
-    if failed:
-        calls.append("!" + calls[number - 1])
     status = os.waitpid(pid, 0)[1]
     return Outcome(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), calls)
 
