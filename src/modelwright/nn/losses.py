@@ -12,10 +12,13 @@ from torch.nn import functional as F
 
 from modelwright.core.errors import InputError
 from modelwright.nn.precision import at_least_float32
+from modelwright.nn.products import add_product_, linear
 from modelwright.nn.tracing import is_tracing
 
-# Scores that are in memory at once: 16 MB in fp32.
-_SCORES = 2**22
+# Scores that are in memory at once: 32 MB in fp32, the most that malloc does not give back to the system each time.
+_SCORES = 2**23
+# Rows in a multiple of this number suit the kernels of products.
+_STEP = 32
 
 IGNORED = -100
 
@@ -83,40 +86,59 @@ def linear_cross_entropy(
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets_R: Tensor, label_smoothing: float) -> Tensor:
-        count, V = len(targets_R), weight.shape[0]
-        d_hidden, d_weight = (
-            torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) if needed else None
-            for x, needed in zip((hidden, weight), ctx.needs_input_grad, strict=False)
-        )
-        total = at_least_float32(hidden.new_zeros(()))
-        for start in range(0, count, max(1, _SCORES // V)):
-            rows = slice(start, start + max(1, _SCORES // V))
-            h_RE, target_R1 = hidden[rows], targets_R[rows, None]
-            logs_RV = F.log_softmax(at_least_float32(h_RE @ weight.t()), dim=-1)
-            total -= (1 - label_smoothing) * logs_RV.gather(1, target_R1).sum()
-            if label_smoothing:
-                total -= label_smoothing / V * logs_RV.sum()
-            if d_hidden is None and d_weight is None:
-                continue
-            d_RV = logs_RV.exp_()
-            d_RV.scatter_add_(1, target_R1, d_RV.new_full((), label_smoothing - 1).expand_as(target_R1))
-            if label_smoothing:
-                d_RV -= label_smoothing / V
-            d_RV = d_RV.to(hidden.dtype)
-            if d_hidden is not None:
-                d_hidden[rows] = d_RV @ weight
-            if d_weight is not None and d_weight.dtype == d_RV.dtype:
-                d_weight.addmm_(d_RV.t(), h_RE)
-            elif d_weight is not None:
-                d_weight += d_RV.t() @ h_RE
-        ctx.save_for_backward(d_hidden, d_weight)
-        ctx.count, ctx.dtypes = count, (hidden.dtype, weight.dtype)
-        return total / count
+        ctx.save_for_backward(hidden, weight, targets_R)
+        ctx.label_smoothing = label_smoothing
+        total, ctx.gradients = _of_rows(hidden, weight, targets_R, label_smoothing, ctx.needs_input_grad)
+        return total / len(targets_R)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets_R = ctx.saved_tensors
+        # Given away, so that what is added to them is added in place; who comes back for them has them made again.
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            _, gradients = _of_rows(hidden, weight, targets_R, ctx.label_smoothing, ctx.needs_input_grad)
         # Only now scaled down, by the loss's scale too, so that half precision does not lose small numbers.
-        scale = grad / ctx.count
-        kept = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return (*(None if each is None else (each * scale).to(dtype) for each, dtype in kept), None, None)
+        scale = grad / len(targets_R)
+        made = zip(gradients, (hidden.dtype, weight.dtype), strict=True)
+        return (*(None if each is None else each.mul_(scale).to(dtype) for each, dtype in made), None, None)
+
+
+def _of_rows(
+    hidden: Tensor, weight: Tensor, targets_R: Tensor, label_smoothing: float, needed: tuple[bool, ...]
+) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+    """Return the sum of the losses of all rows, and its gradients in fp32 or wider, those that are needed."""
+    V = weight.shape[0]
+    d_hidden, d_weight = (
+        torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) if wanted else None
+        for x, wanted in zip((hidden, weight), needed, strict=False)
+    )
+    total = at_least_float32(hidden.new_zeros(()))
+    step = max(1, _SCORES // V)
+    if step > _STEP:
+        step -= step % _STEP
+    for start in range(0, len(targets_R), step):
+        rows = slice(start, start + step)
+        h_RE, target_R1 = hidden[rows], targets_R[rows, None]
+        scores_RV = at_least_float32(linear(h_RE, weight))
+        of_target_R1 = scores_RV.gather(1, target_R1)
+        if label_smoothing:
+            mean_R1 = scores_RV.mean(dim=1, keepdim=True)
+            of_target_R1 = (1 - label_smoothing) * of_target_R1 + label_smoothing * mean_R1
+        highest_R1 = scores_RV.amax(dim=1, keepdim=True)
+        # In place of the scores: a new block of memory costs more time than the softmax, and exp_ alone costs more.
+        d_RV = torch.softmax(scores_RV, dim=1, out=scores_RV)
+        # The highest probability is 1 / sum(exp(score - highest)).
+        total += (highest_R1 - d_RV.amax(dim=1, keepdim=True).log() - of_target_R1).sum()
+        if d_hidden is None and d_weight is None:
+            continue
+        d_RV.scatter_add_(1, target_R1, d_RV.new_full((), label_smoothing - 1).expand_as(target_R1))
+        if label_smoothing:
+            d_RV -= label_smoothing / V
+        d_RV = d_RV.to(hidden.dtype)
+        if d_hidden is not None:
+            d_hidden[rows] = linear(d_RV, weight.t())
+        if d_weight is not None:
+            add_product_(d_weight, d_RV.t(), h_RE)
+    return total, (d_hidden, d_weight)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Encoding, Tokenizer
 
 from modelwright.core.errors import InputError, reject_unknown
 from modelwright.hub.names import TOKENIZER_NAME
@@ -19,6 +19,7 @@ from modelwright.tokenization.padding import Row
 from modelwright.tokenization.retrain import retrained
 from modelwright.tokenization.strategies import PaddingStrategy
 from modelwright.tokenization.text import Texts
+from modelwright.tokenization.wordpiece_supply import WordPieceSupply
 
 DECODE_KEYWORDS = ("skip_special_tokens", "clean_up_tokenization_spaces")
 
@@ -43,20 +44,33 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
 
         Raises ConfigError for a file that cannot be read, InputError when there is neither.
         """
+        self._supply: WordPieceSupply | None = None
         if tokenizer_object is not None:
-            self._backend = backend_of_json(tokenizer_object.to_str())
+            self._pipeline = backend_of_json(tokenizer_object.to_str())
         elif tokenizer_file is not None:
-            self._backend = read_backend(tokenizer_file)
+            self._pipeline, self._supply = read_backend(tokenizer_file)
         else:
-            self._backend = self._build_backend()
+            self._pipeline = self._build_backend()
         # Lengths are a matter of each call, not of the file.
         self._lengths: tuple[Any, ...] | None = None
-        self._backend.no_padding()
-        self._backend.no_truncation()
+        self._pipeline.no_padding()
+        self._pipeline.no_truncation()
         super().__init__(**kwargs)
 
     def _build_backend(self) -> Tokenizer:
         raise InputError(f"{type(self).__name__}: expected tokenizer_file or tokenizer_object, got neither.")
+
+    @property
+    def _backend(self) -> Tokenizer:
+        """The tokenizer with its whole vocabulary; `_pipeline` is the same one, maybe without.
+
+        All but the vocabulary, ids of special tokens included, may be asked of `_pipeline`.
+        """
+        supply = self._supply
+        if supply is not None:
+            supply.complete()
+            self._supply = None
+        return self._pipeline
 
     @property
     def backend_tokenizer(self) -> Tokenizer:
@@ -107,11 +121,13 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
         """The tokens that were added to the vocabulary or are special, by id."""
-        found: dict[int, AddedToken] = self._backend.get_added_tokens_decoder()
+        found: dict[int, AddedToken] = self._pipeline.get_added_tokens_decoder()
         return dict(sorted(found.items()))
 
     def _token_id(self, token: str) -> int | None:
-        index: int | None = self._backend.token_to_id(token)
+        index: int | None = self._pipeline.token_to_id(token)
+        if index is None:
+            index = self._backend.token_to_id(token)
         unknown = self._special_tokens.get("unk_token")
         if index is None and unknown is not None:
             index = self._backend.token_to_id(unknown)
@@ -127,7 +143,7 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """Return how many special tokens are added to one text, or to a pair."""
-        count: int = self._backend.num_special_tokens_to_add(pair)
+        count: int = self._pipeline.num_special_tokens_to_add(pair)
         return count
 
     def tokenize(self, text: str, text_pair: str | None = None, *, add_special_tokens: bool = False) -> list[str]:
@@ -146,18 +162,18 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
         if wanted == self._lengths:
             return
         self._lengths = None
-        self._backend.encode_special_tokens = options.split_special_tokens
-        self._backend.no_padding()
-        self._backend.no_truncation()
+        self._pipeline.encode_special_tokens = options.split_special_tokens
+        self._pipeline.no_padding()
+        self._pipeline.no_truncation()
         if pad is not None:
             length, multiple, side, pad_id = pad
-            self._backend.enable_padding(
+            self._pipeline.enable_padding(
                 direction=side, pad_id=pad_id, pad_token=self.pad_token, length=length, pad_to_multiple_of=multiple
             )
         if cut is not None:
             length, stride, strategy, cut_side = cut
             try:
-                self._backend.enable_truncation(length, stride=stride, strategy=strategy, direction=cut_side)
+                self._pipeline.enable_truncation(length, stride=stride, strategy=strategy, direction=cut_side)
             except ValueError as error:
                 raise InputError(f"{type(self).__name__}: max_length={length}, stride={stride}: {error}.") from error
         self._lengths = wanted
@@ -165,11 +181,8 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
     def _encode_texts(self, texts: list[Texts], options: CallOptions) -> Encoded:
         self._set_lengths(options)
         self._check_room(texts, options)
-        inputs = [first if second is None else (first, second) for first, second in texts]
         try:
-            encodings = self._backend.encode_batch(
-                inputs, is_pretokenized=options.split_words, add_special_tokens=options.add_special_tokens
-            )
+            encodings = self._encodings(texts, options)
         except Exception as error:  # the Rust library raises Exception itself
             raise self._explained(error, texts, options) from error
         except BaseException as error:
@@ -201,6 +214,18 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
                 row["overflow_to_sample_mapping"] = origins[number]
             rows.append(row)
         return Encoded(rows, encodings)
+
+    def _encodings(self, texts: list[Texts], options: CallOptions) -> list[Encoding]:
+        supply = self._supply
+        if supply is not None and not options.split_words:
+            found = supply.encode(texts, add_special_tokens=options.add_special_tokens)
+            if found is not None:
+                return found
+        inputs = [first if second is None else (first, second) for first, second in texts]
+        encodings: list[Encoding] = self._backend.encode_batch(
+            inputs, is_pretokenized=options.split_words, add_special_tokens=options.add_special_tokens
+        )
+        return encodings
 
     def _check_room(self, texts: list[Texts], options: CallOptions) -> None:
         if options.rules.truncate_to is None or not options.add_special_tokens:
@@ -353,11 +378,11 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
         return ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_backend": self._backend.to_str(), "_lengths": None}
+        return {**self.__dict__, "_pipeline": self._backend.to_str(), "_supply": None, "_lengths": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._backend = backend_of_json(state["_backend"])
+        self._pipeline = backend_of_json(state["_pipeline"])
 
 
 def plain_options() -> CallOptions:

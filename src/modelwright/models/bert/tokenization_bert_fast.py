@@ -51,7 +51,7 @@ class BertTokenizerFast(PreTrainedTokenizerFast):
             mask_token=mask_token,
             **kwargs,
         )
-        normalizer = self._backend.normalizer
+        normalizer = self._pipeline.normalizer
         if normalizer is None:
             normalizer = normalizers.BertNormalizer()
         if isinstance(normalizer, normalizers.BertNormalizer):
@@ -62,8 +62,8 @@ class BertTokenizerFast(PreTrainedTokenizerFast):
             }
             state = {name: getattr(normalizer, name) for name in (*given, "clean_text")}
             wanted = state | {name: value for name, value in given.items() if value is not None}
-            if wanted != state or self._backend.normalizer is None:
-                self._backend.normalizer = normalizers.BertNormalizer(**wanted)
+            if wanted != state or self._pipeline.normalizer is None:
+                self._pipeline.normalizer = normalizers.BertNormalizer(**wanted)
             self.init_kwargs |= {
                 "do_lower_case": wanted["lowercase"],
                 "strip_accents": wanted["strip_accents"],

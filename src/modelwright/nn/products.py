@@ -1,0 +1,180 @@
+"""The product of a linear layer on the CPU, by the way that is fastest there; elsewhere it is torch's own.
+
+- In fp32 torch multiplies by MKL, which on AMD's processors does not use their 512-bit units. oneDNN, which torch has
+  for half precision, does: it takes half of the time there, in the same precision.
+- One row times a weight that lies by inputs is a weighted sum of the rows of a table, which is `embedding_bag`: it
+  reads the weight at the memory's speed on all threads, adds in fp32 and rounds once. In half precision torch's own
+  product copies the weight into another order first, which takes three times as long.
+- MKL's x W^T copies the weight into another order too; for a few rows (beams, a small batch) W x^T does not.
+
+Legend: R rows, K inputs, N outputs.
+"""
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modelwright.nn.tracing import is_recorded
+
+# The dtypes that `embedding_bag` has a fast kernel for.
+ROW_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+# Multiplications below which the call of oneDNN costs more than it saves, and the numbers of a weight that is read from
+# memory, so that one row of input is worth it.
+_LARGE, _LARGE_WEIGHT = 2**20, 2**18
+# The numbers of a few rows that fit into a core's fastest cache beside what is read of the weight (16 kB), and those of
+# a weight that stays in no cache.
+_FEW, _UNCACHED_WEIGHT = 4096, 2**16
+# Rows of a product that is added to a sum: 4 MB of 512 columns.
+_PART = 2048
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x W^T + b, (..., K) -> (..., N), for a weight [N, K], which may be a transposed view, and a bias [N].
+
+    It has the gradients of `F.linear`, which does what other code looks into (autocast, tracing, transforms, flop
+    counters, subclasses of tensors) and what does not fit.
+    """
+    if not _is_ordinary(x, weight, bias):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, weight, bias)):
+        if _suits_onednn(x, weight):
+            result: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+            return result
+        return F.linear(x, weight, bias)
+    return _product(x, weight, bias)
+
+
+def is_free(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether `linear` may compute x W^T another way than torch does: ordinary tensors, without gradients."""
+    return not torch.is_grad_enabled() and _is_ordinary(x, weight, None)
+
+
+def add_product_(sum_NK: Tensor, left_NR: Tensor, right_RK: Tensor) -> None:
+    """Add `left @ right` to `sum`, in place and without gradients; half precision is added to a sum in fp32."""
+    if sum_NK.dtype != left_NR.dtype:
+        sum_NK += left_NR @ right_RK
+        return
+    right_KR = right_RK.t()
+    if not (_is_ordinary(left_NR, right_KR, None) and _suits_onednn(left_NR, right_KR)):
+        sum_NK.addmm_(left_NR, right_RK)
+        return
+    # oneDNN does not add, so the product is made in parts that are added while they are in a cache.
+    for rows in range(0, len(sum_NK), _PART):
+        part = slice(rows, rows + _PART)
+        sum_NK[part] += _by_onednn(left_NR[part], right_KR, None)
+
+
+class _Linear(torch.autograd.Function):
+    """The product by oneDNN and its gradients, which are such products themselves and so have gradients too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _by_onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        rows_RN = grad.reshape(-1, grad.shape[-1])
+        return (
+            linear(grad, weight.t()) if of_x else None,
+            linear(rows_RN.t(), x.reshape(-1, x.shape[-1]).t()) if of_weight else None,
+            rows_RN.sum(dim=0) if of_bias else None,
+        )
+
+
+def _is_ordinary(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Tell whether these are plain tensors on the CPU that fit, and nobody follows what is done with them."""
+    return (
+        not is_recorded()  # first, because a tracer also writes down what is asked of sizes
+        and x.is_cpu
+        and weight.is_cpu
+        and type(x) in _PLAIN
+        and type(weight) in _PLAIN
+        and x.dtype == weight.dtype
+        and weight.dim() == 2
+        and x.shape[-1:] == weight.shape[1:]
+        and x.numel() > 0 < weight.numel()
+        and (bias is None or (type(bias) in _PLAIN and bias.dtype == weight.dtype))
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b for ordinary tensors, without gradients."""
+    N, K = weight.shape
+    if x.numel() == K and weight.stride() == (1, N) and x.dtype in ROW_DTYPES:
+        return _times_row(x, weight, bias)
+    if x.dtype != torch.float32:
+        # torch is three hundred times slower where the tokens of a batch do not lie together.
+        return F.linear(x.contiguous(), weight, bias)
+    few = K < x.numel() <= (_FEW // 2 if onednn_is_faster() else _FEW)
+    if few and N * K >= _UNCACHED_WEIGHT and weight.is_contiguous():
+        result = weight.mm(x.reshape(-1, K).t()).t().contiguous().view(*x.shape[:-1], N)
+        return result if bias is None else result.add_(bias)
+    return _by_onednn(x, weight, bias) if _suits_onednn(x, weight) else F.linear(x, weight, bias)
+
+
+def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether ordinary tensors are large enough and lie so that oneDNN is faster."""
+    return (
+        x.dtype == torch.float32
+        and (weight.numel() >= _LARGE_WEIGHT or x.numel() * weight.shape[0] >= _LARGE)
+        # With a part of a larger weight it is a hundred times slower than with a whole one.
+        and (weight.is_contiguous() or weight.t().is_contiguous())
+        and onednn_is_faster()
+    )
+
+
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return result
+
+
+@functools.cache
+def onednn_is_faster(cpuinfo: str = "/proc/cpuinfo") -> bool:
+    """Tell whether this is a processor of AMD with 512-bit units (Linux says so in `cpuinfo`) and torch has oneDNN."""
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not available:
+        return False
+    try:
+        is_amd = "AuthenticAMD" in Path(cpuinfo).read_text()
+    except OSError:
+        return False
+    return is_amd and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _times_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return row W^T + b, (..., K) -> (..., N), for a weight [N, K] that lies by inputs."""
+    (N, K), threads = weight.shape, torch.get_num_threads()
+    by_outputs = N % threads == 0
+    parts = threads if by_outputs else math.gcd(K, threads)
+    indices, offsets = _bags(K, parts, by_outputs)
+    scale, pieces = row.reshape(K), parts if by_outputs else 1
+    if pieces > 1:
+        scale = torch.cat([scale] * pieces)
+    table = weight.as_strided((K * pieces, N // pieces), (N // pieces, 1), weight.storage_offset())
+    result = torch.embedding_bag(table, indices, offsets, False, 0, False, scale)[0]
+    result = (result if by_outputs else result.sum(dim=0)).view(*row.shape[:-1], N)
+    return result if bias is None else result + bias
+
+
+@functools.lru_cache(maxsize=256)
+def _bags(K: int, parts: int, by_outputs: bool) -> tuple[Tensor, Tensor]:
+    """Return which rows of a table each part adds up, one part behind the other, and where each part begins.
+
+    By outputs the table has `parts` rows for an input, one for each part, else one, and each part adds up its share.
+    """
+    if by_outputs:
+        indices = torch.arange(K * parts, device="cpu").view(K, parts).t().reshape(-1)
+    else:
+        indices = torch.arange(K, device="cpu")
+    return indices, torch.arange(0, len(indices), len(indices) // parts, device="cpu")
