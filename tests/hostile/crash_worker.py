@@ -2,13 +2,14 @@
 
     python crash_worker.py WORKDIR TRANSITION
 
-It forks a child for every fault. Below Python, for it is Rust that writes safetensors: a kill before the n-th system call
-that changes files, for each n until the save gets through, and each of these calls failing (ENOSPC if it takes space,
-else EIO); a limit on the size of files, once as an error (EFBIG) and once as a signal that kills in the middle of a write.
-Where the system lets nobody filter its calls, kills before the n-th file operation of Python and half-way through it.
+It forks a child for every fault. Below Python, for it is Rust that writes safetensors: a kill before the n-th system
+call that changes files, for each n until the save gets through, and each of these calls failing (ENOSPC if it takes
+space, else EIO); a limit on the size of files, once as an error (EFBIG), once as a signal that kills in the middle of a
+write. Where the system lets nobody filter its calls: kills before the n-th file operation of Python, and half-way
+through it.
 
-What is left is read by us and, with --upstream, by transformers, in every state that occurs; without, by a few lines that
-look for files as transformers does. Prints one JSON object.
+What is left is read by us and, with --upstream, by transformers, in every state that occurs; without, by a few lines
+that look for files as transformers does. Prints one JSON object.
 """
 
 import argparse

@@ -117,8 +117,8 @@ def _read(
     """
 
     def read(entry: PlanEntry) -> torch.Tensor:
-        assert entry.source is not None and entry.target is not None
-        return checkpoint.read(entry.source, device(entry.target) if callable(device) else device, entry.dtype)
+        place = device(entry.target or "") if callable(device) else device
+        return checkpoint.read(entry.source or "", place, entry.dtype)
 
     def is_work(entry: PlanEntry) -> bool:
         return entry.nbytes >= _LARGE_BYTES and not checkpoint.maps(entry.source or "", entry.dtype)

@@ -139,7 +139,8 @@ def _loaded_out_of_reach(model: nn.Module, waiting: Collection[str]) -> Iterator
     scratch: dict[int, Tensor] = {}
     held: list[tuple[dict[str, Any], str, Tensor]] = []
     for prefix, module in named_modules(model):
-        for slots in (module._parameters, module._buffers):
+        both: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for slots in both:
             for name, tensor in slots.items():
                 if tensor is None or _join(prefix, name) in waiting:
                     continue

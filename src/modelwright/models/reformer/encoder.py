@@ -45,7 +45,7 @@ class ReformerEncoder(nn.Module):
         keep = output_hidden_states or call.return_attentions or masked_with_grad or call.keep is not None
         if not keep and not _is_traced() and not any(map(_has_hooks, self.layers)):
             blocks = list(self.layers)
-            run = outside_compilers if torch.compiler.is_compiling() else reversible_stack
+            run: Any = outside_compilers if torch.compiler.is_compiling() else reversible_stack
             x1, x2 = run(blocks, x1, call, calls, recompute_attention=self.recompute_attention)
         else:
             for block, layer in zip(self.layers, calls, strict=True):

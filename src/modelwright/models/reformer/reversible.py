@@ -39,7 +39,7 @@ def run_layer(
 def outside_compilers(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     """Call `reversible_stack`; compilers see what comes before and after, for the stack runs its own backward."""
     # Not a decorator: it would import the compiler, whether or not anybody compiles.
-    stack: Any = torch.compiler.disable(reversible_stack)
+    stack: Any = torch.compiler.disable(reversible_stack)  # type: ignore[no-untyped-call]
     return stack(*args, **kwargs)  # type: ignore[no-any-return]
 
 
