@@ -1,11 +1,12 @@
 """Loading a checkpoint: ours against transformers 5.23.0 and 4.57.1, interleaved, each side in a worker of its own.
 
-Cases: fp32 and load + touch every weight; cast to bf16 (seconds, and peak memory over what the worker had before); a
-BERT of many small tensors; and a cold start: a new process that imports, loads and runs one forward. The checkpoints
-are BERT-large's and T5-large's shapes times `--scale`, made here with random weights. Before anything is timed the sums
-of all weights are compared.
+Cases: "load" in fp32; "touch", the same and a look at every page; "bf16", the cast (seconds, and peak memory over what
+the worker had before); "cold", a new process that imports, loads and runs one forward. The checkpoints are BERT-large's
+and T5-large's shapes times `--scale`, and a BERT of 775 small tensors, made here with random weights; with `--folder`
+they stay there for the next run. Before anything is timed the sums of all weights are compared.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -37,6 +38,12 @@ SHAPES: dict[str, tuple[str, dict[str, int]]] = {
     ),
 }
 LAYERS = ("num_hidden_layers", "num_layers")
+CASES = {  # name: (what the workers do, dtype)
+    "load": ("load", "float32"),
+    "touch": ("touch", "float32"),
+    "bf16": ("load", "bfloat16"),
+    "cold": None,
+}
 
 
 def library(side: str) -> Any:
@@ -93,8 +100,8 @@ def cold(side: str, folder: str, model: str, threads: int) -> None:
         loaded(input_ids=torch.tensor([[1, 2, 3, 4]]))
 
 
-def make(folder: Path, model: str, shape: dict[str, int], scale: float) -> int:
-    """Write a checkpoint with layers times `scale` and return its bytes."""
+def make(folder: Path, model: str, shape: dict[str, int], scale: float) -> None:
+    """Write a checkpoint with layers times `scale`."""
     import torch
 
     import modelwright
@@ -103,16 +110,17 @@ def make(folder: Path, model: str, shape: dict[str, int], scale: float) -> int:
     model_class = getattr(modelwright, model)
     outline = model_class.from_config(model_class.config_class(**shape), device="meta")
     generator = torch.Generator().manual_seed(0)
-    weights = {
-        name: torch.randn(tensor.shape, generator=generator) * 0.02 for name, tensor in outline.state_dict().items()
+    values = {  # tied ones once
+        id(parameter): torch.randn(parameter.shape, generator=generator) * 0.02 for parameter in outline.parameters()
     }
+    weights = {name: values[id(tensor)] for name, tensor in outline.named_parameters(remove_duplicate=False)}
     outline.save_pretrained(folder, state_dict=weights, max_shard_size="5GB")
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def environment(threads: int) -> dict[str, str]:
-    """One number of threads for all, and no look at the network."""
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    """One number of threads for all, no look at the network, and compiled modules, as an installed package has them."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def cold_starts(folder: str, model: str, rounds: int, threads: int) -> dict[str, dict[str, float]]:
@@ -162,12 +170,31 @@ def report(rows: list[list[str]], case: str, sides: dict[str, dict[str, float]])
         rows.append(cells + [""] * (6 - len(cells)))
 
 
+def measure_shape(name: str, place: Path, arguments: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
+    """Make the checkpoint `name` if it is not there, and measure the cases on it."""
+    model, shape = SHAPES[name]
+    folder = place / name.replace(" ", "-")
+    if not (folder / "model.safetensors").exists():
+        make(folder, model, shape, 1.0 if name == "small tensors" else arguments.scale)
+    what = (str(folder), model)
+    title = f"{name} ({(folder / 'model.safetensors').stat().st_size / 1e9:.2f} GB)"
+    results = {}
+    for case in arguments.cases:
+        work = CASES[case]
+        if work is not None:
+            results[f"{title}, {case}"] = run_case(work[0], *what, work[1], arguments.rounds, arguments.threads)
+        elif model == "BertModel":
+            results[f"{title}, {case}"] = cold_starts(*what, arguments.rounds, arguments.threads)
+    return results
+
+
 def main() -> None:
     """Print the table and write the JSON."""
     options = harness.parser((__doc__ or "").splitlines()[0], rounds=5)
     options.add_argument("--scale", type=float, default=1.0, help="share of the layers of the large shapes")
     options.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
-    options.add_argument("--folder", help="where to make the checkpoints (default: a temporary folder)")
+    options.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    options.add_argument("--folder", type=Path, help="where to make the checkpoints (default: a temporary folder)")
     options.add_argument("--cold", nargs=3, metavar=("SIDE", "FOLDER", "MODEL"), help="run one cold start and leave")
     arguments = options.parse_args()
     if arguments.worker:
@@ -178,27 +205,11 @@ def main() -> None:
         return
     rows = [["case", "side", "ms", "ours / it", "peak MB", "ours / it"]]
     results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as place:
+    with tempfile.TemporaryDirectory() as place:
         for name in arguments.shapes:
-            model, shape = SHAPES[name]
-            folder = Path(place) / name.replace(" ", "-")
-            size = make(folder, model, shape, 1.0 if name == "small tensors" else arguments.scale)
-            what = (str(folder), model)
-            cases = {
-                f"{name} ({size / 1e9:.2f} GB), load": run_case(
-                    "load", *what, "float32", arguments.rounds, arguments.threads
-                )
-            }
-            if name != "small tensors":
-                cases |= {
-                    f"{name}, load + touch": run_case("touch", *what, "float32", arguments.rounds, arguments.threads),
-                    f"{name}, to bf16": run_case("load", *what, "bfloat16", arguments.rounds, arguments.threads),
-                }
-            elif model == "BertModel":
-                cases[f"{name}, cold start"] = cold_starts(*what, arguments.rounds, arguments.threads)
-            for case, sides in cases.items():
+            for case, sides in measure_shape(name, arguments.folder or Path(place), arguments).items():
                 report(rows, case, sides)
-            results |= cases
+                results[case] = sides
     print(
         harness.machine(), f"{arguments.threads} threads, {arguments.rounds} rounds, scale {arguments.scale}", sep="; "
     )

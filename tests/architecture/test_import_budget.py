@@ -72,3 +72,39 @@ def test_a_model_loads_torch_and_nothing_heavy_beside_it(names: str) -> None:
     # What torch itself imports is not ours to judge.
     added = loaded_after(f"import torch; before = set(sys.modules); from modelwright import {names}")
     assert packages(added) & HEAVY == set()
+
+
+FAMILIES = """
+import tempfile
+import torch
+import modelwright as mw
+small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 20}
+layers = {f"{side}_{name}": 2 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+for name, config in {
+    "BertForMaskedLM": mw.BertConfig(**small),
+    "LlamaForCausalLM": mw.LlamaConfig(**small),
+    "GPT2LMHeadModel": mw.GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=20),
+    "T5ForConditionalGeneration": mw.T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=20),
+    "ProphetNetForConditionalGeneration": mw.ProphetNetConfig(
+        hidden_size=8, encoder_ffn_dim=8, decoder_ffn_dim=8, vocab_size=20, **{f"num_{k}": v for k, v in layers.items()}
+    ),
+    "ReformerModelWithLMHead": mw.ReformerConfig(
+        hidden_size=8, attn_layers=["local", "lsh"], num_attention_heads=2, attention_head_size=4, vocab_size=20,
+        feed_forward_size=8, axial_pos_shape=[4, 4], axial_pos_embds_dim=[4, 4], max_position_embeddings=16,
+        is_decoder=True,
+    ),
+}.items():
+    with tempfile.TemporaryDirectory() as folder:
+        getattr(mw, name)(config).save_pretrained(folder)
+        model = getattr(mw, name).from_pretrained(folder)
+    if name != "ReformerModelWithLMHead":  # its attention is an operator, whose first call imports it
+        ids = torch.ones(1, 4, dtype=torch.long)
+        model(input_ids=ids, **({"decoder_input_ids": ids} if config.is_encoder_decoder else {}))
+"""
+
+
+def test_loading_and_running_a_model_imports_nothing_of_the_compiler() -> None:
+    """Many operations on meta would: the first random values there took longer than all else of a load."""
+    added = loaded_after(FAMILIES)
+    assert "torch.nn" in added
+    assert not {name for name in added if name.startswith(("torch._dynamo", "sympy", "mpmath"))}

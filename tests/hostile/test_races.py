@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from modelwright import BertConfig, BertForMaskedLM
 from modelwright.checkpoint.load import load_into, module_targets
 from modelwright.checkpoint.open import open_checkpoint
 from modelwright.checkpoint.plan import make_load_plan
@@ -44,17 +45,18 @@ def read_one(folder):
     assert len(values) == 1, values
 
 
-def test_readers_see_whole_saves_while_processes_write():
+@pytest.mark.parametrize(("processes", "saves"), [(3, 12), pytest.param(4, 50, marks=pytest.mark.slow)])
+def test_readers_see_whole_saves_while_processes_write(processes, saves):
     with workdir() as where:
         folder = Path(where) / "ckpt"
         writers = [
             subprocess.Popen(
-                [sys.executable, "-c", WRITER, str(number), folder, "12"],
+                [sys.executable, "-c", WRITER, str(number), folder, str(saves)],
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            for number in range(3)
+            for number in range(processes)
         ]
         reads = 0
         while any(writer.poll() is None for writer in writers):
@@ -104,40 +106,61 @@ def test_threads_save_and_load_in_one_process():
     assert not errors, errors
 
 
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(5, 5, device="meta")
+        self.b = nn.Linear(5, 5, device="meta")
+
+
+def load_weights(folder):
+    net = Net()
+    with open_checkpoint(LocalRepo(folder)) as checkpoint:
+        load_into(net, checkpoint, make_load_plan(checkpoint.infos, module_targets(net)))
+    return net
+
+
+def saved_net(folder):
+    weights = {name: torch.randn(info[0]) for name, info in module_targets(Net()).items()}
+    save_checkpoint(weights, folder, max_shard_size=100)
+    return weights, load_weights
+
+
+def saved_bert(folder):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+    model = BertForMaskedLM(BertConfig(vocab_size=20, max_position_embeddings=8, **sizes))
+    model.save_pretrained(folder, max_shard_size="2kB")
+    return model.state_dict(), BertForMaskedLM.from_pretrained
+
+
+def global_state():
+    modules = (torch, torch.Tensor, torch.nn.Module, torch.nn.Linear, torch.nn.init, torch.nn.functional)
+    return [{name: id(value) for name, value in vars(module).items()} for module in modules], torch.get_rng_state()
+
+
+@pytest.mark.parametrize("saved", [saved_net, saved_bert])
 @pytest.mark.parametrize("loads", [25, pytest.param(200, marks=pytest.mark.slow)])
-def test_threads_that_load_change_nothing_global(tmp_path, loads):
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a = nn.Linear(5, 5, device="meta")
-            self.b = nn.Linear(5, 5, device="meta")
-
+def test_threads_that_load_change_nothing_global(tmp_path, loads, saved):
     torch.manual_seed(0)
-    wanted = {name: torch.randn(info[0]) for name, info in module_targets(Net()).items()}
-    save_checkpoint(wanted, tmp_path, max_shard_size=100)
+    wanted, load = saved(tmp_path)
+    wrong, done = [], []
 
-    def state():
-        modules = (torch, torch.nn.Module, torch.nn.init, torch.nn.functional)
-        return [{name: id(value) for name, value in vars(module).items()} for module in modules], torch.get_rng_state()
-
-    wrong = []
-
-    def load():
+    def work():
         for _ in range(loads):
-            net = Net()
-            with open_checkpoint(LocalRepo(tmp_path)) as checkpoint:
-                load_into(net, checkpoint, make_load_plan(checkpoint.infos, module_targets(net)))
-            wrong.extend(name for name, value in net.state_dict().items() if not torch.equal(value, wanted[name]))
+            found = load(tmp_path).state_dict()
+            wrong.extend(name for name in wanted if not torch.equal(found[name], wanted[name]))
+            done.append(found.keys() == wanted.keys())
 
-    load()
-    before = state()
-    threads = [threading.Thread(target=load) for _ in range(8)]
+    load(tmp_path)
+    before = global_state()
+    threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    after = state()
+    after = global_state()
     assert wrong == []
+    assert done == [True] * (8 * loads)
     assert before[0] == after[0]
     assert torch.equal(before[1], after[1])
     assert torch.get_default_dtype() == torch.float32

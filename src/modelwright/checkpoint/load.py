@@ -1,6 +1,10 @@
 """Carry out a load plan: bytes from the checkpoint into the parameters and buffers of a module."""
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import functools
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import torch
@@ -13,8 +17,13 @@ from modelwright.checkpoint.strictness import Strictness
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
 from modelwright.core.progress import Progress
+from modelwright.nn.walk import named_modules
 
 logger = get_logger(__name__)
+
+# Reading from memory and casting: two threads take little more than half the time of one, more than a few gain nothing.
+_MAX_THREADS = 4
+_LARGE_BYTES = 1 << 20
 
 
 class ToParameter(Protocol):
@@ -40,9 +49,14 @@ def tied_groups(module: nn.Module, values: Mapping[str, torch.Tensor] | None = N
 
     `values` are tensors that count instead of those that `module` has under their names.
     """
+    return _groups({name: (values or {}).get(name, tensor) for name, (_, _, tensor) in _slots(module).items()})
+
+
+def _groups(tensors: Mapping[str, torch.Tensor]) -> list[list[str]]:
+    """Return the groups of names whose tensor is one and the same object."""
     groups: dict[int, list[str]] = {}
-    for name, (_, _, tensor) in _slots(module).items():
-        groups.setdefault(id((values or {}).get(name, tensor)), []).append(name)
+    for name, tensor in tensors.items():
+        groups.setdefault(id(tensor), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -67,14 +81,14 @@ def load_into(
     """
     plan.check(strictness)
     slots = _slots(module)
-    _check_ties(module, plan)
+    _check_ties(module, slots, plan)
     loaded: list[PlanEntry] = []
-    with Progress("loading", len(plan.entries)) as progress:
+    tensors = _read(checkpoint, [entry for entry in plan.entries if entry.action == "load"], device)
+    with contextlib.closing(tensors), Progress("loading", len(plan.entries)) as progress:
         for entry in plan.entries:
-            if entry.action == "load" and entry.target is not None and entry.source is not None:
-                place = device(entry.target) if callable(device) else device
+            if entry.action == "load" and entry.target is not None:
                 # Not kept under a name: while the next one is read, it would still be there.
-                _put(slots, entry.target, checkpoint.read(entry.source, place, entry.dtype), to_parameter)
+                _put(slots, entry.target, next(tensors), to_parameter)
                 loaded.append(entry)
             progress.advance()
     report = LoadReport(
@@ -92,6 +106,36 @@ def load_into(
     )
     _tie(slots, checkpoint, plan, report)
     return report
+
+
+def _read(
+    checkpoint: Checkpoint, entries: Sequence[PlanEntry], device: torch.device | str | Callable[[str], torch.device]
+) -> Generator[torch.Tensor, None, None]:
+    """Yield the tensors of `entries`, in their order.
+
+    Large ones that take memory on the CPU are read and cast by several threads: torch's number of them, at most four.
+    """
+
+    def read(entry: PlanEntry) -> torch.Tensor:
+        place = device(entry.target or "") if callable(device) else device
+        return checkpoint.read(entry.source or "", place, entry.dtype)
+
+    def is_work(entry: PlanEntry) -> bool:
+        return entry.nbytes >= _LARGE_BYTES and not checkpoint.maps(entry.source or "", entry.dtype)
+
+    threads = min(torch.get_num_threads(), _MAX_THREADS)
+    # What goes to several devices, or to disk, is not kept: there is one at a time.
+    if threads == 1 or callable(device) or torch.device(device).type != "cpu" or sum(map(is_work, entries)) < 2:
+        yield from map(read, entries)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Callable[[], torch.Tensor]] = deque()
+        for entry in entries:
+            ahead.append(pool.submit(read, entry).result if is_work(entry) else functools.partial(read, entry))
+            if len(ahead) > threads:
+                yield ahead.popleft()()
+        while ahead:
+            yield ahead.popleft()()
 
 
 def materialise(
@@ -124,7 +168,7 @@ _Slots = dict[str, tuple[nn.Module, str, torch.Tensor]]
 def _slots(module: nn.Module) -> _Slots:
     """Return {name: (owner, attribute, tensor)} of parameters and persistent buffers, shared ones under every name."""
     slots: _Slots = {}
-    for prefix, owner in module.named_modules(remove_duplicate=False):
+    for prefix, owner in named_modules(module, remove_duplicate=False):
         dot = prefix + "." if prefix else ""
         for leaf, parameter in owner._parameters.items():
             if parameter is not None:
@@ -155,9 +199,9 @@ def _share(slots: _Slots, kept: str, other: str) -> None:
         into._buffers[into_leaf] = owner._buffers[leaf]
 
 
-def _check_ties(module: nn.Module, plan: LoadPlan) -> None:
+def _check_ties(module: nn.Module, slots: _Slots, plan: LoadPlan) -> None:
     tied = plan.tied
-    for group in tied_groups(module):
+    for group in _groups({name: tensor for name, (_, _, tensor) in slots.items()}):
         if len({tied.get(name, name) for name in group}) > 1:
             raise InputError(
                 f"load_into: {', '.join(group)} are one parameter of {type(module).__name__}, but the plan treats them "

@@ -116,14 +116,22 @@ def restore_names(state_dict: Mapping[str, object], rules: Sequence[Rename]) -> 
 
 
 def _candidates(name: str, rules: Sequence[Rename], prefix: str) -> Iterable[str]:
-    for form in dict.fromkeys((name, _unwrapped(name))):
+    # One after another: the first one nearly always is the one.
+    for unwrap in (str, _unwrapped):
+        form = unwrap(name)
         ruled = _apply(rules, form)
-        for changed in dict.fromkeys((ruled, form, _apply(LAYER_NORM_RENAMES, ruled))):
-            yield changed
-            if prefix:
-                yield f"{prefix}.{changed}"
-                if changed.startswith(prefix + "."):
-                    yield changed.removeprefix(prefix + ".")
+        yield from _prefixed(ruled, prefix)
+        if form != ruled:
+            yield from _prefixed(form, prefix)
+        yield from _prefixed(_apply(LAYER_NORM_RENAMES, ruled), prefix)
+
+
+def _prefixed(name: str, prefix: str) -> Iterable[str]:
+    yield name
+    if prefix:
+        yield f"{prefix}.{name}"
+        if name.startswith(prefix + "."):
+            yield name.removeprefix(prefix + ".")
 
 
 def _apply(rules: Sequence[Rename], name: str) -> str:

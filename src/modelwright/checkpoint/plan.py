@@ -183,7 +183,8 @@ def make_load_plan(
         entries.append(entry)
         if entry.action == "init" and info is not None:
             mismatched.append(entry)
-    left = [info for info in infos.values() if info.name not in set(source_of.values())]
+    used = set(source_of.values())
+    left = [info for info in infos.values() if info.name not in used]
     entries += [PlanEntry("ignored", None, info.name, info.file, info.shape, info.dtype) for info in left]
     absent = [entry.target or "" for entry in entries if entry.action == "init" and entry.source is None]
     return LoadPlan(

@@ -1,8 +1,9 @@
 """Building a model before its weights are read: without memory where the class allows it, else for real.
 
 A class of ours takes `device` and `dtype` and hands them to its layers, so device="meta" builds it in no memory and
-without touching any state of the process. A class written for 4.x takes a config only. It is built on the CPU, where
-every parameter gets an initial value, and then loaded into.
+without touching any state of the process. Nor do its layers then draw initial values, for which there is no place. A
+class written for 4.x takes a config only. It is built on the CPU, where every parameter gets an initial value, and then
+loaded into.
 """
 
 import inspect
@@ -10,13 +11,40 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
+
+from modelwright.nn.walk import named_modules
 
 _FACTORIES = frozenset(
     {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.logspace, torch.ones, torch.rand}
     | {torch.randn, torch.tensor, torch.zeros}
 )
+
+
+# What layers give a new weight its values with.
+_FILLS = frozenset(
+    {init.constant_, init.kaiming_normal_, init.kaiming_uniform_, init.normal_, init.ones_, init.trunc_normal_}
+    | {init.uniform_, init.xavier_normal_, init.xavier_uniform_, init.zeros_, Tensor.fill_, Tensor.normal_}
+    | {Tensor.uniform_, Tensor.zero_}
+)
+
+
+class _MetaUnfilled(TorchFunctionMode):
+    """In this thread only, filling a tensor on meta does nothing.
+
+    It would have no effect, but to draw normal values on meta torch imports its compiler, which takes longer than to
+    load many a model.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _FILLS:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 class DefaultFloatDtype(TorchFunctionMode):
@@ -65,7 +93,8 @@ def construct(
     """
     dtype = dtypes[""]
     if takes_factory_arguments(model_class):
-        model = model_class(config, *args, device=device, dtype=dtype, **kwargs)
+        with _MetaUnfilled():
+            model = model_class(config, *args, device=device, dtype=dtype, **kwargs)
     elif dtype == torch.get_default_dtype():
         model = model_class(config, *args, **kwargs)
     else:
@@ -73,7 +102,7 @@ def construct(
             model = model_class(config, *args, **kwargs)
         _cast(model.parameters(), dtype)
     dtype_of = {id(getattr(config, name)): own for name, own in dtypes.items() if name}
-    for part in model.modules():
+    for _, part in named_modules(model):
         own = dtype_of.get(id(vars(part).get("config")))
         if own is not None:
             _cast(part.parameters(), own)

@@ -6,6 +6,7 @@ are computed again by `init_buffers()` of the module that owns them.
 """
 
 import contextlib
+import itertools
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from modelwright.core.errors import CheckpointMismatchError
+from modelwright.nn.walk import named_modules
 
 # The name is upstream's: 4.x code sets it on modules whose values must be left alone.
 _DONE = "_is_hf_initialized"
@@ -69,9 +71,8 @@ def _reset_of(module: nn.Module) -> Any:
 
 def check_nothing_on_meta(model: nn.Module) -> None:
     """Raise CheckpointMismatchError that names a tensor of `model` which has no memory, if there is one."""
-    for prefix, module in model.named_modules():
-        tensors = {**module._parameters, **module._buffers, **vars(module)}
-        for name, tensor in tensors.items():
+    for prefix, module in named_modules(model):
+        for name, tensor in itertools.chain(module._parameters.items(), module._buffers.items(), vars(module).items()):
             if isinstance(tensor, Tensor) and tensor.is_meta:
                 raise CheckpointMismatchError(
                     f"{type(model).__name__}: {_join(prefix, name)!r} has no values after loading: it is no parameter "
@@ -96,7 +97,7 @@ def _materialize_parameters(model: nn.Module, device: torch.device) -> set[str]:
     """Replace parameters on meta by ones full of NaN on `device`, tied ones by the same one; return their names."""
     made: dict[int, nn.Parameter] = {}
     names = set()
-    for prefix, module in model.named_modules():
+    for prefix, module in named_modules(model):
         for name, parameter in module._parameters.items():
             if parameter is None or not parameter.is_meta:
                 continue
@@ -110,7 +111,7 @@ def _materialize_parameters(model: nn.Module, device: torch.device) -> set[str]:
 def _materialize_buffers(model: nn.Module, device: torch.device) -> dict[str, "_Unset"]:
     """Replace buffers on meta by unset ones on `device`; return these by name."""
     made = {}
-    for prefix, module in model.named_modules():
+    for prefix, module in named_modules(model):
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_meta:
                 unset = module._buffers[name] = _unset(buffer, device)
@@ -120,11 +121,13 @@ def _materialize_buffers(model: nn.Module, device: torch.device) -> dict[str, "_
 
 def _unset(like: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of the dtype and shape of `like` whose values nobody would choose."""
+    value: float = 0
     if like.is_floating_point() or like.is_complex():
-        return torch.full_like(like, float("nan"), device=device)
-    if like.dtype == torch.bool:
-        return torch.zeros_like(like, device=device)
-    return torch.full_like(like, torch.iinfo(like.dtype).max, device=device)
+        value = float("nan")
+    elif like.dtype != torch.bool:
+        value = torch.iinfo(like.dtype).max
+    # Not full_like: of a tensor on meta it makes torch import a library of algebra.
+    return torch.full(like.shape, value, dtype=like.dtype, device=device)
 
 
 @contextlib.contextmanager
@@ -135,8 +138,9 @@ def _loaded_out_of_reach(model: nn.Module, waiting: Collection[str]) -> Iterator
     """
     scratch: dict[int, Tensor] = {}
     held: list[tuple[dict[str, Any], str, Tensor]] = []
-    for prefix, module in model.named_modules():
-        for slots in (module._parameters, module._buffers):
+    for prefix, module in named_modules(model):
+        both: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for slots in both:
             for name, tensor in slots.items():
                 if tensor is None or _join(prefix, name) in waiting:
                     continue

@@ -83,15 +83,16 @@ def _made_ready(
         resolved = dtypes.resolve(options.where, wanted, config, checkpoint.infos)
         model = construct(model_class, config, *model_args, device="meta", dtypes=resolved, **arguments)
         make_optional_buffers(model, checkpoint.infos)
+        tied = tying.tied_groups(model)
         placement = make_placement(
             options.where,
             model,
             options.device_map,
             max_memory=options.max_memory,
             offload_buffers=options.offload_buffers,
-            tied=tying.tied_groups(model),
+            tied=tied,
         )
-        yield _Ready(model, repo, adapter, checkpoint, _plan(model, checkpoint, options), placement)
+        yield _Ready(model, repo, adapter, checkpoint, _plan(model, checkpoint, options, tied), placement)
 
 
 def plan_pretrained(
@@ -260,7 +261,7 @@ def _checkpoint(repo: Repo | None, options: LoadOptions) -> Checkpoint:
     return open_checkpoint(repo, variant=options.variant, use_safetensors=options.use_safetensors, mmap=options.mmap)
 
 
-def _plan(model: Any, checkpoint: Checkpoint, options: LoadOptions) -> LoadPlan:
+def _plan(model: Any, checkpoint: Checkpoint, options: LoadOptions, tied: Sequence[Sequence[str]]) -> LoadPlan:
     mapped = [Rename(pattern, replacement) for pattern, replacement in (options.key_mapping or {}).items()]
     return make_load_plan(
         checkpoint.infos,
@@ -269,7 +270,7 @@ def _plan(model: Any, checkpoint: Checkpoint, options: LoadOptions) -> LoadPlan:
         base_model_prefix=model.base_model_prefix,
         keys_to_ignore_missing=model._keys_to_ignore_on_load_missing or (),
         keys_to_ignore_unexpected=model._keys_to_ignore_on_load_unexpected or (),
-        tied=tying.tied_groups(model),
+        tied=tied,
         not_sources=model._tied_weights_not_sources,
     )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from modelwright.checkpoint.headers import TensorInfo
+from modelwright.nn.walk import modules_with
 
 if TYPE_CHECKING:
     from modelwright.quantization.recipe import Recipe
@@ -44,8 +45,8 @@ def quantize_as_configured(model: Any) -> None:
 def make_optional_buffers(model: Any, infos: Mapping[str, TensorInfo]) -> None:
     """Make, on meta, the buffers that modules list in `optional_buffers` and that a checkpoint has."""
     prefix = f"{model.base_model_prefix}."
-    for name, module in model.named_modules():
-        for leaf in getattr(module, "optional_buffers", ()):
+    for name, module, leaves in modules_with(model, "optional_buffers"):
+        for leaf in leaves:
             target = f"{name}.{leaf}"
             stored = (infos.get(spelling) for spelling in (target, prefix + target, target.removeprefix(prefix)))
             info = next((found for found in stored if found is not None), None)

@@ -19,6 +19,7 @@ from modelwright.checkpoint.load import tied_groups as shared_groups
 from modelwright.checkpoint.sharing import drop_tied
 from modelwright.core.errors import InputError
 from modelwright.nn.resizing import resize_rows, zeros
+from modelwright.nn.walk import modules_with, named_modules
 from modelwright.placement.offload import offloaded_values
 from modelwright.pretrained.tied_encoder import encoder_pairs
 
@@ -36,8 +37,7 @@ def tie(model: Any) -> None:
     output = output_embeddings(model)
     if output is not None and getattr(config, "tie_word_embeddings", True):
         _fit_output(output)
-    for module in model.modules():
-        custom = getattr(module, "_tie_weights", None)
+    for _, _, custom in modules_with(model, "_tie_weights"):
         if callable(custom):
             custom()
 
@@ -61,7 +61,7 @@ def _embedding_pairs(model: Any) -> dict[str, str]:
     output, words = output_embeddings(model), input_embeddings(model)
     if output is None or words is None or output is words:
         return {}
-    names = {id(module): name for name, module in model.named_modules()}
+    names = {id(module): name for name, module in named_modules(model)}
     if id(output) not in names or id(words) not in names:
         return {}
     return {f"{names[id(output)]}.weight": f"{names[id(words)]}.weight"}

@@ -30,9 +30,11 @@ class BertEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.position_embedding_type = getattr(config, "position_embedding_type", "absolute")
         # Model files that derive from this class read both.
-        positions = torch.arange(config.max_position_embeddings, device=device)[None]
-        self.register_buffer("position_ids", positions, persistent=False)
-        self.register_buffer("token_type_ids", torch.zeros_like(positions), persistent=False)
+        for name in ("position_ids", "token_type_ids"):
+            empty = torch.empty(1, config.max_position_embeddings, dtype=torch.long, device=device)
+            self.register_buffer(name, empty, persistent=False)
+        if not self.position_ids.is_meta:  # there torch would import its compiler to count
+            self.init_buffers()
 
     def init_buffers(self) -> None:
         """Number the positions again, and zero the token types."""

@@ -11,7 +11,7 @@ from modelwright.models.reformer.attention_maps import ChunkedAttentions
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.layer import ReformerLayer
-from modelwright.models.reformer.reversible import reversible_stack, run_layer
+from modelwright.models.reformer.reversible import outside_compilers, reversible_stack, run_layer
 from modelwright.nn.norm import LayerNorm
 from modelwright.nn.precision import at_least_float32
 
@@ -48,7 +48,8 @@ class ReformerEncoder(nn.Module):
         keep = output_hidden_states or call.return_attentions or masked_with_grad or call.keep is not None
         if not keep and not _is_traced() and not any(map(_has_hooks, self.layers)):
             blocks = list(self.layers)
-            x1, x2 = reversible_stack(blocks, x1, call, calls, recompute_attention=self.recompute_attention)
+            run: Any = outside_compilers if torch.compiler.is_compiling() else reversible_stack
+            x1, x2 = run(blocks, x1, call, calls, recompute_attention=self.recompute_attention)
         else:
             for block, layer in zip(self.layers, calls, strict=True):
                 x1, x2, probs = block(partial(run_layer, call=call, layer=layer), x1, x2)
