@@ -92,7 +92,7 @@ def test_the_same_size_changes_nothing():
     assert all(torch.equal(before[name], each) for name, each in model.state_dict().items())
 
 
-@pytest.mark.parametrize("size", [128, [128], [16, 0], [16, 8, 1], [16, 8.0], [True, 8]])
+@pytest.mark.parametrize("size", [128, None, [128], [16, 0], [16, 8, 1], [16, 8.0], [True, 8]])
 def test_axial_sizes_that_do_not_fit(size):
     model = build()
     match = r"expected 2 positive sizes, one for each axis of axial_pos_shape \[8, 8\], got .*; \[16, 8\] makes 128 pos"

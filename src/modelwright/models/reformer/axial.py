@@ -69,7 +69,7 @@ class AxialPositionEmbeddings(nn.Module):
     @torch.no_grad()
     def resize(self, new_size: int | Sequence[int]) -> None:
         """Stretch or shrink the table of each axis to its size in `new_size`, in place; raises InputError."""
-        sizes = [new_size] if isinstance(new_size, int) else list(new_size)
+        sizes = list(new_size) if isinstance(new_size, Sequence) else [new_size]
         if len(sizes) != len(self.shape) or not all(map(_is_size, sizes)):
             example = [2 * self.shape[0], *self.shape[1:]]
             raise InputError(
