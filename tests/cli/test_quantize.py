@@ -280,6 +280,7 @@ def test_bad_input_of_tasks_and_training(run, checkpoint, classifier, answerer, 
             ("--calib", labelled, "--task", "classify"),
             "expected a model that was trained for it, found no classifier.bias, classifier.weight",
         ),
+        (plain, ("--calib", labelled), "expected plain text, found JSON lines; did you mean --task classify?"),
         (plain, ("--calib", text, "--stride", "3"), "--stride is about windows of long contexts"),
         (
             answers,

@@ -46,7 +46,7 @@ def summary(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
             f"{size['int8'] / size['float']:.2f}x",
         ),
         (
-            "one text",
+            f"one text of {report['tokens_of_latency']} tokens",
             f"{time['float']:.1f} ms",
             *before,
             f"{time['int8']:.1f} ms",

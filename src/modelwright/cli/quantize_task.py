@@ -61,7 +61,10 @@ def read_items(option: str, path: Path, checkpoint: str, task: str | None) -> li
     from modelwright.training.squad import read_squad
 
     if task is None:
-        return read_texts(option, path, LEAST_ITEMS)
+        texts = read_texts(option, path, LEAST_ITEMS)
+        if all(text.startswith("{") and text.endswith("}") for text in texts):
+            raise InputError(f"{option}: {path}: expected plain text, found JSON lines; did you mean --task classify?")
+        return texts
     if task == "qa":
         items: list[Any] = read_squad(option, path)
     else:

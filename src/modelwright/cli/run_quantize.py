@@ -186,6 +186,7 @@ def _finish(
         },
         **chosen,
         "bytes": {"float": _float_bytes(judge.float_model), "int8": path.stat().st_size},
+        "tokens_of_latency": subject.kind.max_length,
         "milliseconds": _latencies(judge.float_model, exported, subject.kind.max_length, request),
         "layer_differences": compare_layers(model, path, _arrays(held_out.batches[0], exported)),
     }
