@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modelwright.nn.products import linear, onednn_is_faster
+
 
 class RowLinear(nn.Linear):
     """A linear layer that multiplies a single row in parts, and everything else as nn.Linear does."""
@@ -54,32 +56,34 @@ _LARGE = 2**16
 
 
 def apply_to_few_rows(layer: nn.Module, hidden: Tensor) -> Tensor:
-    """Return `layer(hidden)`, (..., inputs) -> (..., outputs), fast for a few rows (beams, a small batch).
+    """Return `layer(hidden)`, (..., inputs) -> (..., outputs), by the product that is fastest for so many rows.
 
-    In fp32 on the CPU, and without gradients, it is W x^T, which reads the weight once, where torch's x W^T copies it
-    into another order first: half of the time for 4 rows of 512, if the weight is not in a cache. More than 4,096
-    numbers in all rows, one row, small weights, those that lie by inputs and layers with hooks or a bias go the usual
-    way, and so do layers of all other classes (quantized ones, adapters), which do more than this product.
+    For a few rows (beams, a small batch), in fp32 on the CPU and without gradients, that is W x^T, which reads the
+    weight once, where torch's x W^T copies it into another order first: half of the time for 4 rows of 512, if the
+    weight is not in a cache. More than 4,096 numbers in all rows (half of it where oneDNN is fast), one row, small
+    weights and those that lie by inputs are left to `products.linear`. Layers with hooks and those of all other classes (quantized ones, adapters), which do
+    more than this product, are called.
     """
-    if type(layer) not in (nn.Linear, RowLinear):
+    if type(layer) not in (nn.Linear, RowLinear) or not _is_plain(layer):
         other: Tensor = layer(hidden)
         return other
-    weight: Tensor = layer.weight  # type: ignore[assignment]
+    weight: Tensor = layer._parameters["weight"]  # type: ignore[assignment]
+    bias = layer._parameters["bias"]
     if (
-        hidden.shape[-1] < hidden.numel() <= _FEW
+        hidden.shape[-1] < hidden.numel() <= (_FEW // 2 if onednn_is_faster() else _FEW)
         and not torch.is_grad_enabled()
         and weight.dtype == hidden.dtype == torch.float32
         and weight.device.type == "cpu"
         and weight.numel() >= _LARGE
         and weight.is_contiguous()
-        and getattr(layer, "bias", None) is None
-        and _is_plain(layer)
         and not torch.compiler.is_compiling()
     ):
         result = weight.mm(hidden.reshape(-1, hidden.shape[-1]).t()).t().contiguous()
-        return result.view(*hidden.shape[:-1], -1)
-    usual: Tensor = layer(hidden)
-    return usual
+        result = result.view(*hidden.shape[:-1], -1)
+        return result if bias is None else result.add_(bias)
+    if type(layer) is RowLinear and hidden.numel() == hidden.shape[-1]:
+        return _times_row(hidden, weight, bias)
+    return linear(hidden, weight, bias)
 
 
 def lay_out_for_decoding(model: nn.Module, enable: bool = True) -> int:
