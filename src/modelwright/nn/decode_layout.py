@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules import module as torch_module
 
 from modelwright.nn.products import linear, onednn_is_faster
 
@@ -64,7 +65,7 @@ def apply_to_few_rows(layer: nn.Module, hidden: Tensor) -> Tensor:
     weights and those that lie by inputs are left to `products.linear`. Layers with hooks and those of all other classes (quantized ones, adapters), which do
     more than this product, are called.
     """
-    if type(layer) not in (nn.Linear, RowLinear) or not _is_plain(layer):
+    if not is_plain_linear(layer):
         other: Tensor = layer(hidden)
         return other
     weight: Tensor = layer._parameters["weight"]  # type: ignore[assignment]
@@ -140,9 +141,25 @@ def _take_apart(layers: list[nn.Linear]) -> int:
     return moved
 
 
+def is_plain_linear(layer: nn.Module) -> bool:
+    """Tell whether calling the layer is the product of its weight, plus its bias, and no more."""
+    return type(layer) in (nn.Linear, RowLinear) and _is_plain(layer)
+
+
 def _is_plain(layer: nn.Module) -> bool:
-    """Tell whether calling the layer is no more than its own forward."""
-    return not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__)
+    """Tell whether calling the layer is no more than its own forward: no hooks, of the layer or of all modules."""
+    return not (
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or "forward" in layer.__dict__
+        or layer._compiled_call_impl is not None
+        or torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    )
 
 
 def _block_of(weights: Sequence[Tensor]) -> Tensor | None:
