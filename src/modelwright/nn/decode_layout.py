@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
 from modelwright.nn.products import linear, onednn_is_faster
+from modelwright.nn.tracing import is_tracing
 
 
 class RowLinear(nn.Linear):
@@ -38,7 +39,7 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
 
     Layers with hooks or of other classes are called one by one, and all are while gradients are enabled.
     """
-    one_row = hidden.numel() == hidden.shape[-1] and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    one_row = not is_tracing() and not torch.is_grad_enabled() and hidden.numel() == hidden.shape[-1]
     if one_row and all(type(layer) is RowLinear and _is_plain(layer) for layer in layers):
         # Straight from the dictionaries: nn.Module's lookup of a weight costs more than all the rest here.
         weights: list[Tensor] = [layer._parameters["weight"] for layer in layers]  # type: ignore[misc]
@@ -62,10 +63,11 @@ def apply_to_few_rows(layer: nn.Module, hidden: Tensor) -> Tensor:
     For a few rows (beams, a small batch), in fp32 on the CPU and without gradients, that is W x^T, which reads the
     weight once, where torch's x W^T copies it into another order first: half of the time for 4 rows of 512, if the
     weight is not in a cache. More than 4,096 numbers in all rows (half of it where oneDNN is fast), one row, small
-    weights and those that lie by inputs are left to `products.linear`. Layers with hooks and those of all other classes (quantized ones, adapters), which do
-    more than this product, are called.
+    weights and those that lie by inputs are left to `products.linear`.
+    Layers with hooks and those of all other classes (quantized ones, adapters), which do
+    more than this product, are called, and all are while a call is traced.
     """
-    if not is_plain_linear(layer):
+    if is_tracing() or not is_plain_linear(layer):
         other: Tensor = layer(hidden)
         return other
     weight: Tensor = layer._parameters["weight"]  # type: ignore[assignment]
@@ -77,7 +79,6 @@ def apply_to_few_rows(layer: nn.Module, hidden: Tensor) -> Tensor:
         and weight.device.type == "cpu"
         and weight.numel() >= _LARGE
         and weight.is_contiguous()
-        and not torch.compiler.is_compiling()
     ):
         result = weight.mm(hidden.reshape(-1, hidden.shape[-1]).t()).t().contiguous()
         result = result.view(*hidden.shape[:-1], -1)

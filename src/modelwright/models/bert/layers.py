@@ -133,7 +133,7 @@ class BertSelfAttention(nn.Module):
         """(B, T, E) -> (B, H, T, D)."""
         return states.view(*states.shape[:-1], -1, self.attention_head_size).transpose(1, 2)
 
-    def _keys(self, states: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _keys(self, states: Any) -> tuple[Tensor, Tensor]:
         return self._heads(apply_to_few_rows(self.key, states)), self._heads(apply_to_few_rows(self.value, states))
 
     def _relative_bias(self, query: Tensor, key: Tensor, first_query: int) -> Tensor:
