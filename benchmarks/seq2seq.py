@@ -1,7 +1,7 @@
-"""A T5-small-shaped model against transformers 5.23.0: greedy and beam-4 decoding at batch 1 and 8, the encoder.
+"""A T5-small-shaped model against transformers 5.23.0: greedy and beam-4 decoding at batch 1 and 8.
 
 Both sides load one checkpoint; logits, and the ids that each way of decoding writes, are compared before anything is
-timed. A single row decodes with its weights laid out for it (`modelwright.nn.decode_layout`; no second copy).
+timed. Neither side prepares anything: the models are as `from_pretrained` makes them.
 """
 
 import tempfile
@@ -61,18 +61,10 @@ def work(package: str, threads: int) -> None:
             logits = held["model"](**batch(rows), decoder_input_ids=torch.tensor([[0, 5, 9]] * rows)).logits
         return {"logits": logits[:, -1, :64].flatten().tolist(), "ids": generate(rows, num_beams).tolist()}
 
-    def prepare(rows: int, num_beams: int) -> dict:
-        """Lay the weights out for one row, or as torch makes them, before `outputs` and `decode`."""
-        if package == "modelwright":
-            from modelwright.nn.decode_layout import lay_out_for_decoding
-
-            lay_out_for_decoding(held["model"], enable=rows * num_beams == 1)
-        return {}
-
     def decode(rows: int, num_beams: int) -> dict:
         return harness.measure(lambda: generate(rows, num_beams), held["idle"])
 
-    harness.serve({"load": load, "prepare": prepare, "outputs": outputs, "decode": decode})
+    harness.serve({"load": load, "outputs": outputs, "decode": decode})
 
 
 def compare(workers: dict, way: str) -> None:
@@ -120,8 +112,6 @@ def main() -> None:
         for worker in workers.values():
             worker.call("load", folder=folder)
         for way in arguments.ways:
-            for worker in workers.values():
-                worker.call("prepare", **WAYS[way])
             compare(workers, way)
             taken = harness.interleave(workers, arguments.rounds, name="decode", **WAYS[way])
             result[way] = taken

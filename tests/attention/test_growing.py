@@ -90,8 +90,32 @@ def test_a_window_does_not_grow():
 def test_chosen_rows_free_the_rest():
     layer = DynamicLayer()
     layer.update(*states(2))
-    layer.update(*states(1, first=2))
+    before, _ = layer.update(*states(1, first=2))
     layer.select(torch.tensor([1]))
-    assert layer._key_buffer._buffer is None
+    # One row of two, with room for the next token.
+    assert layer.keys.untyped_storage().nbytes() == 4 * 3 * 4
+    place = layer.keys.data_ptr()
     keys, _ = layer.update(states(1, first=3)[0][:1], states(1, first=3)[1][:1])
-    assert keys.shape == (1, 1, 4, 3) and seen(keys) == [0, 1, 2, 3]
+    assert keys.shape == (1, 1, 4, 3) and seen(keys) == [0, 1, 2, 3] and keys.data_ptr() == place
+    assert seen(before) == [0, 1, 2]
+
+
+def test_rows_are_chosen_again_and_again():
+    layer, expected = DynamicLayer(), torch.empty(2, 1, 0, 3)
+    for step, rows in enumerate(([0, 0], [1, 0], [0, 1, 1], [2, 0])):
+        new = torch.randn(expected.shape[0], 1, 2 if step == 2 else 1, 3)
+        keys, values = layer.update(new, -new)
+        expected = torch.cat([expected, new], dim=2)
+        assert keys.equal(expected) and values.equal(-expected)
+        layer.select(torch.tensor(rows))
+        expected = expected[rows]
+    assert layer.keys.equal(expected)
+
+
+def test_chosen_rows_have_gradients():
+    layer, new = DynamicLayer(), torch.randn(2, 1, 1, 3, requires_grad=True)
+    with torch.enable_grad():
+        layer.update(new, new)
+        layer.select(torch.tensor([1]))
+        layer.keys.sum().backward()
+    assert new.grad[1].eq(1).all() and new.grad[0].eq(0).all()

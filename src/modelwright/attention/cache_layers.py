@@ -104,8 +104,9 @@ class DynamicLayer(CacheLayer):
 
     def select(self, rows: Tensor) -> None:
         """Keep the rows of the batch that the index names, in its order."""
-        super().select(rows)
-        self._key_buffer, self._value_buffer = Growing(), Growing()
+        if self.keys is not None and self.values is not None:
+            self.keys = self._key_buffer.select(self.keys, rows)
+            self.values = self._value_buffer.select(self.values, rows)
 
     def repeat(self, repeats: int) -> None:
         """Repeat each row of the batch `repeats` times."""

@@ -40,6 +40,16 @@ class Growing:
         self._last = buffer[:, :, self._end - S - T : self._end]
         return self._last
 
+    def select(self, held: Tensor, rows: Tensor) -> Tensor:
+        """Return the `rows` [C] of `held`, [C, G, S, D], with room for the next token, which beam search adds."""
+        rows = rows.to(held.device)
+        if torch.is_grad_enabled() or is_tracing():
+            return held.index_select(0, rows)
+        _, G, S, D = held.shape
+        self._buffer, self._end = held.new_empty(len(rows), G, S + 1, D), S
+        self._last = torch.index_select(held, 0, rows, out=self._buffer[:, :, :S])
+        return self._last
+
     def _takes(self, buffer: Tensor, count: int) -> bool:
         # Outside inference mode torch refuses to write to a tensor that was made in it.
         same_mode = buffer.is_inference() == torch.is_inference_mode_enabled()

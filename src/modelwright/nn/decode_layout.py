@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from modelwright.nn.products import ROW_DTYPES, is_free, linear
+from modelwright.nn.tracing import is_tracing
 
 
 class RowLinear(nn.Linear):
@@ -33,9 +34,9 @@ def apply_linear(layer: nn.Module, hidden: Tensor) -> Tensor:
     """Return `layer(hidden)`, (..., inputs) -> (..., outputs); of a plain linear layer by `modelwright.nn.products`.
 
     Layers with hooks and those of all other classes (quantized ones, adapters), which do more than a product, are
-    called.
+    called, and all are while a call is traced.
     """
-    if is_plain_linear(layer):
+    if not is_tracing() and is_plain_linear(layer):
         # Straight from the dictionary: nn.Module's lookup of a weight costs more than all the rest here.
         weight: Tensor = layer._parameters["weight"]  # type: ignore[assignment]
         return linear(hidden, weight, layer._parameters["bias"])

@@ -142,8 +142,7 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 @functools.cache
 def onednn_is_faster(cpuinfo: str = "/proc/cpuinfo") -> bool:
     """Tell whether this is a processor of AMD with 512-bit units (Linux says so in `cpuinfo`) and torch has oneDNN."""
-    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not available:
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch._C._has_mkldnn:
         return False
     try:
         is_amd = "AuthenticAMD" in Path(cpuinfo).read_text()

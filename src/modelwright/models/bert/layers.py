@@ -25,6 +25,7 @@ from modelwright.models.bert.relative_positions import relative_bias
 from modelwright.nn.activations import get_activation
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
 from modelwright.nn.chunking import apply_chunking_to_forward, apply_in_blocks
+from modelwright.nn.decode_layout import apply_linear
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
 _MATMUL_SLOTS = tuple(f"matmul_{operand}_input_quantizer" for operand in "qkva")
@@ -82,7 +83,7 @@ class BertSelfAttention(nn.Module):
         `attention_mask` is what the kernel takes, that of the encoder's states if these are given, or a Packing.
         """
         crosses = encoder_hidden_states is not None
-        query = self._heads(self.query(hidden_states))
+        query = self._heads(apply_linear(self.query, hidden_states))
         first = 0
         if crosses:
             key, value = encoder_states(past_key_values, self.layer_idx, lambda: self._keys(encoder_hidden_states))
@@ -132,8 +133,8 @@ class BertSelfAttention(nn.Module):
         """(B, T, E) -> (B, H, T, D)."""
         return states.view(*states.shape[:-1], -1, self.attention_head_size).transpose(1, 2)
 
-    def _keys(self, states: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self._heads(self.key(states)), self._heads(self.value(states))
+    def _keys(self, states: Any) -> tuple[Tensor, Tensor]:
+        return self._heads(apply_linear(self.key, states)), self._heads(apply_linear(self.value, states))
 
     def _relative_bias(self, query: Tensor, key: Tensor, first_query: int) -> Tensor:
         with_keys = self.position_embedding_type == "relative_key_query"
@@ -159,7 +160,7 @@ class _AddAndNorm(nn.Module):
 
     def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
         """Return the new stream (B, T, E), given what was computed and the stream that it is added to."""
-        local, residual = self.dropout(self.dense(hidden_states)), input_tensor
+        local, residual = self.dropout(apply_linear(self.dense, hidden_states)), input_tensor
         of_local, of_residual = (self._modules[slot] for slot in _ADD_SLOTS)
         if of_local is not None:
             local = of_local(local)
@@ -251,7 +252,7 @@ class BertIntermediate(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, intermediate_size)."""
-        return self.intermediate_act_fn(self.dense(hidden_states))
+        return self.intermediate_act_fn(apply_linear(self.dense, hidden_states))
 
 
 class BertLayer(GradientCheckpointingLayer):
