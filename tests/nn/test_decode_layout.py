@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from modelwright.models.llama.configuration_llama import LlamaConfig
 from modelwright.models.llama.modeling_llama import LlamaForCausalLM
+from modelwright.nn import decode_layout
 from modelwright.nn.decode_layout import RowLinear, apply_each, apply_to_few_rows, lay_out_for_decoding
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -194,7 +195,9 @@ def test_few_rows_of_other_classes_are_called():
                 torch.testing.assert_close(found, expected)
 
 
-def test_few_rows_are_multiplied_by_the_weight_from_the_left():
+@pytest.mark.parametrize(("onednn", "taken"), [(False, [2, 4, 8]), (True, [2, 4])])
+def test_few_rows_are_multiplied_by_the_weight_from_the_left(onednn, taken, monkeypatch):
+    monkeypatch.setattr(decode_layout, "onednn_is_faster", lambda: onednn)
     layer, hidden = nn.Linear(512, 128, bias=False), torch.randn(9, 1, 512)
     expected = layer(hidden).detach()
     products = []
@@ -214,7 +217,7 @@ def test_few_rows_are_multiplied_by_the_weight_from_the_left():
 
     with torch.no_grad(), Products():
         # One row, and more numbers than stay beside a core, go the usual way.
-        assert [rows for rows in (1, 2, 8, 9) if check(rows)] == [2, 8]
+        assert [rows for rows in (1, 2, 4, 8, 9) if check(rows)] == taken
         handle = layer.register_forward_hook(lambda _module, _inputs, output: output * 2)
         torch.testing.assert_close(apply_to_few_rows(layer, hidden[:4]), 2 * expected[:4])
         handle.remove()

@@ -64,7 +64,7 @@ def apply_to_few_rows(layer: nn.Module, hidden: Tensor) -> Tensor:
     weights and those that lie by inputs are left to `products.linear`. Layers with hooks and those of all other classes (quantized ones, adapters), which do
     more than this product, are called.
     """
-    if type(layer) not in (nn.Linear, RowLinear) or not _is_plain(layer):
+    if not is_plain_linear(layer):
         other: Tensor = layer(hidden)
         return other
     weight: Tensor = layer._parameters["weight"]  # type: ignore[assignment]
@@ -138,6 +138,11 @@ def _take_apart(layers: list[nn.Linear]) -> int:
             layer.weight.data = layer.weight.data.clone(memory_format=torch.contiguous_format)
             moved += 1
     return moved
+
+
+def is_plain_linear(layer: nn.Module) -> bool:
+    """Tell whether calling the layer is the product of its weight, plus its bias, and no more."""
+    return type(layer) in (nn.Linear, RowLinear) and _is_plain(layer)
 
 
 def _is_plain(layer: nn.Module) -> bool:

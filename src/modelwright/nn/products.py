@@ -75,27 +75,32 @@ def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return result
 
 
-def _suits(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    size = weight.numel()
+def is_watched(*tensors: Tensor | None) -> bool:
+    """Tell whether other code may look into what is computed of these tensors: then it should see torch's own calls."""
     return bool(
-        (size >= _LARGE_WEIGHT or input.numel() * weight.shape[0] >= _LARGE)
+        torch.compiler.is_compiling()
+        or any(each is not None and type(each) not in _PLAIN for each in tensors)
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
+def _suits(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    return bool(
+        (weight.numel() >= _LARGE_WEIGHT or input.numel() * weight.shape[0] >= _LARGE)
         and input.dtype is weight.dtype is torch.float32
         and input.device.type == weight.device.type == "cpu"
-        and type(input) in _PLAIN
-        and type(weight) in _PLAIN
-        and (bias is None or (type(bias) in _PLAIN and bias.dtype is torch.float32))
+        and (bias is None or bias.dtype is torch.float32)
         and input.numel()
         and weight.dim() == 2
         # For others it has no fast kernel.
         and (weight.is_contiguous() or weight.t().is_contiguous())
         and input.shape[-1] == weight.shape[1]
         and onednn_is_faster()
-        and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
-        and torch._C._get_tracing_state() is None
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and forward_ad._current_level < 0
+        and not is_watched(input, weight, bias)
     )
 
 
