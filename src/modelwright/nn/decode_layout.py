@@ -61,7 +61,8 @@ def apply_to_few_rows(layer: nn.Module, hidden: Tensor) -> Tensor:
     For a few rows (beams, a small batch), in fp32 on the CPU and without gradients, that is W x^T, which reads the
     weight once, where torch's x W^T copies it into another order first: half of the time for 4 rows of 512, if the
     weight is not in a cache. More than 4,096 numbers in all rows (half of it where oneDNN is fast), one row, small
-    weights and those that lie by inputs are left to `products.linear`. Layers with hooks and those of all other classes (quantized ones, adapters), which do
+    weights and those that lie by inputs are left to `products.linear`.
+    Layers with hooks and those of all other classes (quantized ones, adapters), which do
     more than this product, are called.
     """
     if not is_plain_linear(layer):
