@@ -35,8 +35,8 @@ def activated_linear(
         seed = int(torch.randint(2**62, ())) if dropout else None
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-            inner, weight = inner.to(dtype), weight.to(dtype)  # type: ignore[operator]
-            bias = None if bias is None else bias.to(dtype)  # type: ignore[operator]
+            inner, weight = inner.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
         with torch.autocast(device, enabled=False):
             call = (activation, dropout, seed)
             result: Tensor = _ActivatedLinear.apply(inner, weight, bias, *call)  # type: ignore[no-untyped-call]

@@ -110,7 +110,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 @functools.cache
 def onednn_is_faster(cpuinfo: str = "/proc/cpuinfo") -> bool:
     """Tell whether this is a processor of AMD with 512-bit units (Linux says so in `cpuinfo`) and torch has oneDNN."""
-    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available():
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch._C._has_mkldnn:
         return False
     try:
         is_amd = "AuthenticAMD" in Path(cpuinfo).read_text()
