@@ -64,7 +64,9 @@ ARGUMENTS = argparse.Namespace(
 
 
 @pytest.mark.parametrize("joined", [True, False])
-def test_the_model_comes_back(run: Run, model: ProphetNetForConditionalGeneration, tmp_path: Path, joined: bool) -> None:
+def test_the_model_comes_back(
+    run: Run, model: ProphetNetForConditionalGeneration, tmp_path: Path, joined: bool
+) -> None:
     weights = fairseq_of(model, joined)
     assert ("decoder.layers.0.ngram_self_attn.in_proj_weight" in weights) is joined
     torch.save({"model": weights, "args": ARGUMENTS, "extra_state": {"epoch": 3}}, tmp_path / "model.pt")

@@ -408,3 +408,23 @@ def test_parts_grow_alone_too(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = EncoderDecoderModel.from_pretrained(tmp_path, strict=True)
     assert loaded(SOURCE, labels=LABELS).logits.shape[-1] == 60
+
+
+def test_auto_tokenizer_of_a_pair_is_the_encoders(tmp_path, caplog):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    alike = EncoderDecoderConfig.from_encoder_decoder_configs(BertConfig(**BERT), BertConfig(**BERT))
+    alike.save_pretrained(tmp_path)
+    logging.forget_once()
+    logging.get_logger().addHandler(caplog.handler)
+    for found in (AutoTokenizer.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path, config=alike)):
+        assert isinstance(found, BertTokenizerFast)
+        assert found("a b").input_ids == [2, 5, 6, 3]
+    assert type(AutoTokenizer.from_pretrained(tmp_path, use_fast=False)) is BertTokenizer
+    assert "cannot both read" not in caplog.text
+    EncoderDecoderConfig.from_encoder_decoder_configs(BertConfig(**BERT), GPT2Config(**GPT2)).save_pretrained(tmp_path)
+    try:
+        assert isinstance(AutoTokenizer.from_pretrained(tmp_path), BertTokenizerFast)
+    finally:
+        logging.get_logger().removeHandler(caplog.handler)
+    assert "the encoder is a bert and the decoder a gpt2" in caplog.text

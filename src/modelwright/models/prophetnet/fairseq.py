@@ -1,12 +1,12 @@
 """ProphetNet checkpoints of the original code (microsoft/ProphetNet, on fairseq), made into models.
 
-    fairseq                                        here
-    {side}.embed_tokens, embed_positions           word_embeddings, position_embeddings
-    {side}.emb_layer_norm, ngram_input_embed       embeddings_layer_norm, ngram_embeddings
-    layers.{n}.ngram_self_attn, encoder_attn       self_attn, cross_attn
-    ....{in_proj_weight, in_proj_bias}             query_proj, key_proj, value_proj, one behind the other
-    ....relative_linear                            relative_pos_embeddings
-    layers.{n}.{fc1, fc2, final_layer_norm}        feed_forward.{intermediate, output}, feed_forward_layer_norm
+fairseq                                        here
+{side}.embed_tokens, embed_positions           word_embeddings, position_embeddings
+{side}.emb_layer_norm, ngram_input_embed       embeddings_layer_norm, ngram_embeddings
+layers.{n}.ngram_self_attn, encoder_attn       self_attn, cross_attn
+....{in_proj_weight, in_proj_bias}             query_proj, key_proj, value_proj, one behind the other
+....relative_linear                            relative_pos_embeddings
+layers.{n}.{fc1, fc2, final_layer_norm}        feed_forward.{intermediate, output}, feed_forward_layer_norm
 """
 
 import argparse
@@ -115,7 +115,9 @@ def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             renamed[new] = value
             continue
         if len(value) % 3:
-            raise CheckpointError(f"fairseq checkpoint: {name} has {len(value)} rows, which are not three times as many")
+            raise CheckpointError(
+                f"fairseq checkpoint: {name} has {len(value)} rows, which are not three times as many"
+            )
         for part, rows in zip(_LONG.values(), value.chunk(3), strict=True):
             renamed[f"{joined[1]}{part}_proj.{joined[2]}"] = rows
     return renamed
