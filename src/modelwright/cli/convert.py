@@ -75,7 +75,7 @@ def _convert_fairseq(
         if value:
             raise InputError(f"{name} does not go with --from; convert the folder that this makes once more")
     vocabulary = path.parent / "vocab.txt"
-    tokenizer, ids = None, {}
+    tokenizer, ids = None, dict[str, Any]()
     if vocabulary.is_file():
         tokenizer = ProphetNetTokenizer(str(vocabulary))
         end, pad = tokenizer.sep_token_id, tokenizer.pad_token_id

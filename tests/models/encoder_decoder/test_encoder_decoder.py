@@ -261,18 +261,25 @@ def test_the_example_of_bert_and_prophetnet(tmp_path, folders):
     assert (next_token.loss - outputs.loss).abs() > 1e-3
 
 
-def test_a_prophetnet_decoder_shares_the_source_among_beams():
-    model = make(ProphetNetConfig(**PROPHETNET))
+@pytest.mark.parametrize("decoder", ["prophetnet", "bert", "gpt2"])
+def test_beams_share_the_source(decoder):
+    configs = {"prophetnet": ProphetNetConfig(**PROPHETNET), "bert": BertConfig(**BERT), "gpt2": GPT2Config(**GPT2)}
+    model = make(configs[decoder])
     assert model._shares_source
     assert model.decoder.config is model.config.decoder
     mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0, 0], [1] * 9])
-    together = model.generate(SOURCE, attention_mask=mask, max_new_tokens=6, num_beams=3, eos_token_id=None)
-    alone = model.generate(SOURCE[:1, :4], max_new_tokens=6, num_beams=3, eos_token_id=None)
-    assert torch.equal(together[:1], alone)
-    again = model.generate(
-        SOURCE, attention_mask=mask, max_new_tokens=6, num_beams=3, eos_token_id=None, use_cache=False
-    )
-    assert torch.equal(again, together)
+    call = {"max_new_tokens": 6, "num_beams": 3, "eos_token_id": None}
+    together = model.generate(SOURCE, attention_mask=mask, **call, return_dict_in_generate=True)
+    keys, _ = together.past_key_values.cross_attention_cache[0]
+    assert keys.shape[0] == 2
+    together = together.sequences
+    assert torch.equal(together[:1], model.generate(SOURCE[:1, :4], **call))
+    assert torch.equal(model.generate(SOURCE, attention_mask=mask, **call, use_cache=False), together)
+    type(model.decoder)._shares_source = False
+    try:
+        assert torch.equal(model.generate(SOURCE, attention_mask=mask, **call), together)
+    finally:
+        type(model.decoder)._shares_source = True
 
 
 # --- a call -----------------------------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ from modelwright.models.prophetnet.modeling_prophetnet import ProphetNetForCondi
 
 logger = get_logger(__name__)
 
-_NAMES = (
+_LONG = {"q": "query", "k": "key", "v": "value"}
+_NAMES: tuple[tuple[str, Any], ...] = (
     (r"\.embed_tokens\.", ".word_embeddings."),
     (r"\.embed_positions\.", ".position_embeddings."),
     (r"\.emb_layer_norm\.", ".embeddings_layer_norm."),
@@ -39,7 +40,6 @@ _NAMES = (
     (r"\.fc2\.", ".feed_forward.output."),
     (r"\.final_layer_norm\.", ".feed_forward_layer_norm."),
 )  # fmt: skip
-_LONG = {"q": "query", "k": "key", "v": "value"}
 # What fairseq writes that is no weight, and the projection that is the word embeddings once more.
 _IDLE = re.compile(r"(^|\.)(version|_float_tensor)$|^decoder\.(embed_out|output_projection\.weight)$")
 # Our fields and the training arguments that say them.
