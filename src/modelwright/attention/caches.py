@@ -299,7 +299,8 @@ def encoder_states(
         return key, value
     key, value = compute()
     if cache is not None:
-        key, value = cache.update(key, value, layer_idx)
+        # Read at every step from now on, so their numbers had better lie together.
+        key, value = cache.update(key.contiguous(), value.contiguous(), layer_idx)
         past_key_values.is_updated[layer_idx] = True
     return key, value
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modelwright.attention.masks import create_bidirectional_mask
 from modelwright.core.errors import InputError
+from modelwright.nn.tracing import is_jit_traced
 
 
 def attend_to_shared(
@@ -27,7 +28,8 @@ def attend_to_shared(
     `mask` broadcasts to (C, H, T, S).
     """
     B, H, T, _ = query_BHTD.shape
-    rows = B // key_CHSD.shape[0]
+    # A recorded call has one source for each row.
+    rows = 1 if is_jit_traced() else B // key_CHSD.shape[0]
     if rows == 1:
         return kernel(module, query_BHTD, key_CHSD, value_CHSD, mask, **options)  # type: ignore[no-any-return]
     # Rows that share keys become queries of one row.

@@ -15,8 +15,8 @@ from modelwright.nn.precision import at_least_float32
 from modelwright.nn.products import add_product_, linear
 from modelwright.nn.tracing import is_tracing
 
-# Scores that are in memory at once: 32 MB in fp32, the most that malloc does not give back to the system each time.
-_SCORES = 2**23
+# Scores that are in memory at once: 16 MB in fp32. From 32 MB on, malloc gives them back to the system each time.
+_SCORES = 2**22
 # Rows in a multiple of this number suit the kernels of products.
 _STEP = 32
 

@@ -56,6 +56,14 @@ def is_free(x: Tensor, weight: Tensor) -> bool:
     return not torch.is_grad_enabled() and _is_ordinary(x, weight, None)
 
 
+def is_watched(*tensors: Tensor) -> bool:
+    """Tell whether other code may look into what is computed of these tensors, so that it should be torch's own calls.
+
+    That is a tracer, a transform, a dispatch mode, or a subclass of tensors.
+    """
+    return is_recorded() or any(type(each) not in _PLAIN for each in tensors)
+
+
 def add_product_(sum_NK: Tensor, left_NR: Tensor, right_RK: Tensor) -> None:
     """Add `left @ right` to `sum`, in place and without gradients; half precision is added to a sum in fp32."""
     if sum_NK.dtype != left_NR.dtype:

@@ -261,18 +261,25 @@ def test_the_example_of_bert_and_prophetnet(tmp_path, folders):
     assert (next_token.loss - outputs.loss).abs() > 1e-3
 
 
-def test_a_prophetnet_decoder_shares_the_source_among_beams():
-    model = make(ProphetNetConfig(**PROPHETNET))
+@pytest.mark.parametrize("decoder", ["prophetnet", "bert", "gpt2"])
+def test_beams_share_the_source(decoder):
+    configs = {"prophetnet": ProphetNetConfig(**PROPHETNET), "bert": BertConfig(**BERT), "gpt2": GPT2Config(**GPT2)}
+    model = make(configs[decoder])
     assert model._shares_source
     assert model.decoder.config is model.config.decoder
     mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0, 0], [1] * 9])
-    together = model.generate(SOURCE, attention_mask=mask, max_new_tokens=6, num_beams=3, eos_token_id=None)
-    alone = model.generate(SOURCE[:1, :4], max_new_tokens=6, num_beams=3, eos_token_id=None)
-    assert torch.equal(together[:1], alone)
-    again = model.generate(
-        SOURCE, attention_mask=mask, max_new_tokens=6, num_beams=3, eos_token_id=None, use_cache=False
-    )
-    assert torch.equal(again, together)
+    call = {"max_new_tokens": 6, "num_beams": 3, "eos_token_id": None}
+    together = model.generate(SOURCE, attention_mask=mask, **call, return_dict_in_generate=True)
+    keys, _ = together.past_key_values.cross_attention_cache[0]
+    assert keys.shape[0] == 2
+    together = together.sequences
+    assert torch.equal(together[:1], model.generate(SOURCE[:1, :4], **call))
+    assert torch.equal(model.generate(SOURCE, attention_mask=mask, **call, use_cache=False), together)
+    type(model.decoder)._shares_source = False
+    try:
+        assert torch.equal(model.generate(SOURCE, attention_mask=mask, **call), together)
+    finally:
+        type(model.decoder)._shares_source = True
 
 
 # --- a call -----------------------------------------------------------------------------------------------------------
@@ -408,3 +415,23 @@ def test_parts_grow_alone_too(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = EncoderDecoderModel.from_pretrained(tmp_path, strict=True)
     assert loaded(SOURCE, labels=LABELS).logits.shape[-1] == 60
+
+
+def test_auto_tokenizer_of_a_pair_is_the_encoders(tmp_path, caplog):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    alike = EncoderDecoderConfig.from_encoder_decoder_configs(BertConfig(**BERT), BertConfig(**BERT))
+    alike.save_pretrained(tmp_path)
+    logging.forget_once()
+    logging.get_logger().addHandler(caplog.handler)
+    for found in (AutoTokenizer.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path, config=alike)):
+        assert isinstance(found, BertTokenizerFast)
+        assert found("a b").input_ids == [2, 5, 6, 3]
+    assert type(AutoTokenizer.from_pretrained(tmp_path, use_fast=False)) is BertTokenizer
+    assert "cannot both read" not in caplog.text
+    EncoderDecoderConfig.from_encoder_decoder_configs(BertConfig(**BERT), GPT2Config(**GPT2)).save_pretrained(tmp_path)
+    try:
+        assert isinstance(AutoTokenizer.from_pretrained(tmp_path), BertTokenizerFast)
+    finally:
+        logging.get_logger().removeHandler(caplog.handler)
+    assert "the encoder is a bert and the decoder a gpt2" in caplog.text

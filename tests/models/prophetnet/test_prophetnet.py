@@ -144,6 +144,9 @@ def test_training_needs_no_logits_and_gives_them_if_asked(model):
     assert model(IDS, MASK, labels=TARGET).logits is None
     torch.testing.assert_close(model(IDS, MASK, labels=TARGET, output_logits=True).logits, expected.logits)
     torch.testing.assert_close(model(IDS, MASK, labels=TARGET, return_dict=False)[1], expected.logits)
+    model.config.training_logits = True
+    torch.testing.assert_close(model(IDS, MASK, labels=TARGET).logits, expected.logits)
+    assert model(IDS, MASK, labels=TARGET, output_logits=False).logits is None
 
 
 def test_decoding_computes_one_stream_and_the_encoders_keys_once(model):

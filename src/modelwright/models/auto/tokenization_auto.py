@@ -140,8 +140,7 @@ def _fast_without_a_class(
     if not use_fast or not repo.has(TOKENIZER_NAME) or says.get("auto_map"):
         return None
     if name is None:
-        values = read_json(repo.path(CONFIG_NAME)) if repo.has(CONFIG_NAME) else {}
-        model_type = getattr(config, "model_type", None) or values.get("model_type")
+        model_type = _said_model_type(repo, config, place)
         return None if model_type in FAST_TABLE else load_public("PreTrainedTokenizerFast")
     logger.warning_once(
         f"{place}: AutoTokenizer does not know the class {name!r}; its {TOKENIZER_NAME} is read as "
@@ -168,13 +167,28 @@ def _check_vocabulary(found: Any, repo: Repo, place: str) -> None:
 
 
 def _model_type(repo: Repo, config: PretrainedConfig | None, place: str) -> str:
-    if config is not None:
-        return config.model_type
-    values = read_json(repo.path(CONFIG_NAME)) if repo.has(CONFIG_NAME) else {}
-    model_type = values.get("model_type")
+    model_type = _said_model_type(repo, config, place)
     if not model_type:
         raise ConfigError(
             f"{place}: expected a tokenizer_class in {TOKENIZER_CONFIG_NAME} or a model_type in {CONFIG_NAME}, found "
             "neither; use the tokenizer class itself"
         )
-    return str(model_type)
+    return model_type
+
+
+def _said_model_type(repo: Repo, config: PretrainedConfig | None, place: str) -> str | None:
+    """Return the model_type of the config, of a pair of models that of its encoder, which reads the texts."""
+    if config is not None:
+        values: dict[str, Any] = config.to_dict()
+    else:
+        values = read_json(repo.path(CONFIG_NAME)) if repo.has(CONFIG_NAME) else {}
+    encoder, decoder = values.get("encoder"), values.get("decoder")
+    if values.get("model_type") == "encoder-decoder" and isinstance(encoder, dict):
+        reads, writes = encoder.get("model_type"), decoder.get("model_type") if isinstance(decoder, dict) else None
+        if writes not in (None, reads):
+            logger.warning_once(
+                f"{place}: the encoder is a {reads} and the decoder a {writes}, whose texts AutoTokenizer cannot both "
+                "read. It takes the encoder's tokenizer; load the decoder's from a folder of its own"
+            )
+        return reads
+    return values.get("model_type")

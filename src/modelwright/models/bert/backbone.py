@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from modelwright.attention.caches import as_cache, cache_of_call
 from modelwright.attention.masks import create_bidirectional_mask, create_causal_mask
 from modelwright.attention.packing import Unpaddable, packing_of
+from modelwright.attention.shared_source import mask_of_source
 from modelwright.core.errors import InputError
 from modelwright.models.bert.configuration_bert import BertConfig
 from modelwright.models.bert.embeddings import BertEmbeddings
@@ -237,6 +238,10 @@ class BertModel(BertPreTrainedModel):
         cache_position: Tensor | None,
     ) -> BaseModelOutputWithPoolingAndCrossAttentions:
         """Run the layers, on the real tokens only where the encoder is unpadded."""
+        if encoder_hidden_states is not None:
+            masks["encoder_attention_mask"] = mask_of_source(
+                type(self).__name__, self.config, hidden, encoder_hidden_states, _ready(masks["encoder_attention_mask"])
+            )
         packing = None
         if past_key_values is None and not switches.output_attentions:
             packing = packing_of(self.encoder, masks["attention_mask"])
@@ -244,13 +249,6 @@ class BertModel(BertPreTrainedModel):
             hidden, masks["attention_mask"] = packing.pack(hidden), packing
         else:
             masks["attention_mask"] = self._mask(hidden, masks["attention_mask"], past_key_values, cache_position)
-        if encoder_hidden_states is not None:
-            masks["encoder_attention_mask"] = create_bidirectional_mask(
-                config=self.config,
-                inputs_embeds=hidden,
-                attention_mask=_ready(masks["encoder_attention_mask"]),
-                encoder_hidden_states=encoder_hidden_states,
-            )
         output = self.encoder(
             hidden,
             head_mask=self.get_head_mask(head_mask, len(self.encoder.layer)),

@@ -20,6 +20,7 @@ from modelwright.attention.common import biased, implied_mask, own_heads
 from modelwright.attention.eager import Transforms, eager_attention_forward
 from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS, implementation_of
 from modelwright.attention.packing import Packing
+from modelwright.attention.shared_source import attend_to_shared
 from modelwright.models.bert.configuration_bert import BertConfig
 from modelwright.models.bert.relative_positions import relative_bias
 from modelwright.nn.activations import get_activation
@@ -80,7 +81,8 @@ class BertSelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return what the heads attend to, (B, T, E), and the probabilities (B, H, T, S) if asked for.
 
-        `attention_mask` is what the kernel takes, that of the encoder's states if these are given, or a Packing.
+        `attention_mask` is what the kernel takes, that of the encoder's states if these are given, or a Packing. Those
+        states may have fewer rows, each for as many that follow one another.
         """
         crosses = encoder_hidden_states is not None
         query = self._heads(apply_linear(self.query, hidden_states))
@@ -113,7 +115,8 @@ class BertSelfAttention(nn.Module):
                     # A kernel with a mask, such as a bias, does not look at is_causal.
                     attention_mask = implied_mask(self, query, key, causal, None)
                 attention_mask = biased(attention_mask, self._relative_bias(query, key, first) * options["scaling"])
-            attended, weights = kernel(
+            attended, weights = attend_to_shared(
+                kernel,
                 self,
                 query,
                 key,

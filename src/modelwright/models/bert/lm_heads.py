@@ -193,6 +193,7 @@ class BertLMHeadModel(_BertWithLMHead):
     """BERT as a language model: scores of each next token. The config needs `is_decoder=True` for that."""
 
     _supports_generation_cache = True
+    _shares_source = True
 
     def __init__(self, config: BertConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(config)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from modelwright.attention.caches import as_cache, cache_of_call
 from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS, implementation_of
-from modelwright.attention.masks import create_bidirectional_mask, create_causal_mask
+from modelwright.attention.masks import create_causal_mask
+from modelwright.attention.shared_source import mask_of_source
 from modelwright.core.errors import InputError
 from modelwright.models.gpt2.configuration_gpt2 import GPT2Config
 from modelwright.models.gpt2.layers import GPT2Block
@@ -134,11 +135,8 @@ class GPT2Model(GPT2PreTrainedModel):
             ),
         }
         if encoder_hidden_states is not None:
-            masks["encoder_attention_mask"] = create_bidirectional_mask(
-                config=self.config,
-                inputs_embeds=hidden,
-                attention_mask=encoder_attention_mask,
-                encoder_hidden_states=encoder_hidden_states,
+            masks["encoder_attention_mask"] = mask_of_source(
+                type(self).__name__, self.config, hidden, encoder_hidden_states, encoder_attention_mask
             )
         output = self._run(
             self.drop(hidden),

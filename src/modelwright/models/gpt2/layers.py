@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from modelwright.attention.caches import encoder_states
 from modelwright.attention.common import own_heads
+from modelwright.attention.shared_source import attend_to_shared
 from modelwright.models.gpt2.configuration_gpt2 import GPT2Config
 from modelwright.nn.activations import get_activation
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
@@ -84,7 +85,8 @@ class GPT2Attention(nn.Module):
         dtype = query.dtype
         if self.upcast:
             query, key, value = query.float(), key.float(), value.float()
-        attended, weights = kernel(
+        attended, weights = attend_to_shared(
+            kernel,
             self,
             query,
             key,

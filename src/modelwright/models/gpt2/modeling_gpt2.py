@@ -44,6 +44,7 @@ class _GPT2WithLMHead(GPT2PreTrainedModel):
     _tied_weights_keys: ClassVar[list[str]] = ["lm_head.weight"]
     _supports_generation_cache = True
     _supports_cache_objects = True
+    _shares_source = True
     _step_keywords: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: GPT2Config, *, device: Device = None, dtype: torch.dtype | None = None) -> None:

@@ -26,6 +26,9 @@ class ProphetNetConfig(PretrainedConfig):
         What is decoded one token after the other is the same with either.
     padding_aware_positions: True counts positions from each row's first real token, so that padding on the left changes
         nothing; False (as ever) from the first column. It needs attention masks.
+    training_logits: True returns logits in training mode beside the loss, as transformers does; False (the default)
+        leaves them None there, because they are the largest tensors of a training step and the loss does without them.
+        The keyword `output_logits` of a call comes before it. In evaluation mode logits are always there.
 
     Raises ConfigError for sizes that do not fit and for another layout.
     """
@@ -64,6 +67,7 @@ class ProphetNetConfig(PretrainedConfig):
         eos_token_id: int | list[int] | None = 2,
         relative_bias_layout: str | None = None,
         padding_aware_positions: bool = False,
+        training_logits: bool = False,
         **kwargs: Any,
     ) -> None:
         self.vocab_size = vocab_size
@@ -90,6 +94,7 @@ class ProphetNetConfig(PretrainedConfig):
             _say_how_to_choose(kwargs.get("transformers_version"))
         self.relative_bias_layout = PAPER if relative_bias_layout is None else relative_bias_layout
         self.padding_aware_positions = padding_aware_positions
+        self.training_logits = training_logits
         self._check()
         super().__init__(
             pad_token_id=pad_token_id,

@@ -16,6 +16,7 @@ from modelwright.attention.shared_source import attend_to_shared
 from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
 from modelwright.models.prophetnet.ngram_attention import ProphetNetNgramSelfAttention
 from modelwright.models.prophetnet.streams import Streams
+from modelwright.nn.activated_linear import activated_linear
 from modelwright.nn.activations import get_activation
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
 from modelwright.nn.decode_layout import apply_each, apply_linear
@@ -132,8 +133,9 @@ class ProphetNetFeedForward(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)."""
-        inner = self.activation_fn(apply_linear(self.intermediate, hidden_states))
-        result: Tensor = self.dropout(apply_linear(self.output, self.activation_dropout(inner)))
+        inner = apply_linear(self.intermediate, hidden_states)
+        dropout = self.activation_dropout.p if self.training else 0.0
+        result: Tensor = self.dropout(activated_linear(self.output, self.activation_fn, inner, dropout))
         return result
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from modelwright.attention.caches import as_cache
 from modelwright.core.errors import InputError
+from modelwright.core.logging import get_logger
 from modelwright.models.prophetnet.backbone import ProphetNetDecoderWrapper, ProphetNetModel
 from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel
 from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
@@ -34,6 +35,8 @@ from modelwright.nn.decode_layout import apply_linear
 from modelwright.nn.losses import linear_cross_entropy
 from modelwright.placement.offload import at_hand
 from modelwright.pretrained.switches import wants_dict
+
+logger = get_logger(__name__)
 
 __all__ = [
     "ProphetNetAttention",
@@ -77,7 +80,13 @@ class _WithHead(ProphetNetPreTrainedModel):
         if output_logits is not None:
             return output_logits or labels is None
         # In a tuple the place of each item counts.
-        return labels is None or not self.training or not wants_dict(self, return_dict)
+        if labels is None or not self.training or self.config.training_logits or not wants_dict(self, return_dict):
+            return True
+        logger.info_once(
+            f"{type(self).__name__}: outputs.logits is None in training with labels, which saves memory and time; "
+            "config.training_logits = True, or output_logits=True in a call, returns them"
+        )
+        return False
 
     def _scores(self, streams_BQE: Tensor, tokens: int) -> tuple[Tensor, Tensor | None]:
         """Return the logits (B, T, V) of the first stream, and those of the others, (B, G - 1, T, V), if there are."""
@@ -167,7 +176,8 @@ class ProphetNetForConditionalGeneration(_WithHead):
 
         num_streams: how many predict streams to compute; None is all. The loss is that of these.
         output_logits: None leaves them out of a model in training mode that is given labels (unless `return_dict` is
-            False), which saves their memory, and a third of the head's time; True returns them there too.
+            False or `config.training_logits` True), which saves their memory, and a quarter of the head's time; True
+            returns them there too.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self._shift_right(labels)
