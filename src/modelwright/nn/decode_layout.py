@@ -111,8 +111,11 @@ def _take_apart(layers: list[nn.Linear]) -> int:
 
 
 def is_plain_linear(layer: nn.Module) -> bool:
-    """Tell whether calling the layer is the product with its weight, plus its bias, and no more: nothing is hooked."""
-    return type(layer) in (nn.Linear, RowLinear) and not (
+    """Tell whether calling the layer is the product with its parameter, plus its bias, and no more: nothing is hooked.
+
+    In a replica of `torch.nn.DataParallel` the weight is no parameter.
+    """
+    return type(layer) in (nn.Linear, RowLinear) and "weight" in layer._parameters and not (
         layer._forward_hooks
         or layer._forward_pre_hooks
         or layer._backward_hooks
