@@ -14,8 +14,8 @@ from modelwright.quantization.int8_linear import has_int8_instructions
 
 logger = get_logger(__name__)
 
-# These make one slow node of an addition and a fast LayerNormalization or Gelu: a fifth and a twentieth of the time of an
-# INT8 BERT.
+# These make one slow node of an addition and a fast LayerNormalization or Gelu: a fifth and a twentieth of the time of
+# an INT8 BERT.
 SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasGeluFusion")
 
 
