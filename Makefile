@@ -34,7 +34,7 @@ test-keras: $(KERAS) ## Run the tests of the Keras layers on torch, TensorFlow a
 	@for backend in torch tensorflow jax; do echo "== Keras on $$backend"; \
 		KERAS_BACKEND=$$backend .venv-keras/bin/python -m pytest -q -n 2 -rs tests/keras_layers || exit 1; done
 
-test-slow: $(DEV) $(PEER_5) ## Run the slow tests
+test-slow: $(DEV) $(PEER_5) $(PEER_4_37) ## Run the slow tests
 	$(PY) -m pytest -n 2 -m slow -rs || test $$? -eq 5  # 5: there are none
 
 test-noparity: $(USERS) ## Run what users meet first, without transformers and with the newest huggingface_hub

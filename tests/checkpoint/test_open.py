@@ -165,12 +165,3 @@ def test_nothing_there_says_what_is(tmp_path):
     refused(tmp_path, "There are weights of the variants ema, fp16: name one with variant=")
     with open_checkpoint(LocalRepo(tmp_path), variant="fp16") as checkpoint:
         assert set(checkpoint.infos) == {"a", "b"}
-
-
-def test_a_refused_checkpoint_is_refused_at_once(folder):
-    import time
-
-    (folder / TWO).write_bytes(b"")
-    start = time.perf_counter()
-    refused(folder, "The file is empty")
-    assert time.perf_counter() - start < 0.1

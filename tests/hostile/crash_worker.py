@@ -108,6 +108,8 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
 
 def transformers_content(folder: Path) -> dict[str, torch.Tensor] | None:
     """What transformers reads."""
+    if not folder.exists():
+        return None  # it would look for a repository of that name
     import transformers
 
     class Net(transformers.PreTrainedModel):

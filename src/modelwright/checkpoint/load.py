@@ -1,10 +1,6 @@
 """Carry out a load plan: bytes from the checkpoint into the parameters and buffers of a module."""
 
-import contextlib
-import functools
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import torch
@@ -20,10 +16,6 @@ from modelwright.core.progress import Progress
 from modelwright.nn.walk import named_modules
 
 logger = get_logger(__name__)
-
-# Reading from memory and casting: two threads take little more than half the time of one, more than a few gain nothing.
-_MAX_THREADS = 4
-_LARGE_BYTES = 1 << 20
 
 
 class ToParameter(Protocol):
@@ -83,12 +75,12 @@ def load_into(
     slots = _slots(module)
     _check_ties(module, slots, plan)
     loaded: list[PlanEntry] = []
-    tensors = _read(checkpoint, [entry for entry in plan.entries if entry.action == "load"], device)
-    with contextlib.closing(tensors), Progress("loading", len(plan.entries)) as progress:
+    with Progress("loading", len(plan.entries)) as progress:
         for entry in plan.entries:
-            if entry.action == "load" and entry.target is not None:
+            if entry.action == "load" and entry.target is not None and entry.source is not None:
+                place = device(entry.target) if callable(device) else device
                 # Not kept under a name: while the next one is read, it would still be there.
-                _put(slots, entry.target, next(tensors), to_parameter)
+                _put(slots, entry.target, checkpoint.read(entry.source, place, entry.dtype), to_parameter)
                 loaded.append(entry)
             progress.advance()
     report = LoadReport(
@@ -106,36 +98,6 @@ def load_into(
     )
     _tie(slots, checkpoint, plan, report)
     return report
-
-
-def _read(
-    checkpoint: Checkpoint, entries: Sequence[PlanEntry], device: torch.device | str | Callable[[str], torch.device]
-) -> Generator[torch.Tensor, None, None]:
-    """Yield the tensors of `entries`, in their order.
-
-    Large ones that take memory on the CPU are read and cast by several threads: torch's number of them, at most four.
-    """
-
-    def read(entry: PlanEntry) -> torch.Tensor:
-        place = device(entry.target or "") if callable(device) else device
-        return checkpoint.read(entry.source or "", place, entry.dtype)
-
-    def is_work(entry: PlanEntry) -> bool:
-        return entry.nbytes >= _LARGE_BYTES and not checkpoint.maps(entry.source or "", entry.dtype)
-
-    threads = min(torch.get_num_threads(), _MAX_THREADS)
-    # What goes to several devices, or to disk, is not kept: there is one at a time.
-    if threads == 1 or callable(device) or torch.device(device).type != "cpu" or sum(map(is_work, entries)) < 2:
-        yield from map(read, entries)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Callable[[], torch.Tensor]] = deque()
-        for entry in entries:
-            ahead.append(pool.submit(read, entry).result if is_work(entry) else functools.partial(read, entry))
-            if len(ahead) > threads:
-                yield ahead.popleft()()
-        while ahead:
-            yield ahead.popleft()()
 
 
 def materialise(

@@ -7,10 +7,10 @@ twice, and no page of the file stays mapped that nobody needs.
 
 import contextlib
 import ctypes
+import io
 import json
 import mmap
 import os
-import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,6 @@ class SafetensorsFile(CheckpointBase):
         self._header = read_header(path, descriptor=self._descriptor)
         self._handle: Any = None
         self._mapped: set[str] = set()
-        self._mapping = threading.Lock()
         self.infos = self._header.infos
         self.metadata = self._header.metadata
         self.files = (path,)
@@ -64,12 +63,11 @@ class SafetensorsFile(CheckpointBase):
         self._check()
         if device.type != "cpu" or not self.maps(name, dtype):
             return self._copy(name, device, dtype)
-        with self._mapping:
-            if name in self._mapped:
-                # The first reader of this map may have written to it: a second one gets a map of its own.
-                self._unmap()
-            tensor: torch.Tensor = self._map().get_tensor(name)
-            self._mapped.add(name)
+        if name in self._mapped:
+            # The first reader of this map may have written to it: a second one gets a map of its own.
+            self._unmap()
+        tensor: torch.Tensor = self._map().get_tensor(name)
+        self._mapped.add(name)
         return tensor
 
     def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:
@@ -117,33 +115,28 @@ class SafetensorsFile(CheckpointBase):
         if not info.nbytes:
             return tensor
         flat = tensor.view(-1)
-        if device.type == "cpu" and dtype == info.dtype:
-            self._fill(name, 0, flat)
-            return tensor
-        piece = _memory(min(info.numel, PIECE_BYTES // max(4, info.dtype.itemsize)), info.dtype)
-        for start in range(0, info.numel, len(piece)):
-            part = piece[: info.numel - start]
-            self._fill(name, start * info.dtype.itemsize, part)
-            flat[start : start + len(part)].copy_(part)
+        with open(self._descriptor, "rb", buffering=0, closefd=False) as file:
+            file.seek(self._header.starts[name])
+            if device.type == "cpu" and dtype == info.dtype:
+                self._fill(file, name, flat)
+                return tensor
+            piece = _memory(min(info.numel, PIECE_BYTES // max(4, info.dtype.itemsize)), info.dtype)
+            for start in range(0, info.numel, len(piece)):
+                part = piece[: info.numel - start]
+                self._fill(file, name, part)
+                flat[start : start + len(part)].copy_(part)
         return tensor
 
-    def _fill(self, name: str, offset: int, flat: torch.Tensor) -> None:
-        """Read the bytes of the tensor `name` from its byte `offset` into the whole of `flat`."""
-        view, offset = _bytes_of(flat), self._header.starts[name] + offset
-        while view and (count := self._read_at(view, offset)):
-            view, offset = view[count:], offset + count
+    def _fill(self, file: io.FileIO, name: str, flat: torch.Tensor) -> None:
+        """Read the next bytes of the file into the whole of `flat`."""
+        view = _bytes_of(flat)
+        while view and (count := file.readinto(view)):
+            view = view[count:]
         if view:
             raise CheckpointError(
                 f"{self._path}: {len(view):,} bytes of {name!r} could not be read: the file was cut while it was open. "
                 "Load again."
             )
-
-    def _read_at(self, view: memoryview, offset: int) -> int:
-        if hasattr(os, "preadv"):
-            return os.preadv(self._descriptor, [view], offset)
-        with self._mapping, open(self._descriptor, "rb", buffering=0, closefd=False) as file:  # one place for all
-            file.seek(offset)
-            return file.readinto(view) or 0
 
 
 def _memory(numel: int, dtype: torch.dtype) -> torch.Tensor:
