@@ -1,10 +1,10 @@
-"""Where the numbers of weights lie in memory, and how one row is multiplied: what decides batch-1 decoding on a CPU.
+"""Where the numbers of weights lie in memory: what decides batch-1 decoding on a CPU.
 
 One row of input reads every weight once, so a token costs what reading the weights costs. torch's own product for one
 row uses neither both cores nor the memory's full speed. `lay_out_for_decoding(model)` changes two things, once:
 
-- fp32 weights of linear layers, [outputs, inputs] to the outside, lie as [inputs, outputs], and one row is multiplied
-  in as many parts as there are threads, one part each. In half precision torch's own product is the fastest.
+- Weights of linear layers, [outputs, inputs] to the outside, lie as [inputs, outputs], so that one row is multiplied
+  as `modelwright.nn.products` says.
 - The weights of layers that get the same input (the `_siblings` of a module: queries, keys and values, say) lie one
   behind the other in one block, and one row is multiplied with the block. Each weight is a part of the block.
 
@@ -12,74 +12,53 @@ Parameters keep their names, shapes and values: the model saves, loads and train
 A copy, a move (`model.to(...)`) or a new weight undoes the layout of that weight, which costs speed and nothing else.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.modules import module as torch_module
+
+from modelwright.nn.products import ROW_DTYPES, free_linear, is_free, linear
 
 
 class RowLinear(nn.Linear):
-    """A linear layer that multiplies a single row in parts, and everything else as nn.Linear does."""
+    """A linear layer whose weight lies by inputs; it multiplies by `modelwright.nn.products`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        if input.numel() == self.in_features:
-            return _times_row(input, self.weight, self.bias)
-        return super().forward(input)
+        return linear(input, self.weight, self.bias)
+
+
+def apply_linear(layer: nn.Module, hidden: Tensor) -> Tensor:
+    """Return `layer(hidden)`, (..., inputs) -> (..., outputs); of a plain linear layer by `modelwright.nn.products`.
+
+    Layers with hooks and those of all other classes (quantized ones, adapters), which do more than a product, are
+    called, and all are where gradients are enabled.
+    """
+    if type(layer) in (nn.Linear, RowLinear) and _is_plain(layer):
+        # Straight from the dictionary: nn.Module's lookup of a weight costs more than all the rest here.
+        weight: Tensor = layer._parameters["weight"]  # type: ignore[assignment]
+        if is_free(hidden, weight):
+            return free_linear(hidden, weight, layer._parameters["bias"])
+    result: Tensor = layer(hidden)
+    return result
 
 
 def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
-    """Return `layer(hidden)` of each layer; of one row as a single product if their weights lie in one block.
+    """Return `layer(hidden)` of each layer, as `apply_linear` does; of weights in one block as a single product.
 
-    Layers with hooks or of other classes are called one by one, and all are while gradients are enabled.
+    Then the results are parts of one tensor (..., all outputs).
     """
-    one_row = hidden.numel() == hidden.shape[-1] and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if one_row and all(type(layer) is RowLinear and _is_plain(layer) for layer in layers):
-        # Straight from the dictionaries: nn.Module's lookup of a weight costs more than all the rest here.
+    if all(type(layer) is RowLinear and _is_plain(layer) for layer in layers):
         weights: list[Tensor] = [layer._parameters["weight"] for layer in layers]  # type: ignore[misc]
         biases: list[Tensor] = [bias for layer in layers if (bias := layer._parameters["bias"]) is not None]
-        block = _block_of(weights) if len(biases) in (0, len(layers)) else None
-        if block is not None:
-            result = _times_row(hidden, block, torch.cat(biases) if biases else None)
-            return tuple(result.split_with_sizes([weight.shape[0] for weight in weights], dim=-1))
-    return tuple(apply_to_few_rows(layer, hidden) for layer in layers)
-
-
-# The numbers of a few rows that fit into a core's fastest cache beside what is read of the weight: 16 kB.
-_FEW = 4096
-# A weight with fewer numbers stays in a cache, where the order it is read in costs little.
-_LARGE = 2**16
-
-
-def apply_to_few_rows(layer: nn.Module, hidden: Tensor) -> Tensor:
-    """Return `layer(hidden)`, (..., inputs) -> (..., outputs), fast for a few rows (beams, a small batch).
-
-    In fp32 on the CPU, and without gradients, it is W x^T, which reads the weight once, where torch's x W^T copies it
-    into another order first: half of the time for 4 rows of 512, if the weight is not in a cache. More than 4,096
-    numbers in all rows, one row, small weights, those that lie by inputs and layers with hooks or a bias go the usual
-    way, and so do layers of all other classes (quantized ones, adapters), which do more than this product.
-    """
-    if type(layer) not in (nn.Linear, RowLinear):
-        other: Tensor = layer(hidden)
-        return other
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    if (
-        hidden.shape[-1] < hidden.numel() <= _FEW
-        and not torch.is_grad_enabled()
-        and weight.dtype == hidden.dtype == torch.float32
-        and weight.device.type == "cpu"
-        and weight.numel() >= _LARGE
-        and weight.is_contiguous()
-        and getattr(layer, "bias", None) is None
-        and _is_plain(layer)
-        and not torch.compiler.is_compiling()
-    ):
-        result = weight.mm(hidden.reshape(-1, hidden.shape[-1]).t()).t().contiguous()
-        return result.view(*hidden.shape[:-1], -1)
-    usual: Tensor = layer(hidden)
-    return usual
+        if len(biases) in (0, len(layers)) and _are_block(weights) and is_free(hidden, weights[0]):
+            sizes, (_, inputs) = [weight.shape[0] for weight in weights], weights[0].shape
+            N = sum(sizes)
+            block = weights[0].as_strided((N, inputs), (1, N))
+            result = free_linear(hidden, block, torch.cat(biases) if biases else None)
+            return tuple(result.split_with_sizes(sizes, dim=-1))
+    return tuple(apply_linear(layer, hidden) for layer in layers)
 
 
 def lay_out_for_decoding(model: nn.Module, enable: bool = True) -> int:
@@ -108,19 +87,14 @@ def _groups(model: nn.Module) -> Iterator[list[nn.Linear]]:
 
 
 def _lay_out(layers: list[nn.Linear]) -> int:
-    weights = [layer.weight for layer in layers]
-    by_inputs = weights[0].dtype == torch.float32
-    if weights[0].device.type != "cpu" or not (by_inputs or len(layers) > 1):
+    weights: list[Tensor] = [layer.weight for layer in layers]
+    if weights[0].device.type != "cpu" or weights[0].dtype not in ROW_DTYPES:
         return 0
     for layer in layers:
         layer.__class__ = RowLinear  # the same object, so that hooks and references to it stay
-    block = _block_of(weights)
-    if block is not None and (block.t().is_contiguous() if by_inputs else block.is_contiguous()):
+    if _are_block(weights):
         return 0
-    if by_inputs:
-        block = torch.cat([weight.data.t() for weight in weights], dim=1).t()
-    else:
-        block = torch.cat([weight.data for weight in weights])
+    block = torch.cat([weight.data.t() for weight in weights], dim=1).t()
     for weight, part in zip(weights, block.split_with_sizes([weight.shape[0] for weight in weights]), strict=True):
         weight.data = part
     return len(layers)
@@ -138,30 +112,21 @@ def _take_apart(layers: list[nn.Linear]) -> int:
 
 def _is_plain(layer: nn.Module) -> bool:
     """Tell whether calling the layer is no more than its own forward."""
-    return not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__)
+    return not (
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or "forward" in layer.__dict__
+        or torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+    )
 
 
-def _block_of(weights: Sequence[Tensor]) -> Tensor | None:
-    """Return the weights [outputs, inputs] as one, if they lie one behind the other in one storage; else None."""
-    first = weights[0]
-    strides, place, size = first.stride(), first.storage_offset(), first.element_size()
-    start, outputs = first.data_ptr() - place * size, 0
+def _are_block(weights: Sequence[Tensor]) -> bool:
+    """Tell whether the weights [outputs, inputs] lie by inputs, one behind the other, with nothing between."""
+    strides, place = (1, sum(weight.shape[0] for weight in weights)), weights[0].data_ptr()
     for weight in weights:
-        # The same start of the storage, seen from either, is the same storage.
-        if weight.storage_offset() != place or weight.data_ptr() - place * size != start or weight.stride() != strides:
-            return None
-        outputs += weight.shape[0]
-        place += weight.shape[0] * strides[0]
-    return first.as_strided((outputs, first.shape[1]), strides, first.storage_offset())
-
-
-def _times_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return row W^T + b for one row (..., inputs) and a weight [outputs, inputs], in parts if it lies by inputs."""
-    N, K = weight.shape
-    parts = math.gcd(torch.get_num_threads(), K)
-    if parts == 1 or weight.dtype != torch.float32 or weight.stride(0) != 1 or weight.device.type != "cpu":
-        return F.linear(row, weight, bias)
-    # A product for each part of the inputs, which torch runs on a thread each; then their sum.
-    products_P1N = torch.bmm(row.reshape(parts, 1, -1), weight.t().view(parts, K // parts, N))
-    result = products_P1N.sum(dim=0).view(*row.shape[:-1], N)
-    return result if bias is None else result + bias
+        # Each reaches over the beginning of the next, so what continues it is in the same memory.
+        if weight.stride() != strides or weight.data_ptr() != place:
+            return False
+        place += weight.shape[0] * weight.element_size()
+    return True

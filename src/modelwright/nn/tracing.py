@@ -11,3 +11,15 @@ def is_jit_traced() -> bool:
 def is_tracing() -> bool:
     """Tell whether the code runs to be recorded, traced or compiled, so that values of tensors must not steer it."""
     return bool(torch.compiler.is_compiling() or is_jit_traced())
+
+
+def is_recorded() -> bool:
+    """Tell whether anybody follows the operations of the call: a tracer, a dispatch mode (flop counters), a transform.
+
+    Such a one knows torch's usual operations, and may not know an equal one that is faster.
+    """
+    return bool(
+        is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )

@@ -12,7 +12,7 @@ from modelwright.attention.rotary import apply_rotary_pos_emb
 from modelwright.models.llama.configuration_llama import LlamaConfig
 from modelwright.nn.activations import get_activation
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
-from modelwright.nn.decode_layout import apply_each
+from modelwright.nn.decode_layout import apply_each, apply_linear
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 from modelwright.nn.rms_norm import RMSNorm
 
@@ -95,7 +95,7 @@ class LlamaAttention(nn.Module):
             sliding_window=sliding_window,
             output_attentions=output_attentions,
         )
-        return self.o_proj(attended.flatten(-2)), weights if output_attentions else None
+        return apply_linear(self.o_proj, attended.flatten(-2)), weights if output_attentions else None
 
 
 class LlamaMLP(nn.Module):
@@ -114,8 +114,7 @@ class LlamaMLP(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)."""
         gate, up = apply_each(hidden_states, self.gate_proj, self.up_proj)
-        result: Tensor = self.down_proj(self.act_fn(gate) * up)
-        return result
+        return apply_linear(self.down_proj, self.act_fn(gate) * up)
 
 
 class LlamaDecoderLayer(GradientCheckpointingLayer):

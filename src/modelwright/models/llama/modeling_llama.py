@@ -16,6 +16,7 @@ from modelwright.attention.rotary import RotaryEmbedding
 from modelwright.checkpoint.names import Rename
 from modelwright.models.llama.configuration_llama import LlamaConfig
 from modelwright.models.llama.layers import LlamaDecoderLayer
+from modelwright.nn.decode_layout import apply_linear
 from modelwright.nn.losses import causal_lm_loss
 from modelwright.nn.rms_norm import RMSNorm
 from modelwright.outputs.model_outputs import (
@@ -230,7 +231,7 @@ class LlamaForCausalLM(LlamaPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        logits = self.lm_head(kept(output.last_hidden_state, logits_to_keep))
+        logits = apply_linear(self.lm_head, kept(output.last_hidden_state, logits_to_keep))
         result = CausalLMOutputWithPast(
             loss=None if labels is None else causal_lm_loss(logits, labels),
             logits=logits,

@@ -18,7 +18,7 @@ from modelwright.models.prophetnet.ngram_attention import ProphetNetNgramSelfAtt
 from modelwright.models.prophetnet.streams import Streams
 from modelwright.nn.activations import get_activation
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
-from modelwright.nn.decode_layout import apply_each, apply_to_few_rows
+from modelwright.nn.decode_layout import apply_each, apply_linear
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
 
@@ -78,7 +78,7 @@ class ProphetNetAttention(nn.Module):
                 self._heads, apply_each(hidden_states, self.query_proj, self.key_proj, self.value_proj)
             )
         else:
-            query = self._heads(apply_to_few_rows(self.query_proj, hidden_states))
+            query = self._heads(apply_linear(self.query_proj, hidden_states))
             key, value = encoder_states(past_key_values, self.layer_idx, lambda: self._keys(key_value_states))
             # A static cache may be longer than the text.
             key, value = (x[:, :, : key_value_states.shape[1]] for x in (key, value))
@@ -108,7 +108,7 @@ class ProphetNetAttention(nn.Module):
             # (P * m) V = m * (P V), so that every kernel does head masks.
             attended = attended * scale_1H11.transpose(1, 2)
             weights = None if weights is None else weights * scale_1H11
-        return self.dropout(apply_to_few_rows(self.out_proj, attended.flatten(-2))), weights
+        return self.dropout(apply_linear(self.out_proj, attended.flatten(-2))), weights
 
     def _heads(self, states: Tensor) -> Tensor:
         """(B, T, H * D) -> (B, H, T, D)."""
@@ -132,8 +132,8 @@ class ProphetNetFeedForward(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)."""
-        inner = self.activation_fn(apply_to_few_rows(self.intermediate, hidden_states))
-        result: Tensor = self.dropout(apply_to_few_rows(self.output, self.activation_dropout(inner)))
+        inner = self.activation_fn(apply_linear(self.intermediate, hidden_states))
+        result: Tensor = self.dropout(apply_linear(self.output, self.activation_dropout(inner)))
         return result
 
 

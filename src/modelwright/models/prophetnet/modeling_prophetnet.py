@@ -30,7 +30,7 @@ from modelwright.models.prophetnet.outputs import (
     ProphetNetSeq2SeqModelOutput,
 )
 from modelwright.models.prophetnet.positions import ProphetNetPositionalEmbeddings
-from modelwright.nn.decode_layout import apply_to_few_rows
+from modelwright.nn.decode_layout import apply_linear
 from modelwright.nn.losses import linear_cross_entropy
 from modelwright.placement.offload import at_hand
 from modelwright.pretrained.switches import wants_dict
@@ -82,7 +82,7 @@ class _WithHead(ProphetNetPreTrainedModel):
     def _scores(self, streams_BQE: Tensor, tokens: int) -> tuple[Tensor, Tensor | None]:
         """Return the logits (B, T, V) of the first stream, and those of the others, (B, G - 1, T, V), if there are."""
         B, _, E = streams_BQE.shape
-        logits_BGTV = apply_to_few_rows(self.lm_head, streams_BQE.reshape(B, -1, tokens, E))
+        logits_BGTV = apply_linear(self.lm_head, streams_BQE.reshape(B, -1, tokens, E))
         return logits_BGTV[:, 0], logits_BGTV[:, 1:] if logits_BGTV.shape[1] > 1 else None
 
     def _loss(self, streams_BQE: Tensor, labels_BT: Tensor, tokens: int) -> Tensor:

@@ -15,7 +15,7 @@ from modelwright.attention.interface import implementation_of
 from modelwright.models.prophetnet.configuration_prophetnet import TRANSFORMERS, ProphetNetConfig
 from modelwright.models.prophetnet.ngram_kernel import Whole, attend_by_places, attend_whole
 from modelwright.models.prophetnet.streams import Streams
-from modelwright.nn.decode_layout import apply_each, apply_to_few_rows
+from modelwright.nn.decode_layout import apply_each, apply_linear
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
 
@@ -108,7 +108,7 @@ class ProphetNetNgramSelfAttention(nn.Module):
             scale_1H11 = own_heads(f"layer {self.layer_idx}", layer_head_mask, q.shape[2], self.pruned_heads)
             attended = attended * scale_1H11.view(-1, 1)
             weights = None if weights is None else weights * scale_1H11[..., None]
-        output = self.dropout(apply_to_few_rows(self.out_proj, attended.reshape(*asking.shape[:2], -1)))
+        output = self.dropout(apply_linear(self.out_proj, attended.reshape(*asking.shape[:2], -1)))
         return (output, *_split(weights)) if output_attentions and weights is not None else (output, None, None)
 
     def _heads(self, states: Tensor, tokens: int) -> Tensor:

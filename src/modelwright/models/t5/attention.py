@@ -18,7 +18,7 @@ from modelwright.models.t5.configuration_t5 import T5Config
 from modelwright.models.t5.feed_forward import T5LayerFF, T5LayerNorm, finite_in_half
 from modelwright.models.t5.relative_bias import relative_bias
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
-from modelwright.nn.decode_layout import apply_each, apply_to_few_rows
+from modelwright.nn.decode_layout import apply_each, apply_linear
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
 
@@ -104,7 +104,7 @@ class T5Attention(nn.Module):
             if past_key_values is not None:
                 key, value = past_key_values.update(key, value, self.layer_idx, {"cache_position": cache_position})
         else:
-            query = self._heads(apply_to_few_rows(self.q, hidden_states))
+            query = self._heads(apply_linear(self.q, hidden_states))
             key, value = self._encoder_states(key_value_states, past_key_values)
         if position_bias is None:
             position_bias = mask
@@ -120,7 +120,7 @@ class T5Attention(nn.Module):
             # (P * m) V = m * (P V), so that every kernel does head masks.
             attended = attended * scale_1H11.transpose(1, 2)
             weights = None if weights is None else weights * scale_1H11
-        output = apply_to_few_rows(self.o, attended.flatten(-2))
+        output = apply_linear(self.o, attended.flatten(-2))
         return (output, position_bias, weights) if output_attentions else (output, position_bias)
 
     def _heads(self, states: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from modelwright.models.t5.configuration_t5 import T5Config
 from modelwright.nn.activations import get_activation
-from modelwright.nn.decode_layout import apply_each, apply_to_few_rows
+from modelwright.nn.decode_layout import apply_each, apply_linear
 from modelwright.nn.rms_norm import RMSNorm
 
 # Below float16's largest number, so that a sum with it need not overflow again at once.
@@ -44,7 +44,7 @@ def _project(layer: nn.Linear, hidden_states: Tensor) -> Tensor:
     # The weight of layers quantized by torch is a method.
     if isinstance(weight, Tensor) and hidden_states.dtype != weight.dtype and weight.is_floating_point():
         hidden_states = hidden_states.to(weight.dtype)
-    return apply_to_few_rows(layer, hidden_states)
+    return apply_linear(layer, hidden_states)
 
 
 class T5DenseActDense(nn.Module):
@@ -59,7 +59,7 @@ class T5DenseActDense(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)."""
-        return _project(self.wo, self.dropout(self.act(apply_to_few_rows(self.wi, hidden_states))))
+        return _project(self.wo, self.dropout(self.act(apply_linear(self.wi, hidden_states))))
 
 
 class T5DenseGatedActDense(nn.Module):

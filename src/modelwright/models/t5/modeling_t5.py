@@ -21,7 +21,7 @@ from modelwright.models.t5.feed_forward import (
 )
 from modelwright.models.t5.heads import T5ForQuestionAnswering, T5ForSequenceClassification, T5ForTokenClassification
 from modelwright.models.t5.stack import Device, T5PreTrainedModel, T5Stack
-from modelwright.nn.decode_layout import apply_to_few_rows
+from modelwright.nn.decode_layout import apply_linear
 from modelwright.nn.losses import cross_entropy
 from modelwright.outputs.model_outputs import Seq2SeqLMOutput
 from modelwright.pretrained.switches import wants_dict
@@ -121,7 +121,7 @@ class T5ForConditionalGeneration(T5WithStacks):
         assert hidden is not None
         if self.config.tie_word_embeddings:
             hidden = hidden * self.model_dim**-0.5
-        logits = apply_to_few_rows(self.lm_head, hidden)
+        logits = apply_linear(self.lm_head, hidden)
         loss = None
         if labels is not None:
             loss = cross_entropy(logits.flatten(0, 1), labels.flatten())
