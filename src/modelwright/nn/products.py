@@ -21,7 +21,8 @@ from modelwright.nn.tracing import is_recorded
 
 # The dtypes that `embedding_bag` has a fast kernel for.
 ROW_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+# Registered only where torch was built with oneDNN.
+_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -57,7 +58,7 @@ def is_free(x: Tensor, weight: Tensor) -> bool:
         and type(x) is Tensor
         and type(weight) in (nn.Parameter, Tensor)
         and x.dtype == weight.dtype
-        and x.shape[-1:] == weight.shape[1:]
+        and x.shape[-1:] == weight.shape[-1:]
         and x.numel() > 0 < weight.numel()
         and not torch.is_autocast_enabled("cpu")
     )
