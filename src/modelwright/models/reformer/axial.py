@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from modelwright.core.errors import ConfigError, InputError
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
+from modelwright.nn.dropout import Dropout
 
 
 class AxialPositionEmbeddings(nn.Module):
@@ -75,7 +76,7 @@ class PositionEmbeddings(nn.Module):
         self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size, device=device, dtype=dtype)
 
     @property
@@ -105,7 +106,7 @@ class ReformerEmbeddings(nn.Module):
         self.word_embeddings: nn.Module = nn.Embedding(config.vocab_size, config.hidden_size, **factory)
         kind = AxialPositionEmbeddings if config.axial_pos_embds else PositionEmbeddings
         self.position_embeddings = kind(config, **factory)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def check_length(self, length: int) -> None:
         """Raise InputError if a text of `length` tokens has more than there are positions."""

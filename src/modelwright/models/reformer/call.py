@@ -22,7 +22,7 @@ class ForwardCall:
 
     `length` is that of the text, without the padding to whole chunks. `key_mask` (B, L) is True at tokens that may be
     attended to, or None if all may. `seed` comes from one draw of torch's own stream. `keep` is told, for a cache, each
-    layer's number, its normed input and what it projects.
+    layer's number, its normed input and what it projects; that input only if `keeps_states`, else it may be None.
     """
 
     length: int
@@ -32,7 +32,8 @@ class ForwardCall:
     num_buckets: int | list[int] | None
     seed: int
     return_attentions: bool = False
-    keep: Callable[[int, Tensor, tuple[Tensor, ...]], None] | None = None
+    keep: Callable[[int, Tensor | None, tuple[Tensor, ...]], None] | None = None
+    keeps_states: bool = False
 
 
 @dataclass

@@ -118,6 +118,7 @@ def read_prompt(model: ReformerModel, call: CachedCall) -> ReformerModelOutput:
                 output_hidden_states=call.output_hidden_states,
                 seed=cache.seed,
                 keep=_Keep(model, cache, rows, length, step),
+                keeps_states=call.legacy,
             )
         )
     output: ReformerModelOutput = _together(outputs, places, (batch, columns))
@@ -230,7 +231,7 @@ class _Keep:
     length: int
     step: Step
 
-    def __call__(self, index: int, normed: Tensor, projected: tuple[Tensor, ...]) -> None:
+    def __call__(self, index: int, normed: Tensor | None, projected: tuple[Tensor, ...]) -> None:
         kept, block = self.cache.layers[index], self.model.encoder.layers[index]
         heads = block.attention.self_attention.num_heads  # type: ignore[union-attr]
         texts = tuple(split_heads(x.detach()[:, : self.length], heads).transpose(1, 2) for x in projected)  # type: ignore[arg-type]
@@ -238,6 +239,7 @@ class _Keep:
         if isinstance(kept, LSHCache):
             kept.hash_rows(self.rows, self.step, LayerCall(index, False))
         if self.cache.states is not None:
+            assert normed is not None
             self.cache.states[index] = normed.detach()[:, : self.length].clone()
 
 

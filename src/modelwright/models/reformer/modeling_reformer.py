@@ -68,9 +68,15 @@ class ReformerOnlyLMHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the scores."""
         if not self.chunk_size:
-            scores: Tensor = self.decoder(hidden) + self.bias
-            return scores
-        return apply_chunking_to_forward(lambda part: self.decoder(part) + self.bias, self.chunk_size, 1, hidden)
+            return self._scores(hidden)
+        return apply_chunking_to_forward(self._scores, self.chunk_size, 1, hidden)
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        scores: Tensor = self.decoder(hidden)
+        others = torch.is_grad_enabled() or torch.compiler.is_compiling() or self.decoder._forward_hooks
+        if others or scores.dtype != self.bias.dtype:
+            return scores + self.bias
+        return scores.add_(self.bias)  # Nobody else has them, and they are large.
 
 
 class _ReformerForTokens(ReformerPreTrainedModel):
