@@ -60,8 +60,8 @@ def reversible_stack(
         branches.append(_FeedForwardBranch(block.feed_forward, layer))
     tape = _Tape(call, SameAutocast(streams.device.type), streams.detach(), _Scratch(4), _Scratch(len(blocks)))
     for index, branch in enumerate(branches):
-        last = index == len(branches) - 1
-        streams = _RunBranch.apply(tape, branch, last, streams, *branch.module.parameters())  # type: ignore[no-untyped-call]
+        ends = index == 0, index == len(branches) - 1
+        streams = _RunBranch.apply(tape, branch, *ends, streams, *branch.module.parameters())  # type: ignore[no-untyped-call]
     return streams
 
 
@@ -221,8 +221,10 @@ class _RunBranch(torch.autograd.Function):
     """One branch as a node of the graph: gradients of the streams pass from node to node and are changed in place."""
 
     @staticmethod
-    def forward(ctx: Any, tape: _Tape, branch: _Branch, last: bool, _streams: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.tape, ctx.branch, ctx.last = tape, branch, last
+    def forward(
+        ctx: Any, tape: _Tape, branch: _Branch, first: bool, last: bool, _streams: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        ctx.tape, ctx.branch, ctx.first, ctx.last = tape, branch, first, last
         streams = tape.streams
         assert streams is not None
         with tape.autocast():
@@ -245,7 +247,7 @@ class _RunBranch(torch.autograd.Function):
             # Copies: the result is the caller's, and so may be its gradient.
             tape.streams, grad_streams = kept[-1].clone(), grad_streams.clone()
             kept = kept[:-1]
-        needed = ctx.needs_input_grad[4:]
+        needed = ctx.needs_input_grad[5:]
         totals = [torch.empty_like(x) if need else None for x, need in zip(parameters, needed, strict=True)]
         own = Parameters(ctx.branch.names, parameters, totals)
         reads = ctx.branch.reads
@@ -253,6 +255,6 @@ class _RunBranch(torch.autograd.Function):
             ctx.branch.backward(
                 tape, _alone(grad_streams[:, :, reads]), _alone(grad_streams[:, :, 1 - reads]), own, kept
             )
-        if not ctx.needs_input_grad[3]:
+        if ctx.first or not ctx.needs_input_grad[4]:
             tape.drop()
-        return None, None, None, grad_streams, *own.found()
+        return None, None, None, None, grad_streams, *own.found()
