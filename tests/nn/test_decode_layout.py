@@ -96,7 +96,7 @@ def siblings(bias=False, dtype=torch.float32):
 def products(monkeypatch):
     """Count the products that are computed."""
     seen = []
-    for name in ("linear", "bmm"):
+    for name in ("linear", "bmm", "baddbmm"):
         module = nn.functional if name == "linear" else torch
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, real=real: (seen.append(1), real(*args))[1])
@@ -226,3 +226,16 @@ def test_few_rows_are_multiplied_by_the_weight_from_the_left():
     with torch.no_grad(), Products():
         expected = layer(hidden)
         assert not check(4)  # small
+
+
+@pytest.mark.parametrize("shape", [(512, 256), (768, 640)], ids=["small", "large"])
+@pytest.mark.parametrize("bias", [False, True])
+@torch.no_grad()
+def test_one_row_is_the_same_product_whatever_the_size(shape, bias):
+    torch.manual_seed(0)
+    layer = nn.Linear(*shape, bias=bias)
+    row = torch.randn(1, 1, shape[0])
+    wanted = layer(row)
+    lay_out_for_decoding(layer)
+    assert type(layer) is RowLinear
+    torch.testing.assert_close(layer(row), wanted, rtol=1e-5, atol=1e-6)

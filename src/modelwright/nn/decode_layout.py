@@ -51,6 +51,8 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
 _FEW = 4096
 # A weight with fewer numbers stays in a cache, where the order it is read in costs little.
 _LARGE = 2**16
+# A weight with no more numbers (1 MB in fp32) takes so little time that adding up parts of the result would show.
+_IN_CACHE = 2**18
 
 
 def apply_to_few_rows(layer: nn.Module, hidden: Tensor) -> Tensor:
@@ -158,10 +160,19 @@ def _block_of(weights: Sequence[Tensor]) -> Tensor | None:
 def _times_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return row W^T + b for one row (..., inputs) and a weight [outputs, inputs], in parts if it lies by inputs."""
     N, K = weight.shape
-    parts = math.gcd(torch.get_num_threads(), K)
+    small = N * K <= _IN_CACHE
+    parts = math.gcd(torch.get_num_threads(), N if small else K)
     if parts == 1 or weight.dtype != torch.float32 or weight.stride(0) != 1 or weight.device.type != "cpu":
         return F.linear(row, weight, bias)
-    # A product for each part of the inputs, which torch runs on a thread each; then their sum.
+    if small:
+        # A product for each part of the outputs, which torch runs on a thread each.
+        size = N // parts
+        weight_PKS = weight.as_strided((parts, K, size), (size, weight.stride(1), 1), weight.storage_offset())
+        row_P1K = row.reshape(1, 1, K).expand(parts, 1, K)
+        if bias is None:
+            return torch.bmm(row_P1K, weight_PKS).view(*row.shape[:-1], N)
+        return torch.baddbmm(bias.view(parts, 1, size), row_P1K, weight_PKS).view(*row.shape[:-1], N)
+    # A product for each part of the inputs, whose rows are read one behind the other; then their sum.
     products_P1N = torch.bmm(row.reshape(parts, 1, -1), weight.t().view(parts, K // parts, N))
     result = products_P1N.sum(dim=0).view(*row.shape[:-1], N)
     return result if bias is None else result + bias

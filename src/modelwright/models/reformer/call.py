@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from modelwright.nn.dropout import seeded_generator
+from modelwright.nn.dropout import Source, seeded_generator
 
 if TYPE_CHECKING:
     from modelwright.models.reformer.attention_maps import ChunkPlaces
@@ -54,6 +54,6 @@ class LayerCall:
         """Return the seed of that random choice: a function of the call's seed, this layer and the site."""
         return call.seed + self.index * len(_SITES) + _SITES.index(site)
 
-    def generator(self, call: ForwardCall, site: str, part: int, device: torch.device) -> torch.Generator | None:
+    def generator(self, call: ForwardCall, site: str, part: int, device: torch.device) -> Source | None:
         """Return a new generator for dropout at that site in that slice of tokens, or None in evaluation."""
         return seeded_generator(self.site_seed(call, site), part, device) if self.training else None

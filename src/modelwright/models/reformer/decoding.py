@@ -166,6 +166,7 @@ def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: 
     from modelwright.models.reformer.backbone import ReformerModelOutput, layerwise_head_mask
 
     step = _step(model, cache, grow=1)
+    step.need_probs = call.output_attentions
     head_mask = layerwise_head_mask(call.head_mask, len(cache.layers), model.num_heads)
     x1 = x2 = at_least_float32(embedded)
     states, attentions = [embedded], []
@@ -183,7 +184,7 @@ def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: 
         x2 = x2 + block.feed_forward.feed(x1, step.call, layer, 0)
         if call.output_hidden_states:
             states.append(x2.to(embedded.dtype))
-        if call.output_attentions:
+        if probs is not None:
             if layer.head_mask is not None:
                 probs = probs * attention.own_heads(layer.head_mask).unsqueeze(-1)
             attentions.append(_by_token(probs, torch.from_numpy(tokens), max(step.lengths) + 1))

@@ -21,7 +21,7 @@ from modelwright.models.reformer.window_kernel import (
     windows,
 )
 from modelwright.models.reformer.windows import MASKED_BIAS
-from modelwright.nn.dropout import seeded_generator
+from modelwright.nn.dropout import Source, seeded_generator
 from modelwright.nn.precision import at_least_float32, without_autocast
 
 
@@ -48,7 +48,7 @@ class Windows:
         """Return the first and the last (excluded) place that the windows of places `start` to `stop` cover."""
         return start - self.num_before * self.chunk_length, stop + self.num_after * self.chunk_length
 
-    def generator(self, block: int, device: torch.device) -> torch.Generator | None:
+    def generator(self, block: int, device: torch.device) -> Source | None:
         """Return the generator for the dropout of that block, or None without dropout."""
         return seeded_generator(self.seed, block, device) if self.dropout else None
 

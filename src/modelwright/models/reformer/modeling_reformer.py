@@ -15,7 +15,7 @@ from modelwright.models.reformer.backbone import ReformerModel, ReformerModelOut
 from modelwright.models.reformer.cache import ReformerCache
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.nn.chunking import apply_chunking_to_forward
-from modelwright.nn.losses import causal_lm_loss
+from modelwright.nn.losses import lean_causal_lm_loss
 from modelwright.nn.resizing import resize_rows, zeros
 from modelwright.nn.task_losses import token_classification_loss
 from modelwright.outputs.model_outputs import (
@@ -170,7 +170,7 @@ class ReformerModelWithLMHead(_ReformerForTokens):
         )
         logits = self.lm_head(output.last_hidden_state)
         result = ReformerModelWithLMHeadOutput(
-            loss=None if labels is None else causal_lm_loss(logits, labels),
+            loss=None if labels is None else lean_causal_lm_loss(logits, labels),
             logits=logits,
             past_buckets_states=output.past_buckets_states,
             hidden_states=output.hidden_states,
