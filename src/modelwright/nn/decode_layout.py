@@ -47,6 +47,16 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     return tuple(apply_to_few_rows(layer, hidden) for layer in layers)
 
 
+def apply_row(layer: nn.Module, row: Tensor) -> Tensor:
+    """Return `layer(row)`; sooner if it is one row, without gradients, and the layer laid out for decoding."""
+    if type(layer) is RowLinear and row.numel() == row.shape[-1] and _is_plain(layer) and not torch.is_grad_enabled():
+        weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+        assert weight is not None
+        return _times_row(row, weight, bias)
+    other: Tensor = layer(row)
+    return other
+
+
 # The numbers of a few rows that fit into a core's fastest cache beside what is read of the weight: 16 kB.
 _FEW = 4096
 # A weight with fewer numbers stays in a cache, where the order it is read in costs little.

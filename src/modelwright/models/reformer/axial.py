@@ -51,6 +51,14 @@ class AxialPositionEmbeddings(nn.Module):
         """The setting that decides it, for messages."""
         return f"axial_pos_shape {list(self.shape)}"
 
+    def at(self, position: int) -> Tensor:
+        """Return the embedding (E) of one position, without dropout."""
+        rows = []
+        for weight, size in zip(reversed(list(self.weights)), reversed(self.shape), strict=True):
+            rows.append(weight.flatten(0, -2)[position % size])
+            position //= size
+        return torch.cat(rows[::-1])
+
     def forward(self, position_ids_BL: Tensor) -> Tensor:
         """Return the embeddings (B, L, E) of positions (B, L)."""
         rows = []
@@ -88,6 +96,11 @@ class PositionEmbeddings(nn.Module):
     def setting(self) -> str:
         """The setting that decides it, for messages."""
         return "max_position_embeddings"
+
+    def at(self, position: int) -> Tensor:
+        """Return the embedding (E) of one position, without dropout."""
+        embedded: Tensor = self.embedding(torch.tensor(position, device=self.embedding.weight.device))
+        return embedded
 
     def forward(self, position_ids_BL: Tensor) -> Tensor:
         """Return the embeddings (B, L, E) of positions (B, L)."""
@@ -133,6 +146,10 @@ class ReformerEmbeddings(nn.Module):
             wrong = position_ids_BL[(position_ids_BL < 0) | (position_ids_BL >= limit)][0]
             raise InputError(f"Reformer: expected position_ids in 0..{limit - 1}, got {int(wrong)}")
         return self.add_positions(words_BLE, position_ids_BL)
+
+    def add_position(self, words_B1E: Tensor, position: int) -> Tensor:
+        """Return words plus one position that is known to exist, in evaluation; a position costs little here."""
+        return words_B1E + self.position_embeddings.at(position)
 
     def add_positions(self, words_BLE: Tensor, position_ids_BL: Tensor) -> Tensor:
         """Return words plus positions that are known to exist."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from modelwright.models.reformer.call import ForwardCall, LayerCall
-from modelwright.models.reformer.hashing import draw_rotations, hash_one, hash_vectors
+from modelwright.models.reformer.hashing import both_ways, draw_rotations, hash_one, hash_vectors
 from modelwright.models.reformer.kept_keys import KeyPool, KeyRing, attend, ring_bias, tokens_in_ring
 from modelwright.models.reformer.local_attention import LocalSelfAttention
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention, unit_keys
@@ -180,7 +180,7 @@ class LSHCache:
         if call not in self._rotations:
             size = keys_BHTD.shape[-1]
             drawn = draw_rotations(self.heads, size, step.call.num_hashes, factors, like=keys_BHTD, seed=seed)
-            self._rotations = {call: (drawn, drawn.float().cpu().numpy()), **dict(list(self._rotations.items())[:3])}
+            self._rotations = {call: (drawn, both_ways(drawn, factors)), **dict(list(self._rotations.items())[:3])}
         rotations_HDNR, in_numpy = self._rotations[call]
         if keys_BHTD.shape[2] == 1:
             return hash_one(keys_BHTD[:, :, 0], in_numpy, factors)[..., None]

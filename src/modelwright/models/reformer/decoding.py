@@ -141,11 +141,14 @@ def go_on(model: ReformerModel, past: Any, call: CachedCall) -> ReformerModelOut
     for column in range(columns):
         inputs = call.part(slice(None), slice(column, column + 1))
         if inputs["position_ids"] is None:
-            positions = torch.tensor(cache.lengths, device=call.given.device).unsqueeze(1)
             words = inputs["inputs_embeds"]
             if words is None:
                 words = model.embeddings.word_embeddings(inputs["input_ids"])
-            embedded = model.embeddings.add_positions(words, positions)
+            if min(cache.lengths) == max(cache.lengths) and not model.training:
+                embedded = model.embeddings.add_position(words, cache.lengths[0])
+            else:
+                positions = torch.tensor(cache.lengths, device=call.given.device).unsqueeze(1)
+                embedded = model.embeddings.add_positions(words, positions)
         else:
             embedded = model.embeddings(inputs["input_ids"], inputs["position_ids"], inputs["inputs_embeds"])
         outputs.append(_decode(model, embedded, cache, call))

@@ -15,6 +15,7 @@ from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.local_attention import LocalSelfAttention
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention
 from modelwright.nn.activations import get_activation
+from modelwright.nn.decode_layout import apply_row
 from modelwright.nn.dropout import seeded_dropout
 from modelwright.nn.norm import LayerNorm
 from modelwright.nn.pruning import prune_linear_layer
@@ -38,8 +39,7 @@ class _Dense(nn.Module):
         self.dense = nn.Linear(in_features, out_features, bias=bias, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
-        mapped: Tensor = self.dense(x)
-        return mapped
+        return apply_row(self.dense, x)
 
 
 class ReformerAttention(nn.Module):
