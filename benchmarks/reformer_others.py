@@ -2,7 +2,7 @@
 
 The three are different networks, so no outputs are compared: same number of layers, width, heads, feed-forward width,
 vocabulary and tokens. Ours has local and LSH layers in turn; reformer-pytorch has half of each layer's heads local and
-half LSH, which is its way to the same share; the plain decoder attends to all tokens. No dropout. The floor is that of
+half LSH, which is its way to the same share (its local window is two chunks); the plain decoder attends to all tokens. No dropout. The floor is that of
 our matrix products (see reformer.py).
 """
 
@@ -60,7 +60,6 @@ def lucid(window: int) -> Any:
         bucket_size=CHUNK,
         n_hashes=1,
         n_local_attn_heads=HEADS // 2,
-        local_attn_window_size=CHUNK,
         ff_mult=FEED_FORWARD // WIDTH,
         max_seq_len=window,
         causal=True,
@@ -123,7 +122,7 @@ def worker(side: str, threads: int) -> None:
 
     def evaluate() -> None:
         with torch.no_grad():
-            state["model"](state["tokens"])
+            state["model"](state["tokens"], **({"use_cache": False} if side == OURS else {}))
 
     def step() -> None:
         tokens = state["tokens"]
