@@ -2,8 +2,8 @@
 
 The three are different networks, so no outputs are compared: same number of layers, width, heads, feed-forward width,
 vocabulary and tokens. Ours has local and LSH layers in turn; reformer-pytorch has half of each layer's heads local and
-half LSH, which is its way to the same share (its local window is two chunks); the plain decoder attends to all tokens. No dropout. The floor is that of
-our matrix products (see reformer.py).
+half LSH, which is its way to the same share (its local window is two chunks); the plain decoder attends to all tokens.
+No dropout. The floor is that of our matrix products (see reformer.py).
 """
 
 import argparse

@@ -1,11 +1,15 @@
 """Dropout whose randomness is an argument, so that a recomputed forward drops the same elements."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 _LEVELS = 2**16
 _WORD = 2**64 - 1
+# Numbers that are worked on at once where memory counts: 2 MB in fp32.
+_PART = 2**19
 
 # What random numbers come from: numpy's generator on a CPU takes little more than half of the time of torch's.
 Source = torch.Generator | np.random.Generator
@@ -59,6 +63,25 @@ def seeded_dropout(x: Tensor, probability: float, generator: Source | None) -> T
     return x if keep is None else x * keep
 
 
+class _Masked(torch.autograd.Function):
+    """The product with a mask and a scale, in parts: torch makes numbers of the whole mask first."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(keep)
+        ctx.scale = scale
+        result = torch.empty_like(x, memory_format=torch.contiguous_format)
+        parts = (each.view(-1).split(_PART) for each in (result, x.contiguous(), keep))
+        for into, part, kept in zip(*parts, strict=True):
+            torch.mul(part, kept, out=into).mul_(scale)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (keep,) = ctx.saved_tensors
+        return _Masked.apply(grad, keep, ctx.scale), None, None  # type: ignore[no-untyped-call]
+
+
 class Dropout(nn.Dropout):
     """Dropout from torch's own stream that, on a CPU, keeps a byte an element for its backward, and is drawn sooner.
 
@@ -75,5 +98,8 @@ class Dropout(nn.Dropout):
             or torch.compiler.is_compiling()
         ):
             return super().forward(input)
-        keep = _draw(input, None).lt(kept_levels - _LEVELS // 2)
-        return (input * keep).mul_(_LEVELS / kept_levels)
+        keep = torch.empty(input.shape, dtype=torch.bool)
+        for part in keep.view(-1).split(_PART):
+            torch.lt(_draw(part, None), kept_levels - _LEVELS // 2, out=part)
+        dropped: Tensor = _Masked.apply(input, keep, _LEVELS / kept_levels)  # type: ignore[no-untyped-call]
+        return dropped

@@ -84,7 +84,7 @@ def hash_one(
     vectors_HBD = vectors_BHD.float().transpose(0, 1).cpu().numpy()
     rotated_HBC = vectors_HBD @ both_ways_HDNR.reshape(heads, size, -1)
     rotated_BHNR = rotated_HBC.transpose(1, 0, 2).reshape(-1, heads, rounds, columns)
-    buckets = rotated_BHNR[..., : factors[0]].argmax(axis=-1)
+    buckets: npt.NDArray[np.int64] = rotated_BHNR[..., : factors[0]].argmax(axis=-1)
     base = column = factors[0]
     for factor in factors[1:]:
         buckets += base * rotated_BHNR[..., column : column + factor].argmax(axis=-1)

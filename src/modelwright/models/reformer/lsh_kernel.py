@@ -63,10 +63,11 @@ def score_bias(
 
     Further leading dimensions of both positions (..., C, Q) and (..., C, W) are kept; the result is (..., C, Q, W).
     """
-    distance = position_CQ.to(dtype).unsqueeze(-1) - position_CW.to(dtype).unsqueeze(-2)
     if causal and key_mask_CW is None:
         # -1e5 at distance 0, 0 for the past, lower for the future: three passes over one tensor.
-        return distance.sub_(1.0).mul_(-SELF_BIAS).clamp_(MASKED_BIAS, 0.0)
+        before = (position_CQ.to(dtype) - 1.0).unsqueeze(-1) - position_CW.to(dtype).unsqueeze(-2)
+        return before.mul_(-SELF_BIAS).clamp_(MASKED_BIAS, 0.0)
+    distance = position_CQ.to(dtype).unsqueeze(-1) - position_CW.to(dtype).unsqueeze(-2)
     bias = torch.zeros_like(distance)
     if causal:
         bias.masked_fill_(distance < 0, MASKED_BIAS)
@@ -271,13 +272,19 @@ def lsh_attention_backward(
     rounds = order_BHNL.shape[2]
     for group in _groups(order_BHNL, key_mask_BL):
         totals: list[Tensor] = []
+        if rounds > 1:
+            # The product of output and gradient is the same for all rounds but for their weight.
+            along_BHL = at_least_float32(group.part(grad_BLE)).mul(group.part(out_BLE)).sum(dim=-1)
+            along_GL = along_BHL.reshape(group.order.shape[0], -1)
         for turn in _rounds(group, qk_BLE, v_BLE, shape):
             grad_GLD = group.take(grad_BLE, turn.order)
             delta_GL = None
             if rounds > 1:
+                order_GL = turn.order.long()
                 weight_GL = weights_BHNL[group.rows, group.heads, turn.index].reshape(turn.order.shape)
-                grad_GLD.mul_(weight_GL.gather(1, turn.order.long()).unsqueeze(-1))
-                delta_GL = (grad_GLD * group.take(out_BLE, turn.order)).sum(dim=-1)
+                weight_GL = weight_GL.gather(1, order_GL)
+                grad_GLD.mul_(weight_GL.unsqueeze(-1))
+                delta_GL = along_GL.gather(1, order_GL).mul_(weight_GL)
             parts = _attend_round_backward(turn, grad_GLD, delta_GL)
             if rounds > 1:
                 totals = _add_tokens(turn, parts, totals)

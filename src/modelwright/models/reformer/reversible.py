@@ -199,7 +199,7 @@ class _AttentionBranch:
             whole, tape.call, self.layer, tape.scratch.take(slot, tuple(v.shape), v)
         )
         # Where the attention's backward does without the output, its gradient takes its place, slice by slice.
-        again = not kept and self.module.self_attention.keeps_output
+        again = not kept and self.module.self_attention.keeps_output and tape.call.num_hashes > 1
         grad = tape.scratch.take(slot + again, tuple(v.shape), v)
         for index, part in token_slices(read):
             leaf, update = self.finish.again(index, attended[0][:, part], parameters, tape.call, self.layer, index)
