@@ -137,6 +137,23 @@ def go_on(model: ReformerModel, past: Any, call: CachedCall) -> ReformerModelOut
     batch, columns = call.given.shape[:2]
     _check(cache, batch, columns, call)
     model.embeddings.check_length(cache.get_seq_length() + columns)
+    if call.legacy or torch.compiler.is_compiling():
+        output = _read(model, cache, call, columns)
+    else:
+        # Without the bookkeeping for a later graph, the many small operations of a token cost less; what the caller
+        # gets are ordinary tensors again.
+        with torch.inference_mode():
+            output = _read(model, cache, call, columns)
+        output.last_hidden_state = output.last_hidden_state.clone()  # type: ignore[union-attr]
+        for name in ("hidden_states", "attentions"):
+            if getattr(output, name) is not None:
+                setattr(output, name, tuple(each.clone() for each in getattr(output, name)))
+    output.past_buckets_states = cache.to_legacy_cache() if call.legacy else cache
+    return output
+
+
+def _read(model: ReformerModel, cache: ReformerCache, call: CachedCall, columns: int) -> ReformerModelOutput:
+    """Read the new tokens one after the other."""
     outputs: list[Any] = []
     for column in range(columns):
         inputs = call.part(slice(None), slice(column, column + 1))
@@ -160,7 +177,6 @@ def go_on(model: ReformerModel, past: Any, call: CachedCall) -> ReformerModelOut
             hidden_states=_layerwise(torch.cat, [each.hidden_states for each in outputs]),
             attentions=_layerwise(_grown, [each.attentions for each in outputs]),
         )
-    output.past_buckets_states = cache.to_legacy_cache() if call.legacy else cache
     return output
 
 
