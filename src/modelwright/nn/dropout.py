@@ -63,6 +63,11 @@ def seeded_dropout(x: Tensor, probability: float, generator: Source | None) -> T
     return x if keep is None else x * keep
 
 
+def _sizes(x: Tensor) -> list[int]:
+    """Return the sizes of the parts of a tensor's numbers."""
+    return [min(_PART, x.numel() - start) for start in range(0, x.numel(), _PART)]
+
+
 class _Masked(torch.autograd.Function):
     """The product with a mask and a scale, in parts: torch makes numbers of the whole mask first."""
 
@@ -71,7 +76,7 @@ class _Masked(torch.autograd.Function):
         ctx.save_for_backward(keep)
         ctx.scale = scale
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
-        parts = (each.view(-1).split(_PART) for each in (result, x.contiguous(), keep))
+        parts = (each.view(-1).split_with_sizes(_sizes(each)) for each in (result, x.contiguous(), keep))
         for into, part, kept in zip(*parts, strict=True):
             torch.mul(part, kept, out=into).mul_(scale)
         return result
@@ -99,7 +104,7 @@ class Dropout(nn.Dropout):
         ):
             return super().forward(input)
         keep = torch.empty(input.shape, dtype=torch.bool)
-        for part in keep.view(-1).split(_PART):
+        for part in keep.view(-1).split_with_sizes(_sizes(keep)):
             torch.lt(_draw(part, None), kept_levels - _LEVELS // 2, out=part)
         dropped: Tensor = _Masked.apply(input, keep, _LEVELS / kept_levels)  # type: ignore[no-untyped-call]
         return dropped
