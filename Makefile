@@ -10,6 +10,7 @@ KERAS := .venv-keras/.made-by-make
 USERS := .venv-users/.made-by-make
 PEER_5 := .peers/transformers-5/.made-by-make
 PEER_4_37 := .peers/transformers-4.37/.made-by-make
+PEER_LUCID := .peers/reformer-pytorch/.made-by-make
 # What the pass without the parity extra runs.
 USER_TESTS := $(wildcard tests/hub tests/tokenization tests/checkpoint tests/pretrained tests/docs)
 BENCHMARKS := $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py))
@@ -58,7 +59,7 @@ doors: $(DEV) ## Write the doors and __init__.pyi anew from the name table
 bench: $(DEV) peers ## Measure against other libraries
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(PY) $$script || exit 1; done
 
-peers: $(PEER_5) $(PEER_4_37) ## Make the environments of the libraries that we measure against
+peers: $(PEER_5) $(PEER_4_37) $(PEER_LUCID) ## Make the environments of the libraries that we measure against
 
 clean: ## Remove what was built, and the environments
 	rm -rf .venv .venv-keras .venv-users .peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -103,4 +104,9 @@ $(PEER_5):
 $(PEER_4_37):
 	$(call venv,.peers/transformers-4.37)
 	.peers/transformers-4.37/bin/python -m pip install -q $(PIP_ARGS) torch==2.13.0 transformers==4.37.2 psutil
+	touch $@
+
+$(PEER_LUCID):
+	$(call venv,.peers/reformer-pytorch)
+	.peers/reformer-pytorch/bin/python -m pip install -q $(PIP_ARGS) torch==2.13.0 reformer-pytorch==1.4.4
 	touch $@

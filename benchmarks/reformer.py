@@ -22,13 +22,17 @@ LAYERS, WIDTH, FEED_FORWARD, VOCABULARY, CHUNK = 6, 256, 512, 258, 64
 
 @dataclass(frozen=True)
 class Case:
-    """One setting. `autocast` concerns our side: upstream's own autocast gains nothing, so its fp32 is compared."""
+    """One setting. `autocast` concerns our side: upstream's own autocast gains nothing, so its fp32 is compared.
+
+    `recompute` is our `recompute_attention`: less memory, more time. Upstream always does.
+    """
 
     name: str
     window: int = 16384
     hashes: int = 1
     train: bool = True
     autocast: bool = False
+    recompute: bool = False
 
 
 CASES = [
@@ -37,7 +41,7 @@ CASES = [
     Case("training fp32, 4 hashes", hashes=4),
     Case("training bf16", autocast=True),
     Case("training fp32, 4,096", window=4096),
-    Case("training fp32, 65,536", window=65536),
+    Case("training fp32, 65,536", window=65536, recompute=True),
 ]
 
 
@@ -58,6 +62,7 @@ def config(case: Case, dropout: float | None) -> dict[str, Any]:
         "num_attention_heads": 4,
         "num_buckets": 2 * case.window // CHUNK if case.window <= 4096 else [16, case.window // 512],
         "num_hashes": case.hashes,
+        "recompute_attention": case.recompute,
         "vocab_size": VOCABULARY,
     }
     if dropout is not None:

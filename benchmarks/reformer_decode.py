@@ -26,6 +26,11 @@ class Case:
     context: int
     bar: float
 
+    @property
+    def name(self) -> str:
+        """What the case is called."""
+        return f"batch {self.batch}, {self.context:,}"
+
 
 CASES = [Case(1, 1000, 4.2), Case(1, 8000, 10.0), Case(8, 8000, 8.0)]
 
@@ -114,7 +119,7 @@ def row(result: dict[str, Any]) -> list[str]:
     """One line of the table."""
     ours, peer, ratios = result["sides"][OURS], result["sides"][PEER], result["ratios"]
     return [
-        f"batch {result['case']['batch']}, {result['case']['context']:,} tokens",
+        f"{Case(**result['case']).name} tokens",
         f"{ours['tokens_per_second']:.0f} / {peer['tokens_per_second']:.0f}",
         f"{ratios['tokens_per_second']:.1f}",
         f"{ratios['tokens_per_cpu_second']:.1f}",
@@ -126,12 +131,15 @@ def row(result: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Print the table and write the JSON."""
     options = harness.parser(__doc__.splitlines()[0], rounds=5)
+    names = [case.name for case in CASES]
+    options.add_argument("--cases", nargs="+", choices=names, default=names, help="only these (default: all)")
     options.add_argument("--tokens", type=int, default=32, help="tokens of one measurement")
     arguments: argparse.Namespace = options.parse_args()
     if arguments.worker:
         worker(arguments.worker, arguments.threads)
         return
-    results = [compare(case, arguments.rounds, arguments.threads, arguments.tokens) for case in CASES]
+    chosen = [case for case in CASES if case.name in arguments.cases]
+    results = [compare(case, arguments.rounds, arguments.threads, arguments.tokens) for case in chosen]
     head = ["context", "tokens/s, ours / theirs", "ratio", "CPU ratio", "bar", "peak MB, ours / theirs"]
     print(harness.machine(), f"{arguments.threads} threads, {arguments.rounds} rounds", sep="; ")
     print(harness.table([head, *map(row, results)]))

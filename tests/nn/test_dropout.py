@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modelwright.nn.dropout import seeded_dropout
+from modelwright.nn.dropout import Dropout, seeded_dropout
 
 
 def generator(seed=0):
@@ -48,3 +48,17 @@ def test_gradient_passes_where_kept():
     out = seeded_dropout(x, 0.25, generator())
     out.sum().backward()
     assert torch.equal(x.grad, out.detach())
+
+
+def test_the_module_drops_and_its_gradient_drops_the_same():
+    layer, x = Dropout(0.25), torch.rand(1000, 1201).add_(1.0).t().requires_grad_()
+    torch.manual_seed(0)
+    out = layer(x)
+    kept = out != 0
+    assert abs(kept.double().mean() - 0.75) < 2e-3
+    torch.testing.assert_close(out[kept], x[kept] / 0.75, rtol=1e-4, atol=0)
+    out.sum().backward()
+    torch.testing.assert_close(x.grad, kept / 0.75, rtol=1e-4, atol=0)
+    torch.manual_seed(0)
+    assert torch.equal(layer(x), out)
+    assert layer.eval()(x) is x

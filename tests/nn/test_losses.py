@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from modelwright.nn import losses
-from modelwright.nn.losses import linear_cross_entropy
+from modelwright.nn.losses import causal_lm_loss, lean_causal_lm_loss, linear_cross_entropy
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -44,3 +44,31 @@ def test_the_scores_are_never_whole():
 
 def test_no_target_counts():
     assert linear_cross_entropy(torch.randn(2, 3), torch.randn(5, 3), torch.tensor([-100, -100])).isnan()
+
+
+@pytest.mark.parametrize("classes", [11, 2**17])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_lean_loss_and_its_gradient_are_the_ordinary_ones(classes, dtype):
+    torch.manual_seed(0)
+    labels = torch.randint(classes, (2, 9))
+    labels[0, 3:5] = -100
+    values = torch.randn(2, 9, classes).to(dtype)
+    found = []
+    for loss_of in (causal_lm_loss, lean_causal_lm_loss):
+        logits = values.clone().requires_grad_()
+        loss = loss_of(logits, labels)
+        (3 * loss).backward()
+        found.append((loss.detach(), logits.grad))
+    torch.testing.assert_close(found[0], found[1])
+    assert found[1][1][:, -1].abs().max() == 0
+
+
+def test_the_lean_loss_refuses_what_the_ordinary_one_does():
+    logits = torch.randn(1, 4, 5)
+    with pytest.raises(
+        IndexError, match="labels: expected classes from 0 to 4, or -100 for what does not count, got 7"
+    ):
+        lean_causal_lm_loss(logits, torch.tensor([[1, 2, 7, 0]]))
+    with pytest.raises(ValueError, match="labels: expected 3 whole numbers, one for each row of scores, got 2 of"):
+        lean_causal_lm_loss(logits, torch.tensor([[1, 2, 3]]))
+    assert lean_causal_lm_loss(logits, torch.full((1, 4), -100)).isnan()

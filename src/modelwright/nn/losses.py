@@ -3,6 +3,7 @@
 Legend: B batch, T tokens, R rows (tokens of any batch), E hidden size, V vocabulary.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -34,20 +35,27 @@ def cross_entropy(scores_RV: Tensor, labels_R: Tensor, ignore_index: int = IGNOR
     scores, and (on the CPU, where looking costs nothing) labels that are no class.
     """
     rows, classes = scores_RV.shape
-    if labels_R.is_floating_point() or labels_R.shape != (rows,):
-        raise InputError(
-            f"{what}: expected {rows} whole numbers, one for each row of scores, got {labels_R.numel()} of "
-            f"{labels_R.dtype}"
-        )
-    labels_R = labels_R.to(scores_RV.device).long()
+    labels_R = _whole_numbers(labels_R, rows, what).to(scores_RV.device)
     try:
         return F.cross_entropy(at_least_float32(scores_RV), labels_R, ignore_index=ignore_index)
     except IndexError as error:
-        wrong = labels_R[(labels_R != ignore_index) & ((labels_R < 0) | (labels_R >= classes))]
-        raise _LabelError(
-            f"{what}: expected classes from 0 to {classes - 1}, or {ignore_index} for what does not count, got "
-            f"{int(wrong[0])}"
-        ) from error
+        raise _wrong_label(labels_R, classes, ignore_index, what) from error
+
+
+def _whole_numbers(labels: Tensor, rows: int, what: str) -> Tensor:
+    if labels.is_floating_point() or labels.shape != (rows,):
+        raise InputError(
+            f"{what}: expected {rows} whole numbers, one for each row of scores, got {labels.numel()} of {labels.dtype}"
+        )
+    return labels.long()
+
+
+def _wrong_label(labels_R: Tensor, classes: int, ignore_index: int, what: str) -> _LabelError:
+    wrong = labels_R[(labels_R != ignore_index) & ((labels_R < 0) | (labels_R >= classes))]
+    return _LabelError(
+        f"{what}: expected classes from 0 to {classes - 1}, or {ignore_index} for what does not count, got "
+        f"{int(wrong[0])}"
+    )
 
 
 def causal_lm_loss(logits_BTV: Tensor, labels_BT: Tensor, ignore_index: int = IGNORED) -> Tensor:
@@ -56,6 +64,64 @@ def causal_lm_loss(logits_BTV: Tensor, labels_BT: Tensor, ignore_index: int = IG
     Position t of the logits is scored against label t+1; labels equal to `ignore_index` do not count.
     """
     return cross_entropy(logits_BTV[:, :-1].flatten(0, 1), labels_BT[:, 1:].flatten(), ignore_index)
+
+
+def lean_causal_lm_loss(logits_BTV: Tensor, labels_BT: Tensor, ignore_index: int = IGNORED) -> Tensor:
+    """Return `causal_lm_loss`, with one tensor of the size of the logits in its backward and none in its forward.
+
+    torch's own keeps the log-probabilities and makes three such tensors for the gradient. No second derivatives, but in
+    recorded calls.
+    """
+    if is_tracing() or logits_BTV.device.type != "cpu":
+        return causal_lm_loss(logits_BTV, labels_BT, ignore_index)
+    batch, tokens, classes = logits_BTV.shape
+    targets_R = _whole_numbers(labels_BT[:, 1:].flatten(), batch * (tokens - 1), "labels").to(logits_BTV.device)
+    # The last token's scores are nobody's.
+    targets_BT = F.pad(targets_R.view(batch, -1), (0, 1), value=ignore_index)
+    counted_BT = targets_BT != ignore_index
+    if bool((counted_BT & ((targets_BT < 0) | (targets_BT >= classes))).any()):
+        raise _wrong_label(targets_R, classes, ignore_index, "labels")
+    loss: Tensor = _RowsCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        logits_BTV.flatten(0, 1), targets_BT.flatten(), counted_BT.flatten()
+    )
+    return loss
+
+
+class _RowsCrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of the rows that count, some rows at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, scores_RV: Tensor, targets_R: Tensor, counted_R: Tensor) -> Tensor:
+        targets_R1 = targets_R.masked_fill(~counted_R, 0).unsqueeze(1)
+        losses = []
+        logsumexp = []
+        for part in _row_parts(scores_RV):
+            scores = at_least_float32(scores_RV[part])
+            logsumexp.append(scores.logsumexp(dim=1, keepdim=True))
+            losses.append(logsumexp[-1] - scores.gather(1, targets_R1[part]))
+        counted_R1 = counted_R.unsqueeze(1)
+        ctx.save_for_backward(scores_RV, targets_R1, counted_R1, torch.cat(logsumexp))
+        return torch.cat(losses).masked_fill(~counted_R1, 0.0).sum() / counted_R.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        scores_RV, targets_R1, counted_R1, logsumexp_R1 = ctx.saved_tensors
+        grads_RV = torch.empty_like(scores_RV)
+        share_R1 = counted_R1 * (grad / counted_R1.sum())
+        for part in _row_parts(scores_RV):
+            probs = (at_least_float32(scores_RV[part]) - logsumexp_R1[part]).exp_()
+            probs.scatter_add_(1, targets_R1[part], probs.new_full((), -1.0).expand(targets_R1[part].shape))
+            grads_RV[part] = probs.mul_(share_R1[part])
+        return grads_RV, None, None
+
+
+def _row_parts(scores_RV: Tensor) -> Iterator[slice]:
+    """Yield the rows whose scores are in memory at once."""
+    rows, classes = scores_RV.shape
+    step = max(1, _SCORES // 16 // classes)
+    for start in range(0, rows, step):
+        yield slice(start, start + step)
 
 
 def linear_cross_entropy(

@@ -140,3 +140,22 @@ def test_scores_of_all_tokens_are_never_stored(monkeypatch):
         local_attention(q, k, v, None, HEADS, Windows(64, 1, 0, causal=True))
     assert max(largest) == window_kernel.BLOCK_TOKENS * 128
     assert sum(largest) == HEADS * 8192 * 128
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("mask", ["all", "padded"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@torch.no_grad()
+def test_the_output_may_take_the_place_of_the_queries(shape, mask):
+    q, k, v = tensors(3)
+    mask = masks()[mask]
+    into = q.clone()
+    assert local_attention(into, k, v, mask, HEADS, shape, into=into) is into
+    assert torch.equal(into, local_attention(q, k, v, mask, HEADS, shape))
+    for rounds in (1, 3):
+        into = q.clone()
+        wanted = lsh_attention(q, v, orders(rounds), mask, shape)
+        out, weights = lsh_attention(into, v, orders(rounds), mask, shape, into=into)
+        assert out is into
+        assert torch.equal(out, wanted[0])
+        assert torch.equal(weights, wanted[1])

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from modelwright.core.errors import ConfigError, InputError
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
+from modelwright.nn.dropout import Dropout
 from modelwright.nn.precision import at_least_float32
 
 
@@ -83,6 +84,14 @@ class AxialPositionEmbeddings(nn.Module):
             weight.grad = None
         self.shape = tuple(sizes)
 
+    def at(self, position: int) -> Tensor:
+        """Return the embedding (E) of one position, without dropout."""
+        rows = []
+        for weight, size in zip(reversed(list(self.weights)), reversed(self.shape), strict=True):
+            rows.append(weight.flatten(0, -2)[position % size])
+            position //= size
+        return torch.cat(rows[::-1])
+
     def forward(self, position_ids_BL: Tensor) -> Tensor:
         """Return the embeddings (B, L, E) of positions (B, L)."""
         rows = []
@@ -108,7 +117,7 @@ class PositionEmbeddings(nn.Module):
         self, config: ReformerConfig, *, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size, device=device, dtype=dtype)
 
     @property
@@ -135,6 +144,11 @@ class PositionEmbeddings(nn.Module):
         weight.grad = None
         self.embedding.num_embeddings = new_size
 
+    def at(self, position: int) -> Tensor:
+        """Return the embedding (E) of one position, without dropout."""
+        embedded: Tensor = self.embedding(torch.tensor(position, device=self.embedding.weight.device))
+        return embedded
+
     def forward(self, position_ids_BL: Tensor) -> Tensor:
         """Return the embeddings (B, L, E) of positions (B, L)."""
         embedded: Tensor = self.dropout(self.embedding(position_ids_BL))
@@ -152,7 +166,7 @@ class ReformerEmbeddings(nn.Module):
         self.word_embeddings: nn.Module = nn.Embedding(config.vocab_size, config.hidden_size, **factory)
         kind = AxialPositionEmbeddings if config.axial_pos_embds else PositionEmbeddings
         self.position_embeddings = kind(config, **factory)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def check_length(self, length: int) -> None:
         """Raise InputError if a text of `length` tokens has more than there are positions."""
@@ -180,6 +194,10 @@ class ReformerEmbeddings(nn.Module):
             wrong = position_ids_BL[(position_ids_BL < 0) | (position_ids_BL >= limit)][0]
             raise InputError(f"Reformer: expected position_ids in 0..{limit - 1}, got {int(wrong)}")
         return self.add_positions(words_BLE, position_ids_BL)
+
+    def add_position(self, words_B1E: Tensor, position: int) -> Tensor:
+        """Return words plus one position that is known to exist, in evaluation; a position costs little here."""
+        return words_B1E + self.position_embeddings.at(position)
 
     def add_positions(self, words_BLE: Tensor, position_ids_BL: Tensor) -> Tensor:
         """Return words plus positions that are known to exist."""

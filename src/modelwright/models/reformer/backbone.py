@@ -22,6 +22,7 @@ from modelwright.models.reformer.encoder import ReformerEncoder
 from modelwright.models.reformer.hashing import choose_num_buckets
 from modelwright.models.reformer.layer import ReformerLayer
 from modelwright.models.reformer.lsh_attention import needs_hashing
+from modelwright.nn.precision import at_least_float32
 from modelwright.outputs.base import ModelOutput
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.switches import check_one_input, wants_dict
@@ -230,8 +231,9 @@ class ReformerModel(ReformerPreTrainedModel):
         key_mask: Tensor | None = None,
         seed: int | None = None,
         keep: Any = None,
+        keeps_states: bool = False,
     ) -> ReformerModelOutput:
-        """Run the layers on whole texts; see `forward` and, for `seed` and `keep`, `ForwardCall`."""
+        """Run the layers on whole texts; see `forward` and, for `seed`, `keep` and `keeps_states`, `ForwardCall`."""
         given = input_ids if input_ids is not None else inputs_embeds
         assert given is not None
         length = given.shape[1]
@@ -240,9 +242,9 @@ class ReformerModel(ReformerPreTrainedModel):
             input_ids, inputs_embeds, position_ids, key_mask = self._pad(
                 padding, input_ids, inputs_embeds, position_ids, key_mask
             )
-        embedded = self.embeddings(input_ids, position_ids, inputs_embeds)
+        padded = length + padding
         hashing = self.lsh_chunk_length is not None and needs_hashing(
-            embedded.shape[1],
+            padded,
             num_hashes,
             mode=self.attention_mode,
             chunk_length=self.lsh_chunk_length,
@@ -261,13 +263,15 @@ class ReformerModel(ReformerPreTrainedModel):
             length=length,
             key_mask=key_mask,
             num_hashes=num_hashes,
-            num_buckets=self._num_buckets(embedded.shape[1]) if hashing else None,
+            num_buckets=self._num_buckets(padded) if hashing else None,
             seed=seed,
             return_attentions=output_attentions,
             keep=keep,
+            keeps_states=keep is not None and (keeps_states or torch.is_grad_enabled()),
         )
+        streams = self._streams(self.embeddings(input_ids, position_ids, inputs_embeds))
         last, hidden_states, attentions = self.encoder(
-            embedded,
+            streams,
             call,
             layerwise_head_mask(head_mask, len(self.encoder.layers), self.num_heads),
             output_hidden_states=output_hidden_states,
@@ -277,6 +281,10 @@ class ReformerModel(ReformerPreTrainedModel):
             hidden_states=None if hidden_states is None else tuple(state[:, :length] for state in hidden_states),
             attentions=attentions,
         )
+
+    def _streams(self, embedded: Tensor) -> Tensor:
+        """Return both residual streams (B, L, 2, E), which start as the embeddings, in memory of their own."""
+        return at_least_float32(embedded).unsqueeze(2).repeat(1, 1, 2, 1)
 
     def padding(self, length: int) -> int:
         """Return how many tokens to add so that the sequence is cut into whole chunks."""

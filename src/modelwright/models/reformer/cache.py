@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from modelwright.models.reformer.call import ForwardCall, LayerCall
-from modelwright.models.reformer.hashing import draw_rotations, hash_one, hash_vectors
+from modelwright.models.reformer.hashing import both_ways, draw_rotations, hash_one, hash_vectors
 from modelwright.models.reformer.kept_keys import KeyPool, KeyRing, attend, ring_bias, tokens_in_ring
 from modelwright.models.reformer.local_attention import LocalSelfAttention
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention, unit_keys
 from modelwright.models.reformer.sorted_tokens import Ints, SortedTokens
 from modelwright.models.reformer.windows import MASKED_BIAS, SELF_BIAS
 
+_MASKED, _SEEN = np.float32(MASKED_BIAS), np.float32(0.0)
 # What one LSH layer hashes a row with: None where it is attended to in full.
 Factors = tuple[int, ...] | None
 
@@ -39,6 +40,7 @@ class Step:
     factors: list[Factors]
     call: ForwardCall
     ring: tuple[Tensor, Ints] | None = None
+    need_probs: bool = False
 
 
 class LocalCache:
@@ -55,14 +57,16 @@ class LocalCache:
             self.ring = KeyRing(k_BTHD, batch, (self.num_before + 1) * self.chunk_length)
         self.ring.fill(rows, k_BTHD, v_BTHD)
 
-    def attend(self, projected: tuple[Tensor, ...], step: Step, _layer: LayerCall) -> tuple[Tensor, Tensor, Ints]:
-        """Keep a token of each row, (B, H, D) each, and return (B, H*D), the probabilities and their tokens."""
+    def attend(
+        self, projected: tuple[Tensor, ...], step: Step, _layer: LayerCall
+    ) -> tuple[Tensor, Tensor | None, Ints]:
+        """Keep a token of each row, (B, H, D) each; return (B, H*D), the probabilities if asked, and their tokens."""
         assert self.ring is not None
         q_BHD, k_BHD, v_BHD = projected
         self.ring.append(k_BHD, v_BHD, step.lengths)
         bias_B1M, tokens_B1M = self._ring(self.ring.keys.shape[2], step)
-        scaled = q_BHD * q_BHD.shape[-1] ** -0.5
-        out, probs = attend(scaled, self.ring.keys, self.ring.values, bias_B1M.to(q_BHD.device))
+        bias_B1M, scale = bias_B1M.to(q_BHD.device), q_BHD.shape[-1] ** -0.5
+        out, probs = attend(q_BHD, self.ring.keys, self.ring.values, bias_B1M, scale, need_probs=step.need_probs)
         return out, probs, tokens_B1M
 
     def _ring(self, size: int, step: Step) -> tuple[Tensor, Ints]:
@@ -118,8 +122,8 @@ class LSHCache:
                 keys_1HTD, _ = self.pool.take(tokens, [row])
                 self.sorted[row] = SortedTokens(self._hash(keys_1HTD, factors, step, layer)[0], math.prod(factors))
 
-    def attend(self, projected: tuple[Tensor, ...], step: Step, layer: LayerCall) -> tuple[Tensor, Tensor, Ints]:
-        """Keep a token of each row, (B, H, D) each, and return (B, H*D), the probabilities and their tokens."""
+    def attend(self, projected: tuple[Tensor, ...], step: Step, layer: LayerCall) -> tuple[Tensor, Tensor | None, Ints]:
+        """Keep a token of each row, (B, H, D) each; return (B, H*D), the probabilities if asked, and their tokens."""
         assert self.pool is not None
         qk_BHD, v_BHD = projected
         k_BHD = unit_keys(qk_BHD).to(v_BHD.dtype)
@@ -141,10 +145,11 @@ class LSHCache:
                 known.append(buckets_HN)
                 seen[row] = known.seen(buckets_HN, self.chunk_length, self.num_before, step.padded[row])
         tokens_BHM = _stacked(seen)
-        bias = np.where(tokens_BHM < 0, MASKED_BIAS, 0.0).astype(np.float32)
+        bias = np.where(tokens_BHM < 0, _MASKED, _SEEN)
         bias[tokens_BHM == np.array(step.lengths)[:, None, None]] = SELF_BIAS
         keys, values = self.pool.take(tokens_BHM)
-        out, probs = attend(qk_BHD, keys, values, torch.from_numpy(bias).to(qk_BHD.device))
+        there = torch.from_numpy(bias).to(qk_BHD.device)
+        out, probs = attend(qk_BHD, keys, values, there, 1.0, need_probs=step.need_probs)
         return out, probs, tokens_BHM
 
     def reorder(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
@@ -175,7 +180,7 @@ class LSHCache:
         if call not in self._rotations:
             size = keys_BHTD.shape[-1]
             drawn = draw_rotations(self.heads, size, step.call.num_hashes, factors, like=keys_BHTD, seed=seed)
-            self._rotations = {call: (drawn, drawn.float().cpu().numpy()), **dict(list(self._rotations.items())[:3])}
+            self._rotations = {call: (drawn, both_ways(drawn, factors)), **dict(list(self._rotations.items())[:3])}
         rotations_HDNR, in_numpy = self._rotations[call]
         if keys_BHTD.shape[2] == 1:
             return hash_one(keys_BHTD[:, :, 0], in_numpy, factors)[..., None]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from modelwright.nn.dropout import seeded_generator
+from modelwright.nn.dropout import Source, seeded_generator
 
 if TYPE_CHECKING:
     from modelwright.models.reformer.attention_maps import ChunkPlaces
@@ -22,7 +22,7 @@ class ForwardCall:
 
     `length` is that of the text, without the padding to whole chunks. `key_mask` (B, L) is True at tokens that may be
     attended to, or None if all may. `seed` comes from one draw of torch's own stream. `keep` is told, for a cache, each
-    layer's number, its normed input and what it projects.
+    layer's number, its normed input and what it projects; that input only if `keeps_states`, else it may be None.
     """
 
     length: int
@@ -32,7 +32,8 @@ class ForwardCall:
     num_buckets: int | list[int] | None
     seed: int
     return_attentions: bool = False
-    keep: Callable[[int, Tensor, tuple[Tensor, ...]], None] | None = None
+    keep: Callable[[int, Tensor | None, tuple[Tensor, ...]], None] | None = None
+    keeps_states: bool = False
 
 
 @dataclass
@@ -53,6 +54,6 @@ class LayerCall:
         """Return the seed of that random choice: a function of the call's seed, this layer and the site."""
         return call.seed + self.index * len(_SITES) + _SITES.index(site)
 
-    def generator(self, call: ForwardCall, site: str, part: int, device: torch.device) -> torch.Generator | None:
+    def generator(self, call: ForwardCall, site: str, part: int, device: torch.device) -> Source | None:
         """Return a new generator for dropout at that site in that slice of tokens, or None in evaluation."""
         return seeded_generator(self.site_seed(call, site), part, device) if self.training else None

@@ -118,6 +118,7 @@ def read_prompt(model: ReformerModel, call: CachedCall) -> ReformerModelOutput:
                 output_hidden_states=call.output_hidden_states,
                 seed=cache.seed,
                 keep=_Keep(model, cache, rows, length, step),
+                keeps_states=call.legacy,
             )
         )
     output: ReformerModelOutput = _together(outputs, places, (batch, columns))
@@ -136,15 +137,35 @@ def go_on(model: ReformerModel, past: Any, call: CachedCall) -> ReformerModelOut
     batch, columns = call.given.shape[:2]
     _check(cache, batch, columns, call)
     model.embeddings.check_length(cache.get_seq_length() + columns)
+    if call.legacy or torch.compiler.is_compiling():
+        output = _read(model, cache, call, columns)
+    else:
+        # Without the bookkeeping for a later graph, the many small operations of a token cost less; what the caller
+        # gets are ordinary tensors again.
+        with torch.inference_mode():
+            output = _read(model, cache, call, columns)
+        output.last_hidden_state = output.last_hidden_state.clone()  # type: ignore[union-attr]
+        for name in ("hidden_states", "attentions"):
+            if getattr(output, name) is not None:
+                setattr(output, name, tuple(each.clone() for each in getattr(output, name)))
+    output.past_buckets_states = cache.to_legacy_cache() if call.legacy else cache
+    return output
+
+
+def _read(model: ReformerModel, cache: ReformerCache, call: CachedCall, columns: int) -> ReformerModelOutput:
+    """Read the new tokens one after the other."""
     outputs: list[Any] = []
     for column in range(columns):
         inputs = call.part(slice(None), slice(column, column + 1))
         if inputs["position_ids"] is None:
-            positions = torch.tensor(cache.lengths, device=call.given.device).unsqueeze(1)
             words = inputs["inputs_embeds"]
             if words is None:
                 words = model.embeddings.word_embeddings(inputs["input_ids"])
-            embedded = model.embeddings.add_positions(words, positions)
+            if min(cache.lengths) == max(cache.lengths) and not model.training:
+                embedded = model.embeddings.add_position(words, cache.lengths[0])
+            else:
+                positions = torch.tensor(cache.lengths, device=call.given.device).unsqueeze(1)
+                embedded = model.embeddings.add_positions(words, positions)
         else:
             embedded = model.embeddings(inputs["input_ids"], inputs["position_ids"], inputs["inputs_embeds"])
         outputs.append(_decode(model, embedded, cache, call))
@@ -156,7 +177,6 @@ def go_on(model: ReformerModel, past: Any, call: CachedCall) -> ReformerModelOut
             hidden_states=_layerwise(torch.cat, [each.hidden_states for each in outputs]),
             attentions=_layerwise(_grown, [each.attentions for each in outputs]),
         )
-    output.past_buckets_states = cache.to_legacy_cache() if call.legacy else cache
     return output
 
 
@@ -165,6 +185,7 @@ def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: 
     from modelwright.models.reformer.backbone import ReformerModelOutput, layerwise_head_mask
 
     step = _step(model, cache, grow=1)
+    step.need_probs = call.output_attentions
     head_mask = layerwise_head_mask(call.head_mask, len(cache.layers), model.num_heads)
     x1 = x2 = at_least_float32(embedded)
     states, attentions = [embedded], []
@@ -182,7 +203,7 @@ def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: 
         x2 = x2 + block.feed_forward.feed(x1, step.call, layer, 0)
         if call.output_hidden_states:
             states.append(x2.to(embedded.dtype))
-        if call.output_attentions:
+        if probs is not None:
             if layer.head_mask is not None:
                 probs = probs * attention.own_heads(layer.head_mask).unsqueeze(-1)
             attentions.append(_by_token(probs, torch.from_numpy(tokens), max(step.lengths) + 1))
@@ -230,7 +251,7 @@ class _Keep:
     length: int
     step: Step
 
-    def __call__(self, index: int, normed: Tensor, projected: tuple[Tensor, ...]) -> None:
+    def __call__(self, index: int, normed: Tensor | None, projected: tuple[Tensor, ...]) -> None:
         kept, block = self.cache.layers[index], self.model.encoder.layers[index]
         heads = block.attention.self_attention.num_heads  # type: ignore[union-attr]
         texts = tuple(split_heads(x.detach()[:, : self.length], heads).transpose(1, 2) for x in projected)  # type: ignore[arg-type]
@@ -238,6 +259,7 @@ class _Keep:
         if isinstance(kept, LSHCache):
             kept.hash_rows(self.rows, self.step, LayerCall(index, False))
         if self.cache.states is not None:
+            assert normed is not None
             self.cache.states[index] = normed.detach()[:, : self.length].clone()
 
 

@@ -3,6 +3,7 @@
 Shapes: B batch, H heads, L tokens, D head size, N hash rounds, R columns of the random rotations.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -64,23 +65,30 @@ def hash_vectors(vectors_BHLD: Tensor, rotations_HDNR: Tensor, factors: Sequence
     return buckets
 
 
+def both_ways(rotations_HDNR: Tensor, factors: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Return each factor's rotations followed by their opposites, (H, D, N, 2R): what `hash_one` works with."""
+    parts = rotations_HDNR.float().cpu().numpy()
+    ends = np.cumsum([0] + [factor // 2 for factor in factors])
+    columns = [parts[..., start:stop] for start, stop in itertools.pairwise(ends)]
+    return np.concatenate([half for part in columns for half in (part, -part)], axis=-1)
+
+
 def hash_one(
-    vectors_BHD: Tensor, rotations_HDNR: npt.NDArray[np.float32], factors: Sequence[int]
+    vectors_BHD: Tensor, both_ways_HDNR: npt.NDArray[np.float32], factors: Sequence[int]
 ) -> npt.NDArray[np.int64]:
     """Return the buckets (B, H, N) of one vector a row and head, as `hash_vectors` does for many.
 
     In numpy: these are a few numbers, and a call of torch costs more than they do.
     """
-    heads, size, rounds, _ = rotations_HDNR.shape
+    heads, size, rounds, columns = both_ways_HDNR.shape
     vectors_HBD = vectors_BHD.float().transpose(0, 1).cpu().numpy()
-    rotated_HBC = vectors_HBD @ rotations_HDNR.reshape(heads, size, -1)
-    rotated_BHNR = rotated_HBC.transpose(1, 0, 2).reshape(vectors_BHD.shape[0], heads, rounds, -1)
-    buckets = np.zeros(rotated_BHNR.shape[:3], dtype=np.int64)
-    base, column = 1, 0
-    for factor in factors:
-        part = rotated_BHNR[..., column : column + factor // 2]
-        buckets += base * np.concatenate([part, -part], axis=-1).argmax(axis=-1)
-        base, column = base * factor, column + factor // 2
+    rotated_HBC = vectors_HBD @ both_ways_HDNR.reshape(heads, size, -1)
+    rotated_BHNR = rotated_HBC.transpose(1, 0, 2).reshape(-1, heads, rounds, columns)
+    buckets: npt.NDArray[np.int64] = rotated_BHNR[..., : factors[0]].argmax(axis=-1)
+    base = column = factors[0]
+    for factor in factors[1:]:
+        buckets += base * rotated_BHNR[..., column : column + factor].argmax(axis=-1)
+        base, column = base * factor, column + factor
     return buckets
 
 

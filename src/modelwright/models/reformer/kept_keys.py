@@ -4,27 +4,44 @@ Shapes: B rows, T tokens, H heads, D head size, M tokens that a query sees, R pl
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from modelwright.models.reformer.sorted_tokens import Ints
 from modelwright.models.reformer.windows import MASKED_BIAS
 from modelwright.nn.precision import at_least_float32
 
 
-def attend(q_BHD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what one query a row and head attends to, (B, H*D), and the probabilities (B, H, M); in fp32 at least.
+def attend(
+    q_BHD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, bias: Tensor, scale: float, *, need_probs: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return what one query a row and head attends to, (B, H*D), and the probabilities (B, H, M) if they are asked for.
 
-    `bias`, (B, 1 or H, M), is added to the scores.
+    In fp32 at least. `bias`, (B, 1 or H, M), is added to the scores, which `scale` multiplies.
     """
     batch, heads, seen, size = k_BHMD.shape
-    q_GD, k_GMD, v_GMD = (at_least_float32(x).reshape(batch * heads, -1, size) for x in (q_BHD, k_BHMD, v_BHMD))
+    if not need_probs:
+        q_BH1D = at_least_float32(q_BHD).unsqueeze(2)
+        k_BHMD, whole_BHMD = at_least_float32(k_BHMD), at_least_float32(v_BHMD)
+        mask = at_least_float32(bias).to(q_BH1D.dtype).unsqueeze(2)
+        out_BH1D = scaled_dot_product_attention(q_BH1D, k_BHMD, whole_BHMD, attn_mask=mask, scale=scale)
+        return out_BH1D.reshape(batch, heads * size).to(v_BHMD.dtype), None
+    q_GD = at_least_float32(q_BHD).reshape(batch * heads, 1, size)
+    k_GMD = at_least_float32(k_BHMD).reshape(batch * heads, seen, size)
+    v_GMD = at_least_float32(v_BHMD).reshape(batch * heads, seen, size)
     bias_G1M = bias.expand(batch, heads, seen).reshape(batch * heads, 1, seen)
-    probs_G1M = torch.baddbmm(bias_G1M, q_GD, k_GMD.transpose(1, 2)).softmax(dim=-1)
+    probs_G1M = torch.baddbmm(bias_G1M, q_GD, k_GMD.transpose(1, 2), alpha=scale).softmax(dim=-1)
     out = torch.bmm(probs_G1M, v_GMD).view(batch, heads * size)
     return out.to(v_BHMD.dtype), probs_G1M.view(batch, heads, seen)
+
+
+@lru_cache(maxsize=16)
+def _column(numbers: int) -> Ints:
+    return np.arange(numbers)[:, None]
 
 
 class KeyPool:
@@ -51,9 +68,7 @@ class KeyPool:
         """Add one token to each row, whose lengths before it are given."""
         self._make_room(max(lengths) + 1)
         if min(lengths) == max(lengths):
-            pair = self.pairs[: len(lengths), lengths[0]]
-            pair[..., : self.size] = keys_BHD
-            pair[..., self.size :] = values_BHD
+            self.pairs[: len(lengths), lengths[0]] = torch.cat([keys_BHD, values_BHD], dim=-1)
         else:
             rows = torch.arange(len(lengths), device=self.pairs.device)
             at = rows, torch.tensor(lengths, device=self.pairs.device)
@@ -65,10 +80,14 @@ class KeyPool:
         """Return keys and values (B, H, M, D) of tokens of these rows, all by default; those of token -1 are any."""
         batch, heads, _ = tokens_BHM.shape
         tokens_BHM = np.maximum(tokens_BHM, 0)
-        rows = (np.arange(batch) if rows_B is None else np.array(rows_B))[:, None, None]
-        if self.origin is not None:
-            rows = self.origin[rows, tokens_BHM]
-        place = (rows * self.pairs.shape[1] + tokens_BHM) * heads + np.arange(heads)[:, None]
+        numbers_H1 = _column(heads)
+        if batch == 1 and rows_B is None and self.origin is None:
+            place = tokens_BHM * heads + numbers_H1
+        else:
+            rows = (np.arange(batch) if rows_B is None else np.array(rows_B))[:, None, None]
+            if self.origin is not None:
+                rows = self.origin[rows, tokens_BHM]
+            place = (rows * self.pairs.shape[1] + tokens_BHM) * heads + numbers_H1
         index = torch.from_numpy(place.ravel()).to(self.pairs.device)
         taken = self.pairs.view(-1, 2 * self.size).index_select(0, index).view(*tokens_BHM.shape, -1)
         return taken[..., : self.size], taken[..., self.size :]

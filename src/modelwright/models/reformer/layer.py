@@ -15,6 +15,7 @@ from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.local_attention import LocalSelfAttention
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention
 from modelwright.nn.activations import get_activation
+from modelwright.nn.decode_layout import apply_linear
 from modelwright.nn.dropout import seeded_dropout
 from modelwright.nn.norm import LayerNorm
 from modelwright.nn.pruning import prune_linear_layer
@@ -40,8 +41,7 @@ class _Dense(nn.Module):
         self.dense = nn.Linear(in_features, out_features, bias=bias, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
-        mapped: Tensor = self.dense(x)
-        return mapped
+        return apply_linear(self.dense, x)
 
 
 class ReformerAttention(nn.Module):
@@ -129,9 +129,9 @@ class ReformerLayer(nn.Module):
         self.attention = ReformerAttention(config, kind, device=device, dtype=dtype)
         self.feed_forward = ReformerFeedForward(config, device=device, dtype=dtype)
 
-    def forward(self, run: Callable[["ReformerLayer", Tensor, Tensor], Result], x1: Tensor, x2: Tensor) -> Result:
-        """Return `run(self, x1, x2)`: whatever a stack does with a layer, it does in a call of it.
+    def forward(self, run: Callable[..., Result], *streams: Tensor) -> Result:
+        """Return `run(self, *streams)`: whatever a stack does with a layer, it does in a call of it.
 
         So hooks are met that gather the weights of a sharded layer for as long as it is at work.
         """
-        return run(self, x1, x2)
+        return run(self, *streams)

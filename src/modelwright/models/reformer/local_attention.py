@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from modelwright.models.reformer.attention_maps import ChunkPlaces
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
-from modelwright.models.reformer.local_kernel import Windows, local_attention_backward
+from modelwright.models.reformer.local_kernel import Windows, local_attention, local_attention_backward
 from modelwright.models.reformer.operators import local_attention_op
 from modelwright.models.reformer.windows import (
     MASKED_BIAS,
@@ -92,10 +92,17 @@ class LocalSelfAttention(nn.Module):
         """Return queries, keys and values, (B, L, H*D) each."""
         return apply_each(x_BLE, self.query, self.key, self.value)
 
-    def attend(self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall) -> tuple[Tensor, ...]:
-        """Return the output (B, L, H*D), from what `project` returned."""
+    def attend(
+        self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall, into: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return the output (B, L, H*D), from what `project` returned.
+
+        It is written to `into` if there is one, which may be the first of the projections, and then has no graph.
+        """
         q, k, v = projected
         shape = self._windows(q.shape[1], call, layer)
+        if into is not None:
+            return (local_attention(q, k, v, call.key_mask, self.num_heads, shape, into=into),)
         settings = (shape.chunk_length, shape.num_before, shape.num_after, shape.causal, shape.dropout, shape.seed)
         return (local_attention_op(q, k, v, call.key_mask, self.num_heads, *settings),)
 

@@ -21,7 +21,7 @@ from modelwright.models.reformer.window_kernel import (
     windows,
 )
 from modelwright.models.reformer.windows import MASKED_BIAS
-from modelwright.nn.dropout import seeded_generator
+from modelwright.nn.dropout import Source, seeded_generator
 from modelwright.nn.precision import at_least_float32, without_autocast
 
 
@@ -48,7 +48,7 @@ class Windows:
         """Return the first and the last (excluded) place that the windows of places `start` to `stop` cover."""
         return start - self.num_before * self.chunk_length, stop + self.num_after * self.chunk_length
 
-    def generator(self, block: int, device: torch.device) -> torch.Generator | None:
+    def generator(self, block: int, device: torch.device) -> Source | None:
         """Return the generator for the dropout of that block, or None without dropout."""
         return seeded_generator(self.seed, block, device) if self.dropout else None
 
@@ -111,11 +111,21 @@ def _row_groups(batch: int, length: int) -> Iterator[slice]:
 
 @without_autocast
 def local_attention(
-    q_BLE: Tensor, k_BLE: Tensor, v_BLE: Tensor, key_mask_BL: Tensor | None, num_heads: int, shape: Windows
+    q_BLE: Tensor,
+    k_BLE: Tensor,
+    v_BLE: Tensor,
+    key_mask_BL: Tensor | None,
+    num_heads: int,
+    shape: Windows,
+    *,
+    into: Tensor | None = None,
 ) -> Tensor:
-    """Attend within chunks and their neighbours, in fp32 at least; return (B, L, H*D) in the dtype of `v`."""
+    """Attend within chunks and their neighbours, in fp32 at least; return (B, L, H*D) in the dtype of `v`.
+
+    The output is written to `into` if there is one, which may be `q`.
+    """
     size = q_BLE.shape[-1] // num_heads
-    out_BLE = torch.empty_like(v_BLE, memory_format=torch.contiguous_format)
+    out_BLE = torch.empty_like(v_BLE, memory_format=torch.contiguous_format) if into is None else into
     for rows in _row_groups(*q_BLE.shape[:2]):
         for head in range(num_heads):
             at = (rows, slice(None), slice(head * size, (head + 1) * size))

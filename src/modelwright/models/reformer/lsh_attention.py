@@ -13,7 +13,13 @@ from modelwright.models.reformer.attention_maps import ChunkPlaces
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig, bucket_factors
 from modelwright.models.reformer.local_kernel import Windows
-from modelwright.models.reformer.lsh_kernel import inverse_order, key_scale, lsh_attention_backward, score_bias
+from modelwright.models.reformer.lsh_kernel import (
+    inverse_order,
+    key_scale,
+    lsh_attention,
+    lsh_attention_backward,
+    score_bias,
+)
 from modelwright.models.reformer.operators import hash_order, lsh_attention_op
 from modelwright.models.reformer.windows import attend_in_windows, look_around, merge_heads, pruned, split_heads
 from modelwright.nn.decode_layout import apply_each
@@ -128,14 +134,19 @@ class LSHSelfAttention(nn.Module):
         """Return the vectors that are queries and keys, and the values, (B, L, H*D) each."""
         return apply_each(x_BLE, self.query_key, self.value)
 
-    def attend(self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall) -> tuple[Tensor, ...]:
+    def attend(
+        self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall, into: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Return the output (B, L, H*D) and the weights of the hash rounds, from what `project` returned.
 
-        `layer.order` is set by the first call and reused by a replay.
+        The output is written to `into` if there is one, which may be the first of the projections, and then has no
+        graph. `layer.order` is set by the first call and reused by a replay.
         """
         qk, v = projected
         order = self._order(qk, call, layer)
         shape = self._windows(qk.shape[1], call, layer)
+        if into is not None:
+            return lsh_attention(qk, v, order, call.key_mask, shape, into=into)
         settings = (shape.chunk_length, shape.num_before, shape.num_after, shape.causal, shape.dropout, shape.seed)
         return lsh_attention_op(qk, v, order, call.key_mask, *settings)  # type: ignore[no-any-return]
 

@@ -63,10 +63,11 @@ def score_bias(
 
     Further leading dimensions of both positions (..., C, Q) and (..., C, W) are kept; the result is (..., C, Q, W).
     """
-    distance = position_CQ.to(dtype).unsqueeze(-1) - position_CW.to(dtype).unsqueeze(-2)
     if causal and key_mask_CW is None:
         # -1e5 at distance 0, 0 for the past, lower for the future: three passes over one tensor.
-        return distance.sub_(1.0).mul_(-SELF_BIAS).clamp_(MASKED_BIAS, 0.0)
+        before = (position_CQ.to(dtype) - 1.0).unsqueeze(-1) - position_CW.to(dtype).unsqueeze(-2)
+        return before.mul_(-SELF_BIAS).clamp_(MASKED_BIAS, 0.0)
+    distance = position_CQ.to(dtype).unsqueeze(-1) - position_CW.to(dtype).unsqueeze(-2)
     bias = torch.zeros_like(distance)
     if causal:
         bias.masked_fill_(distance < 0, MASKED_BIAS)
@@ -95,6 +96,12 @@ class _Group:
         x_RD = x_BLE.view(-1, x_BLE.shape[-1] // self.num_heads)
         rows_RD = x_RD.index_select(0, (index_GT * self.num_heads + self.ids).flatten())
         return at_least_float32(rows_RD).view(*index_GT.shape, -1)
+
+    def put(self, x_BLE: Tensor, index_GT: Tensor, rows_GTD: Tensor) -> None:
+        """Write the vectors of the tokens `index_GT`, each of which is there once, into a contiguous tensor."""
+        x_RD = x_BLE.view(-1, x_BLE.shape[-1] // self.num_heads)
+        place_R = (index_GT * self.num_heads + self.ids).flatten()
+        x_RD.index_copy_(0, place_R, rows_GTD.reshape(-1, x_RD.shape[-1]).to(x_RD.dtype))
 
     def part(self, x_BLE: Tensor) -> Tensor:
         """Return these sequences of a tensor, a view (rows, heads, L, D)."""
@@ -132,7 +139,6 @@ class _Round:
     order: Tensor
     seen: Tensor
     qk: Tensor
-    keys: Tensor
     v: Tensor
 
     @property
@@ -160,7 +166,8 @@ class _Round:
                 dtype=q_GLD.dtype,
             )
             q_CQD = q_GLD[:, start:stop].reshape(-1, chunk, q_GLD.shape[-1])
-            k_CWD, v_CWD = (windows(x[:, covered], chunk, window) for x in (self.keys, self.v))
+            qk_GTD = self.qk[:, covered]
+            k_CWD, v_CWD = (windows(x, chunk, window) for x in (qk_GTD * key_scale(qk_GTD), self.v[:, covered]))
             first = int(self.group.rows.start) * self.group.num_heads + int(self.group.heads.start)
             block = ((first * self.group.order.shape[1] + self.index) * length + start) // chunk
             generator = self.shape.generator(block, q_CQD.device)
@@ -176,8 +183,8 @@ def _rounds(group: _Group, qk_BLE: Tensor, v_BLE: Tensor, shape: Windows) -> Ite
         start = index * length
         seen_GT = ring_slice(ring_GR, *shape.span(start, start + length))
         qk_GTD, v_GTD = group.take(qk_BLE, seen_GT), group.take(v_BLE, seen_GT)
-        keys_GTD = qk_GTD * key_scale(qk_GTD)
-        yield _Round(index, group, shape, ring_GR[:, start : start + length], seen_GT, qk_GTD, keys_GTD, v_GTD)
+        yield _Round(index, group, shape, ring_GR[:, start : start + length], seen_GT, qk_GTD, v_GTD)
+        del qk_GTD, v_GTD  # The next round's are gathered when this one's are gone.
 
 
 def _unsort(x_GLD: Tensor, undo_GL: Tensor) -> Tensor:
@@ -189,48 +196,58 @@ def _unsort(x_GLD: Tensor, undo_GL: Tensor) -> Tensor:
 
 @without_autocast
 def lsh_attention(
-    qk_BLE: Tensor, v_BLE: Tensor, order_BHNL: Tensor, key_mask_BL: Tensor | None, shape: Windows
+    qk_BLE: Tensor,
+    v_BLE: Tensor,
+    order_BHNL: Tensor,
+    key_mask_BL: Tensor | None,
+    shape: Windows,
+    *,
+    into: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attend among tokens that `order_BHNL` sorts next to each other, in fp32 at least.
 
-    Returns the output (B, L, H*D) in the dtype of `v`, and the weights of the rounds (B, H, N, L) for the backward.
+    Returns the output (B, L, H*D) in the dtype of `v`, and the weights of the rounds (B, H, N, L) for the backward. The
+    output is written to the contiguous tensor `into` if there is one, which may be `qk`.
     """
+    out_BLE = torch.empty_like(v_BLE, memory_format=torch.contiguous_format) if into is None else into
     qk_BLE, v_BLE = qk_BLE.contiguous(), v_BLE.contiguous()
-    rounds = order_BHNL.shape[2]
-    out_BLE = torch.empty_like(v_BLE)
     weights_BHNL = torch.ones(order_BHNL.shape, dtype=at_least_float32(qk_BLE[:0]).dtype, device=qk_BLE.device)
     for group in _groups(order_BHNL, key_mask_BL):
-        outs, lses = [], []
-        for turn in _rounds(group, qk_BLE, v_BLE, shape):
-            out_GLD, lse_GL = _attend_round(turn, need_lse=rounds > 1)
-            undo_GL = inverse_order(turn.order)
-            outs.append(_unsort(out_GLD, undo_GL))
-            if lse_GL is not None:
-                lses.append(lse_GL.gather(1, undo_GL.long()))
-            del turn, out_GLD
-        merged_GLD = outs[0]
-        if rounds > 1:
-            weights_GNL = torch.stack(lses, dim=1).softmax(dim=1)
-            merged_GLD = merged_GLD.mul_(weights_GNL[:, 0].unsqueeze(-1))
-            for index in range(1, rounds):
-                merged_GLD.addcmul_(outs[index], weights_GNL[:, index].unsqueeze(-1))
-            kept = weights_BHNL[group.rows, group.heads]
-            kept.copy_(weights_GNL.view(kept.shape))
-        into = group.part(out_BLE)
-        into.copy_(merged_GLD.view(into.shape))
+        rounds = _rounds(group, qk_BLE, v_BLE, shape)
+        if order_BHNL.shape[2] == 1:
+            for turn in rounds:
+                for start, stop, operands, settings in turn.blocks():
+                    out_CQD, _ = attend_block(*operands, **settings)
+                    group.put(out_BLE, turn.order[:, start:stop], out_CQD)
+                del turn, operands
+            continue
+        merged_GLD, weights_GNL = _merged(rounds)
+        into_BHLD, kept = group.part(out_BLE), weights_BHNL[group.rows, group.heads]
+        into_BHLD.copy_(merged_GLD.view(into_BHLD.shape))
+        kept.copy_(weights_GNL.view(kept.shape))
     return out_BLE, weights_BHNL
 
 
-def _attend_round(turn: _Round, *, need_lse: bool) -> tuple[Tensor, Tensor | None]:
-    """Return one round's output (G, L, D) and logsumexp (G, L), in sorted order."""
-    out_GLD = torch.empty_like(turn.qk[:, turn.own], memory_format=torch.contiguous_format)
-    lse_GL = out_GLD.new_empty(out_GLD.shape[:2]) if need_lse else None
-    for start, stop, operands, settings in turn.blocks():
-        out_CQD, lse_CQ = attend_block(*operands, need_lse=need_lse, **settings)
-        out_GLD[:, start:stop] = out_CQD.view(-1, stop - start, out_GLD.shape[-1])
-        if lse_GL is not None and lse_CQ is not None:
+def _merged(rounds: Iterator[_Round]) -> tuple[Tensor, Tensor]:
+    """Return the output (G, L, D) of several rounds, in the order of the tokens, and their weights (G, N, L)."""
+    outs, lses = [], []
+    for turn in rounds:
+        out_GLD = torch.empty_like(turn.qk[:, turn.own], memory_format=torch.contiguous_format)
+        lse_GL = out_GLD.new_empty(out_GLD.shape[:2])
+        for start, stop, operands, settings in turn.blocks():
+            out_CQD, lse_CQ = attend_block(*operands, need_lse=True, **settings)
+            assert lse_CQ is not None
+            out_GLD[:, start:stop] = out_CQD.view(-1, stop - start, out_GLD.shape[-1])
             lse_GL[:, start:stop] = lse_CQ.view(-1, stop - start)
-    return out_GLD, lse_GL
+        undo_GL = inverse_order(turn.order)
+        outs.append(_unsort(out_GLD, undo_GL))
+        lses.append(lse_GL.gather(1, undo_GL.long()))
+        del turn, out_GLD
+    weights_GNL = torch.stack(lses, dim=1).softmax(dim=1)
+    merged_GLD = outs[0].mul_(weights_GNL[:, 0].unsqueeze(-1))
+    for index in range(1, len(outs)):
+        merged_GLD.addcmul_(outs[index], weights_GNL[:, index].unsqueeze(-1))
+    return merged_GLD, weights_GNL
 
 
 @without_autocast
@@ -255,27 +272,39 @@ def lsh_attention_backward(
     rounds = order_BHNL.shape[2]
     for group in _groups(order_BHNL, key_mask_BL):
         totals: list[Tensor] = []
+        if rounds > 1:
+            # The product of output and gradient is the same for all rounds but for their weight.
+            along_BHL = at_least_float32(group.part(grad_BLE)).mul(group.part(out_BLE)).sum(dim=-1)
+            along_GL = along_BHL.reshape(group.order.shape[0], -1)
         for turn in _rounds(group, qk_BLE, v_BLE, shape):
             grad_GLD = group.take(grad_BLE, turn.order)
             delta_GL = None
             if rounds > 1:
+                order_GL = turn.order.long()
                 weight_GL = weights_BHNL[group.rows, group.heads, turn.index].reshape(turn.order.shape)
-                grad_GLD.mul_(weight_GL.gather(1, turn.order.long()).unsqueeze(-1))
-                delta_GL = (grad_GLD * group.take(out_BLE, turn.order)).sum(dim=-1)
+                weight_GL = weight_GL.gather(1, order_GL)
+                grad_GLD.mul_(weight_GL.unsqueeze(-1))
+                delta_GL = along_GL.gather(1, order_GL).mul_(weight_GL)
             parts = _attend_round_backward(turn, grad_GLD, delta_GL)
-            totals = _add_tokens(turn, parts, totals)
+            if rounds > 1:
+                totals = _add_tokens(turn, parts, totals)
+            else:
+                for part_GTD, into in zip(parts, grads_BLE, strict=True):
+                    group.put(into, turn.order, _folded(turn, part_GTD))
             del turn, parts, grad_GLD
-        for total_GLD, grads in zip(totals, grads_BLE, strict=True):
-            into = group.part(grads)
-            into.copy_(total_GLD.view(into.shape))
+        for index, total_GLD in enumerate(totals):
+            into_BHLD = group.part(grads_BLE[index])
+            into_BHLD.copy_(total_GLD.view(into_BHLD.shape))
     return grads_BLE
 
 
 def _attend_round_backward(turn: _Round, grad_GLD: Tensor, delta_GL: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return one round's gradients of shared queries and keys, and of values, for all places that it sees (G, T, D)."""
+    """Return one round's gradients of shared queries and keys, and of values, for all places that it sees (G, T, D).
+
+    `grad_GLD` is overwritten.
+    """
     groups, chunk, size = turn.qk.shape[0], turn.shape.chunk_length, turn.qk.shape[-1]
-    grad_q_GLD = torch.empty_like(grad_GLD)
-    grad_keys_GTD, grad_v_GTD = torch.zeros_like(turn.keys), torch.zeros_like(turn.v)
+    grad_keys_GTD, grad_v_GTD = torch.zeros_like(turn.qk), torch.zeros_like(turn.v)
     for start, stop, operands, settings in turn.blocks():
         grad_q_CQD, *grads_CWD = attend_block_backward(
             grad_GLD[:, start:stop].reshape(-1, chunk, size),
@@ -283,12 +312,25 @@ def _attend_round_backward(turn: _Round, grad_GLD: Tensor, delta_GL: Tensor | No
             delta_NQ=None if delta_GL is None else delta_GL[:, start:stop].reshape(-1, chunk),
             **settings,
         )
-        grad_q_GLD[:, start:stop] = grad_q_CQD.view(groups, stop - start, size)
+        grad_GLD[:, start:stop] = grad_q_CQD.view(groups, stop - start, size)
         for total_GTD, grad_CWD in zip((grad_keys_GTD, grad_v_GTD), grads_CWD, strict=True):
             add_windows(total_GTD, start, grad_CWD, chunk)
-    grad_qk_GTD = key_scale_backward(grad_keys_GTD, turn.qk)
-    grad_qk_GTD[:, turn.own].add_(grad_q_GLD)
-    return grad_qk_GTD, grad_v_GTD
+    for start in range(0, turn.qk.shape[1], BLOCK_TOKENS):
+        part = slice(start, start + BLOCK_TOKENS)
+        key_scale_backward(grad_keys_GTD[:, part], turn.qk[:, part])
+    grad_keys_GTD[:, turn.own].add_(grad_GLD)
+    return grad_keys_GTD, grad_v_GTD
+
+
+def _folded(turn: _Round, x_GTD: Tensor) -> Tensor:
+    """Add what the outer chunks of a ring of one round saw to the same tokens within, in place; return those."""
+    own = turn.own
+    inner_GLD = x_GTD[:, own]
+    for place, edge in ((-own.start, slice(0, own.start)), (turn.order.shape[1], slice(own.stop, None))):
+        outer_GED = x_GTD[:, edge]
+        if outer_GED.shape[1]:
+            add_windows(inner_GLD, place, outer_GED.contiguous(), turn.shape.chunk_length)
+    return inner_GLD
 
 
 def _add_tokens(turn: _Round, parts_GTD: tuple[Tensor, Tensor], totals_GLD: list[Tensor]) -> list[Tensor]:

@@ -15,7 +15,7 @@ from modelwright.models.reformer.backbone import ReformerModel, ReformerModelOut
 from modelwright.models.reformer.cache import ReformerCache
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.nn.chunking import apply_chunking_to_forward
-from modelwright.nn.losses import causal_lm_loss
+from modelwright.nn.losses import lean_causal_lm_loss
 from modelwright.nn.resizing import resize_rows, zeros
 from modelwright.nn.task_losses import token_classification_loss
 from modelwright.outputs.model_outputs import (
@@ -68,9 +68,15 @@ class ReformerOnlyLMHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the scores."""
         if not self.chunk_size:
-            scores: Tensor = self.decoder(hidden) + self.bias
-            return scores
-        return apply_chunking_to_forward(lambda part: self.decoder(part) + self.bias, self.chunk_size, 1, hidden)
+            return self._scores(hidden)
+        return apply_chunking_to_forward(self._scores, self.chunk_size, 1, hidden)
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        scores: Tensor = self.decoder(hidden)
+        others = torch.is_grad_enabled() or torch.compiler.is_compiling() or self.decoder._forward_hooks
+        if others or scores.dtype != self.bias.dtype:
+            return scores + self.bias
+        return scores.add_(self.bias)  # Nobody else has them, and they are large.
 
 
 class _ReformerForTokens(ReformerPreTrainedModel):
@@ -164,7 +170,7 @@ class ReformerModelWithLMHead(_ReformerForTokens):
         )
         logits = self.lm_head(output.last_hidden_state)
         result = ReformerModelWithLMHeadOutput(
-            loss=None if labels is None else causal_lm_loss(logits, labels),
+            loss=None if labels is None else lean_causal_lm_loss(logits, labels),
             logits=logits,
             past_buckets_states=output.past_buckets_states,
             hidden_states=output.hidden_states,

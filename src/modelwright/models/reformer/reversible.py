@@ -14,7 +14,7 @@ attention's own output, one tensor a layer, is kept by default: it saves the bac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ def run_layer(
     return y1, x2 + block.feed_forward(y1, call, layer), probs
 
 
-def outside_compilers(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+def outside_compilers(*args: Any, **kwargs: Any) -> Tensor:
     """Call `reversible_stack`; compilers see what comes before and after, for the stack runs its own backward."""
     # Not a decorator: it would import the compiler, whether or not anybody compiles.
     stack: Any = torch.compiler.disable(reversible_stack)  # type: ignore[no-untyped-call]
@@ -46,55 +46,58 @@ def outside_compilers(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
 
 def reversible_stack(
     blocks: Sequence[ReformerLayer],
-    x: Tensor,
+    streams: Tensor,
     call: ForwardCall,
     layers: Sequence[LayerCall],
     *,
     recompute_attention: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Run `blocks` on two streams that both start as `x`, storing the result and LSH attention's outputs; return both.
+) -> Tensor:
+    """Run `blocks` on both streams, (B, L, 2, E), in place, storing the result and LSH attention's outputs.
 
-    `recompute_attention` leaves those outputs out: less memory, more time. Gradients of `x` and of the parameters are
-    ordinary autograd results: they work with `torch.autograd.grad`, `torch.func.functional_call`, tensor hooks, frozen
-    parts, and several forwards before one backward. Layers are called as modules, so that `fully_shard` gathers
+    `recompute_attention` leaves those outputs out: less memory, more time. Gradients of `streams` and of the parameters
+    are ordinary autograd results: they work with `torch.autograd.grad`, `torch.func.functional_call`, tensor hooks,
+    frozen parts, and several forwards before one backward. Layers are called as modules, so that `fully_shard` gathers
     and frees the weights of each. Modules put into a layer may draw from torch's own stream; they draw the same again.
     Second derivatives are not supported.
     """
-    tape = _Tape(call, SameAutocast(x.device.type), *_together(x.detach(), x.detach()))
-    x1 = x2 = x
+    keep = torch.is_grad_enabled() and not recompute_attention
+    tape = _Tape(call, SameAutocast(streams.device.type), streams.detach(), _Scratch(4), _Scratch(len(blocks)))
     for index, (block, layer) in enumerate(zip(blocks, layers, strict=True)):
-        last = index == len(blocks) - 1
-        x1, x2 = block(partial(_run_reversibly, tape, layer, keep=not recompute_attention, last=last), x1, x2)
-    return x1, x2
+        ends = index == 0, index == len(blocks) - 1
+        streams = block(partial(_run_reversibly, tape, layer, keep, ends), streams)
+    return streams
 
 
 def _run_reversibly(
-    tape: _Tape, layer: LayerCall, block: ReformerLayer, x1: Tensor, x2: Tensor, *, keep: bool, last: bool
-) -> tuple[Tensor, Tensor]:
-    """Run a layer on the streams of the tape; x1, x2 and the result stand for them in autograd's graph."""
+    tape: _Tape, layer: LayerCall, keep: bool, ends: tuple[bool, bool], block: ReformerLayer, streams: Tensor
+) -> Tensor:
+    """Run a layer on the tape's streams, for which `streams` and the result stand in autograd's graph.
+
+    ends: whether it is the first layer, and whether it is the last.
+    """
     first = _AttentionBranch(block.attention, layer, keep=keep)
-    x2, x1 = _RunBranch.apply(tape, first, False, x2, x1, *first.parameters.values())  # type: ignore[no-untyped-call]
+    streams = _RunBranch.apply(tape, first, ends[0], False, streams, *first.parameters.values())  # type: ignore[no-untyped-call]
     second = _FeedForwardBranch(block.feed_forward, layer)
-    x1, x2 = _RunBranch.apply(tape, second, last, x1, x2, *second.parameters.values())  # type: ignore[no-untyped-call]
-    return x1, x2
+    return _RunBranch.apply(tape, second, False, ends[1], streams, *second.parameters.values())  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Scratch:
-    """Tensors of full length that one branch after another uses, four of a shape, in one block.
+    """Tensors of full length, `slots` of a shape in one block.
 
     One large block, because the system takes back what is large, where freed tensors of middling size would leave holes
-    that the next ones do not fit.
+    that the next ones do not fit. What is never written takes no memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
         self.blocks: dict[tuple[Any, ...], Tensor] = {}
 
     def take(self, slot: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Return the tensor of that slot (0 to 3), shape and `like`'s dtype, with any content."""
+        """Return the tensor of that slot, shape and `like`'s dtype, with any content."""
         key = (shape, like.dtype)
         if key not in self.blocks:
-            self.blocks[key] = like.new_empty((4, *shape))
-        return self.blocks[key][slot]
+            self.blocks[key] = like.new_empty((self.slots, *shape))
+        return _alone(self.blocks[key][slot])
 
     def fill(self, slices: Sequence[Tensor], part: slice, length: int) -> tuple[Tensor, ...]:
         """Write slices into tensors of full length, one slot each, and return those."""
@@ -104,33 +107,41 @@ class _Scratch:
         return whole
 
 
+def _alone(view: Tensor) -> Tensor:
+    """Return a view that counts its own changes: autograd refuses a graph whose input was changed meanwhile."""
+    return view.data
+
+
 @dataclass
 class _Tape:
-    """What the branches of one call hand to each other past autograd: the streams, changed in place, and scratch.
+    """What the branches of one call hand to each other past autograd: the streams, changed in place, and memory.
 
-    Autograd sees empty stand-ins for the streams between branches; only the last branch's results are real.
+    Autograd sees empty stand-ins for the streams between branches; only the last branch's result is real. `scratch` is
+    what one branch after another uses, `kept` has room for an output of each layer.
     """
 
     call: ForwardCall
     autocast: SameAutocast
-    read: Tensor | None
-    moved: Tensor | None
-    scratch: _Scratch = field(default_factory=_Scratch)
+    streams: Tensor | None
+    scratch: _Scratch
+    kept: _Scratch
 
-    def streams(self) -> tuple[Tensor, Tensor]:
-        """Return the stream that is read and the one that is moved."""
-        assert self.read is not None
-        assert self.moved is not None
-        return self.read, self.moved
+    def stream(self, number: int) -> Tensor:
+        """Return the first stream (0) or the second (1), (B, L, E)."""
+        assert self.streams is not None
+        return _alone(self.streams[:, :, number])
 
     def drop(self) -> None:
-        """Forget the streams and the scratch."""
-        self.read = self.moved = None
-        self.scratch = _Scratch()
+        """Forget the streams and the memory."""
+        self.streams = None
+        self.scratch.blocks.clear()
+        self.kept.blocks.clear()
 
 
 class _FeedForwardBranch:
-    """G of one layer as it ran."""
+    """G of one layer as it ran: it reads the first stream and moves the second."""
+
+    reads = 0
 
     def __init__(self, module: ReformerFeedForward, layer: LayerCall) -> None:
         self.module, self.layer = module, layer
@@ -139,7 +150,7 @@ class _FeedForwardBranch:
 
     def forward(self, tape: _Tape) -> tuple[Tensor, ...]:
         """Add the update to the moved stream, in place; return what the backward needs besides the streams."""
-        read, moved = tape.streams()
+        read, moved = tape.stream(self.reads), tape.stream(1 - self.reads)
         for index, part in token_slices(read, self.module.chunk_size):
             moved[:, part].add_(self.feed.first(index, read[:, part], tape.call, self.layer, index))
         return ()
@@ -148,7 +159,7 @@ class _FeedForwardBranch:
         self, tape: _Tape, grad_read: Tensor, grad_moved: Tensor, parameters: Parameters, _kept: tuple[Tensor, ...]
     ) -> None:
         """Take the update back from the moved stream and add to `grad_read`, in place; gather parameter gradients."""
-        read, moved = tape.streams()
+        read, moved = tape.stream(self.reads), tape.stream(1 - self.reads)
         for index, part in token_slices(read, self.module.chunk_size):
             leaf, update = self.feed.again(index, read[:, part], parameters, tape.call, self.layer, index)
             grad_read[:, part].add_(parameters.backward([update], [grad_moved[:, part].to(update.dtype)], leaf))
@@ -156,7 +167,12 @@ class _FeedForwardBranch:
 
 
 class _AttentionBranch:
-    """F of one layer as it ran: projections and output in slices, attention over the whole sequence between them."""
+    """F of one layer as it ran: projections and output in slices, attention over the whole sequence between them.
+
+    It reads the second stream and moves the first.
+    """
+
+    reads = 1
 
     def __init__(self, module: ReformerAttention, layer: LayerCall, *, keep: bool) -> None:
         self.module, self.layer = module, layer
@@ -167,11 +183,16 @@ class _AttentionBranch:
 
     def forward(self, tape: _Tape) -> tuple[Tensor, ...]:
         """Add the update to the moved stream, in place; return what the backward needs besides the streams."""
-        read, moved = tape.streams()
+        read, moved = tape.stream(self.reads), tape.stream(1 - self.reads)
         whole: tuple[Tensor, ...] = ()
         for index, part in token_slices(read):
             whole = tape.scratch.fill(self.project.first(index, read[:, part]), part, read.shape[1])
-        attended = self.module.self_attention.attend(whole, tape.call, self.layer)
+        if tape.call.keep is not None:
+            tape.call.keep(self.layer.index, None, whole)
+        # The queries have served when their places are attended to, and what is not kept may take their memory.
+        q, v = whole[0], whole[-1]
+        into = tape.kept.take(self.layer.index, tuple(v.shape), v) if self.keep else q if q.dtype is v.dtype else None
+        attended = self.module.self_attention.attend(whole, tape.call, self.layer, into)
         for index, part in token_slices(read):
             moved[:, part].add_(self.finish.first(index, attended[0][:, part], tape.call, self.layer, index))
         return attended if self.keep else ()
@@ -180,7 +201,7 @@ class _AttentionBranch:
         self, tape: _Tape, grad_read: Tensor, grad_moved: Tensor, parameters: Parameters, kept: tuple[Tensor, ...]
     ) -> None:
         """Take the update back from the moved stream and add to `grad_read`, in place; gather parameter gradients."""
-        read, moved = tape.streams()
+        read, moved = tape.stream(self.reads), tape.stream(1 - self.reads)
         graphs: list[tuple[Tensor, list[Any]]] = []
         whole: tuple[Tensor, ...] = ()
         for index, part in token_slices(read):
@@ -189,8 +210,13 @@ class _AttentionBranch:
             # The graph without its results, which `whole` has.
             graphs.append((leaf, [get_gradient_edge(x) for x in projected]))
             del projected
-        attended = kept or self.module.self_attention.attend(whole, tape.call, self.layer)
-        grad = tape.scratch.take(3, tuple(attended[0].shape), attended[0])
+        slot, v = len(whole), whole[-1]
+        attended = kept or self.module.self_attention.attend(
+            whole, tape.call, self.layer, tape.scratch.take(slot, tuple(v.shape), v)
+        )
+        # Where the attention's backward does without the output, its gradient takes its place, slice by slice.
+        again = not kept and self.module.self_attention.keeps_output and tape.call.num_hashes > 1
+        grad = tape.scratch.take(slot + again, tuple(v.shape), v)
         for index, part in token_slices(read):
             leaf, update = self.finish.again(index, attended[0][:, part], parameters, tape.call, self.layer, index)
             grad[:, part] = parameters.backward([update], [grad_moved[:, part].to(update.dtype)], leaf)
@@ -204,13 +230,6 @@ class _AttentionBranch:
             grad_read[:, part].add_(parameters.backward(edges, [x[:, part] for x in grads], leaf))
 
 
-def _together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Return copies of two tensors, in one block (see `_Scratch`)."""
-    block = torch.stack([first, second])
-    # `data`: each half counts its own changes, for autograd refuses a graph whose input was changed meanwhile.
-    return block[0].data, block[1].data
-
-
 _Branch = _AttentionBranch | _FeedForwardBranch
 
 
@@ -219,40 +238,39 @@ class _RunBranch(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, tape: _Tape, branch: _Branch, last: bool, _read: Tensor, _moved: Tensor, *parameters: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        ctx.tape, ctx.branch, ctx.last = tape, branch, last
-        read, moved = tape.streams()
+        ctx: Any, tape: _Tape, branch: _Branch, first: bool, last: bool, _streams: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        ctx.tape, ctx.branch, ctx.first, ctx.last = tape, branch, first, last
+        streams = tape.streams
+        assert streams is not None
         with tape.autocast():
             kept = branch.forward(tape)
         if last:
             tape.drop()
-            results = read, moved
         else:
-            tape.read, tape.moved = moved, read
-            stand_in = read.new_empty(()).expand(read.shape)
-            results = stand_in, stand_in.view_as(stand_in)
+            streams = streams.new_empty(()).expand(streams.shape)
         # Saving the parameters costs nothing and lets autograd refuse a backward after they were changed in place.
-        ctx.save_for_backward(*parameters, *kept, *(results if last else ()))
+        ctx.save_for_backward(*parameters, *kept, *((streams,) if last else ()))
         ctx.num_parameters = len(parameters)
-        return results
+        return streams
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_read: Tensor, grad_moved: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_streams: Tensor) -> tuple[Tensor | None, ...]:
         tape, saved = ctx.tape, ctx.saved_tensors
         parameters, kept = saved[: ctx.num_parameters], saved[ctx.num_parameters :]
         if ctx.last:
-            # Copies: the results are the caller's, and so may be their gradients.
-            tape.read, tape.moved = _together(*kept[-2:])
-            kept, (grad_read, grad_moved) = kept[:-2], _together(grad_read, grad_moved)
+            # Copies: the result is the caller's, and so may be its gradient.
+            tape.streams, grad_streams = kept[-1].clone(), grad_streams.clone()
+            kept = kept[:-1]
         needed = ctx.needs_input_grad[5:]
         totals = [torch.empty_like(x) if need else None for x, need in zip(parameters, needed, strict=True)]
         own = Parameters(list(ctx.branch.parameters), parameters, totals)
+        reads = ctx.branch.reads
         with tape.autocast():
-            ctx.branch.backward(tape, grad_read, grad_moved, own, kept)
-        # Back to before this branch, where the two streams had each other's part.
-        tape.read, tape.moved = tape.moved, tape.read
-        if not any(ctx.needs_input_grad[3:5]):
+            ctx.branch.backward(
+                tape, _alone(grad_streams[:, :, reads]), _alone(grad_streams[:, :, 1 - reads]), own, kept
+            )
+        if ctx.first or not ctx.needs_input_grad[4]:
             tape.drop()
-        return None, None, None, grad_read, grad_moved, *own.found()
+        return None, None, None, None, grad_streams, *own.found()

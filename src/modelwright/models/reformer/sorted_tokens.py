@@ -4,11 +4,19 @@ Shapes: H heads, N hash rounds, T tokens, K buckets, W tokens of the chunks that
 """
 
 import copy
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.integer]
+
+
+@lru_cache(maxsize=16)
+def _ranges(heads: int, rounds: int, num_before: int, chunk_length: int) -> tuple[Ints, Ints, Ints]:
+    """Return the chunks that a token sees, from its own, the first row of each head, and the places of a chunk."""
+    rows_H11 = np.arange(0, heads * rounds, rounds)[:, None, None]
+    return np.arange(-num_before, 1), rows_H11, np.arange(chunk_length)
 
 
 class SortedTokens:
@@ -60,11 +68,14 @@ class SortedTokens:
         heads, rounds, room = self.order_HNT.shape
         chunks = padded // chunk_length
         rank_HN = self._ends(buckets_HN) - 1
-        own_HN = np.arange(rounds) * chunks + rank_HN // chunk_length
-        chunk_HNC = (own_HN[..., None] + np.arange(-num_before, 1)) % (rounds * chunks)
-        row_HNC = np.arange(0, heads * rounds, rounds)[:, None, None] + chunk_HNC // chunks
-        first_HNC = row_HNC * room + chunk_HNC % chunks * chunk_length
-        place = first_HNC[..., None] + np.arange(chunk_length)
+        before, rows, places = _ranges(heads, rounds, num_before, chunk_length)
+        own_HN = rank_HN // chunk_length if rounds == 1 else np.arange(rounds) * chunks + rank_HN // chunk_length
+        chunk_HNC = (own_HN[..., None] + before) % (rounds * chunks)
+        if rounds == 1:
+            first_HNC = rows * room + chunk_HNC * chunk_length
+        else:
+            first_HNC = (rows + chunk_HNC // chunks) * room + chunk_HNC % chunks * chunk_length
+        place = first_HNC[..., None] + places
         tokens: Ints = self.order_HNT.ravel().take(place.reshape(heads, -1))
         return tokens
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from modelwright.nn.dropout import seeded_keep
+from modelwright.nn.dropout import Source, seeded_keep
 
 # Tokens of one block whose windows are two chunks (wider ones make shorter blocks): its scores stay in cache.
 BLOCK_TOKENS = 2048
@@ -76,7 +76,7 @@ def attend_block(
     *,
     scale: float,
     dropout: float,
-    generator: torch.Generator | None,
+    generator: Source | None,
     need_lse: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the output (N, Q, D) and, if asked, the logsumexp (N, Q) of the scores q k^T scale + bias."""
@@ -99,7 +99,7 @@ def attend_block_backward(
     *,
     scale: float,
     dropout: float,
-    generator: torch.Generator | None,
+    generator: Source | None,
     delta_NQ: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q (N, Q, D), and of k and v per window (N, W, D).

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from modelwright.nn.dropout import seeded_dropout
+from modelwright.nn.dropout import Source, seeded_dropout
 from modelwright.nn.precision import at_least_float32
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
@@ -39,7 +39,7 @@ def attend_in_windows(
     bias_GCQW: Tensor | None,
     *,
     dropout: float,
-    generator: torch.Generator | None,
+    generator: Source | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attend from each chunk to its window; return the output (G, C, Q, D), logsumexp (G, C, Q) and probabilities.
 
