@@ -115,17 +115,21 @@ def is_plain_linear(layer: nn.Module) -> bool:
 
     In a replica of `torch.nn.DataParallel` the weight is no parameter.
     """
-    return type(layer) in (nn.Linear, RowLinear) and "weight" in layer._parameters and not (
-        layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-        or "forward" in layer.__dict__
-        or layer._compiled_call_impl is not None
-        or torch_module._global_forward_hooks
-        or torch_module._global_forward_pre_hooks
-        or torch_module._global_backward_hooks
-        or torch_module._global_backward_pre_hooks
+    return (
+        type(layer) in (nn.Linear, RowLinear)
+        and "weight" in layer._parameters
+        and not (
+            layer._forward_hooks
+            or layer._forward_pre_hooks
+            or layer._backward_hooks
+            or layer._backward_pre_hooks
+            or "forward" in layer.__dict__
+            or layer._compiled_call_impl is not None
+            or torch_module._global_forward_hooks
+            or torch_module._global_forward_pre_hooks
+            or torch_module._global_backward_hooks
+            or torch_module._global_backward_pre_hooks
+        )
     )
 
 
