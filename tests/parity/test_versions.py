@@ -1,7 +1,7 @@
 """What transformers 4.37.2, 4.57.1 and 5.23.0 write is read here bit for bit, and the reverse.
 
-tools/golden_checkpoints.py, run by 4.37.2 and 5.23.0, has written the small checkpoints beside this file, and digests of
-all tensors as they were in the writer's memory. The slow test lets every version read what we write of them.
+tools/golden_checkpoints.py, run by 4.37.2 and 5.23.0, has written the small checkpoints beside this file, and digests
+of all tensors as they were in the writer's memory. The slow test lets every version read what we write of them.
 """
 
 import json
