@@ -21,7 +21,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and limi
 def transitions():
     spec = importlib.util.spec_from_file_location("crash_worker", WORKER)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(WORKER.parent))  # where its helper is
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(WORKER.parent))
     return list(module.TRANSITIONS)
 
 
