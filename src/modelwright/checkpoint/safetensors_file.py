@@ -7,11 +7,13 @@ twice, and no page of the file stays mapped that nobody needs.
 
 import contextlib
 import ctypes
-import io
+import functools
 import json
 import mmap
 import os
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from modelwright.core.errors import CheckpointError
 # threads, which would have to wait for each other thousands of times (on a busy machine, a hundred times as long).
 PIECE_BYTES = 1 << 17
 _LARGE_BYTES = 1 << 20
+# A tensor of this size is cast by several threads: two take little more than half the time, many gain nothing.
+_SPLIT_BYTES, _MAX_THREADS = 1 << 22, 4
 
 
 class SafetensorsFile(CheckpointBase):
@@ -49,6 +53,7 @@ class SafetensorsFile(CheckpointBase):
         self._header = read_header(path, descriptor=self._descriptor)
         self._handle: Any = None
         self._mapped: set[str] = set()
+        self._seeking = threading.Lock()  # where there are no reads at a place, all share one place in the file
         self.infos = self._header.infos
         self.metadata = self._header.metadata
         self.files = (path,)
@@ -115,42 +120,57 @@ class SafetensorsFile(CheckpointBase):
         if not info.nbytes:
             return tensor
         flat = tensor.view(-1)
-        with open(self._descriptor, "rb", buffering=0, closefd=False) as file:
-            file.seek(self._header.starts[name])
-            if device.type == "cpu" and dtype == info.dtype:
-                self._fill(file, name, flat)
-                return tensor
-            piece = _memory(min(info.numel, PIECE_BYTES // max(4, info.dtype.itemsize)), info.dtype)
-            for start in range(0, info.numel, len(piece)):
-                part = piece[: info.numel - start]
-                self._fill(file, name, part)
-                flat[start : start + len(part)].copy_(part)
+        if device.type != "cpu":
+            self._cast(name, flat, 0, info.numel)
+        elif dtype == info.dtype:
+            self._fill(name, 0, flat)
+        else:
+            # Most of the time goes into the new memory's pages, which threads of torch's own cast would not share.
+            threads = min(torch.get_num_threads(), _MAX_THREADS) if info.nbytes >= _SPLIT_BYTES else 1
+            starts = [index * info.numel // threads for index in range(threads + 1)]
+            with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
+                run = map if pool is None else pool.map
+                list(run(functools.partial(self._cast, name, flat), starts, starts[1:]))
         return tensor
 
-    def _fill(self, file: io.FileIO, name: str, flat: torch.Tensor) -> None:
-        """Read the next bytes of the file into the whole of `flat`."""
-        view = _bytes_of(flat)
-        while view and (count := file.readinto(view)):
-            view = view[count:]
+    def _cast(self, name: str, flat: torch.Tensor, start: int, stop: int) -> None:
+        """Read the elements from `start` to `stop` of the tensor `name` into the same ones of `flat`, in pieces."""
+        dtype = self.infos[name].dtype
+        piece = _memory(min(stop - start, PIECE_BYTES // max(4, dtype.itemsize)), dtype)
+        for first in range(start, stop, len(piece)):
+            part = piece[: stop - first]
+            self._fill(name, first * dtype.itemsize, part)
+            flat[first : first + len(part)].copy_(part)
+
+    def _fill(self, name: str, offset: int, flat: torch.Tensor) -> None:
+        """Read the bytes of the tensor `name` from its byte `offset` on into the whole of `flat`."""
+        view, offset = _bytes_of(flat), self._header.starts[name] + offset
+        while view and (count := self._read_at(view, offset)):
+            view, offset = view[count:], offset + count
         if view:
             raise CheckpointError(
                 f"{self._path}: {len(view):,} bytes of {name!r} could not be read: the file was cut while it was open. "
                 "Load again."
             )
 
+    def _read_at(self, view: memoryview, offset: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._descriptor, [view], offset)
+        with self._seeking, open(self._descriptor, "rb", buffering=0, closefd=False) as file:
+            file.seek(offset)
+            return file.readinto(view) or 0
+
 
 def _memory(numel: int, dtype: torch.dtype) -> torch.Tensor:
     """Return memory for `numel` elements which, if it is not small, the system gets back whole.
 
-    From the heap of the C library it would leave holes. In large pages, it is there sooner.
+    From the heap of the C library it would leave holes. Large pages are not asked for: where a virtual machine gives
+    free memory back to its host, they took ten times as long to come.
     """
     nbytes = numel * dtype.itemsize
     if nbytes < _LARGE_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
         return torch.empty(numel, dtype=dtype)
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a system without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype)
 
 
