@@ -96,6 +96,12 @@ def check_quantizers(model: nn.Module, target: str) -> None:
         problem = problem_of(quantizer)
         if problem is None and target == "tensorrt" and quantizer.asymmetric:
             problem = "with a zero point or a range for each token, which TensorRT has not; use symmetric ones"
+        several = quantizer.amax is not None and quantizer.amax.numel() > 1
+        if problem is None and several and not name.endswith("weight_quantizer"):
+            problem = (
+                "with a range for each channel of an activation, with which no product of integers can be computed; "
+                "make them of a descriptor with axis=None, or disable() them"
+            )
         if problem is not None:
             problems.setdefault(problem, []).append(name)
     for problem, names in problems.items():
