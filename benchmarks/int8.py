@@ -1,6 +1,6 @@
 """INT8 BERT-base (random weights, length 128) in ONNX Runtime and in PyTorch against the other routes on this CPU.
 
-Sides, timed in turn: PyTorch float; ONNX Runtime float; ours exported ("linear", asymmetric); the same calibrated model
+Sides, timed in turn: PyTorch float, ours and that of transformers 4.57.1 (whose products are not oneDNN's); ONNX Runtime float; ours exported ("linear", asymmetric); the same calibrated model
 by `to_int8()`; a float model by `to_int8()`, token by token; QDQBERT's own places exported ("full"), and that model
 with signed activations, as NVIDIA's toolkit exports it; PyTorch's quantize_dynamic; ONNX Runtime's quantize_dynamic.
 Also file sizes, and entropy calibration against pytorch-quantization 2.1.3.
@@ -23,7 +23,7 @@ import harness
 
 SHAPE = {"vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
 LENGTH = 128
-TORCH = ("torch float", "ours, to_int8", "ours, to_int8 by token", "torch quantize_dynamic")
+TORCH = ("torch float", "transformers float", "ours, to_int8", "ours, to_int8 by token", "torch quantize_dynamic")
 ONNX = {
     "ORT float": "float.onnx",
     "ours, exported": "ours.onnx",
@@ -33,14 +33,17 @@ ONNX = {
 }
 SIDES = (
     "torch float",
+    "transformers float",
     "ORT float",
     "ours, exported",
     "ours, to_int8",
     "ours, to_int8 by token",
     *list(ONNX)[2:],
-    TORCH[3],
+    TORCH[-1],
 )
 HISTOGRAMS = 3
+# Seconds before a call. The threads of the side before it go on spinning for a while, on a core that this one needs.
+PAUSE = 0.15
 
 
 def feed(batch: int):
@@ -100,10 +103,13 @@ def work(side: str, folder: Path, threads: int) -> None:
         from modelwright.models.bert.modeling_bert import BertModel
 
         torch.set_num_threads(threads)
-        model = BertModel.from_pretrained(folder / ("linear" if side == "ours, to_int8" else "checkpoint")).eval()
+        kind = BertModel
+        if side == "transformers float":
+            from transformers import BertModel as kind
+        model = kind.from_pretrained(folder / ("linear" if side == "ours, to_int8" else "checkpoint")).eval()
         if side.startswith("ours"):
             model.to_int8()
-        elif side != "torch float":
+        elif side == "torch quantize_dynamic":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
@@ -121,6 +127,7 @@ def work(side: str, folder: Path, threads: int) -> None:
             return session.run(["last_hidden_state"], feed(batch))[0]
 
     def timed(batch: int) -> dict:
+        time.sleep(PAUSE)
         start = time.perf_counter()
         run(batch)
         return {"seconds": time.perf_counter() - start}

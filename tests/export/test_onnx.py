@@ -113,7 +113,11 @@ def test_integers_are_stored_and_shared(quantized, tmp_path):
     expected = torch.round(layer.weight.detach() / scale).T
     assert np.abs(onnx.numpy_helper.to_array(first) - expected.numpy()).max() <= 1
     assert sum(each.data_type == onnx.TensorProto.FLOAT and len(each.dims) == 2 for each in graph.initializer) == 4
+    # One node for each layer, with its bias; the additions are those of the residuals, the embeddings and the mask.
     count = collections.Counter(node.op_type for node in graph.node)
+    assert count["MatMulIntegerToFloat"] == 12
+    assert all(len(node.input) == 7 for node in graph.node if node.op_type == "MatMulIntegerToFloat")
+    assert count["DequantizeLinear"] == 0
     # Queries, keys and values of a layer are made of one tensor, quantized once.
     assert count["QuantizeLinear"] == 8
     assert not any(node.metadata_props for node in graph.node)
@@ -156,6 +160,11 @@ def test_quantizers_that_cannot_be_exported_are_named_before_anything_is(quantiz
         assert name
     with pytest.raises(ValueError, match=r"12 quantizers with a zero point or a range for each token, which TensorRT"):
         export_onnx(model, tmp_path / "a.onnx", target="tensorrt")
+    quantizer = model.encoder.layer[1].output.dense.input_quantizer
+    quantizer.reset_amax()
+    quantizer.amax = [1.0, 2.0]
+    with pytest.raises(ValueError, match=r"1 quantizers with a range for each channel of an activation, .*axis=None"):
+        export_onnx(model, tmp_path / "a.onnx")
     next(iter(quantizers_of(model).values())).num_bits = 4
     with pytest.raises(ValueError, match="1 quantizers with 4 bits and fake_quant=True, expected 8 bits"):
         export_onnx(model, tmp_path / "a.onnx")

@@ -127,3 +127,16 @@ def test_a_calibrator_refuses_channels_that_change():
     quantizer(torch.ones(3, 2))
     with pytest.raises(RuntimeError, match=r"ranges of shape \(4, 1\) after \(3, 1\)"):
         quantizer(torch.ones(4, 2))
+
+
+@pytest.mark.parametrize("settings", [{}, {"asymmetric": True}, {"calib_method": "histogram"}], ids=str)
+def test_calibration_on_what_has_no_range(settings):
+    quantizer = TensorQuantizer(QuantDescriptor(**settings), if_calib=True, if_quant=False)
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(RuntimeError, match=r"calibration: a tensor \(2,\) holds NaN or infinity, so it has no range"):
+            quantizer(torch.tensor([1.0, value]))
+    with pytest.raises(RuntimeError, match="calibration: expected a tensor, got list; call the model with tensors"):
+        quantizer([1.0, 2.0])
+    quantizer(torch.zeros(0, 4))
+    with pytest.raises(RuntimeError, match="calibration has seen no tensor"):
+        quantizer.load_calib_amax(*["mse"] * ("calib_method" in settings))

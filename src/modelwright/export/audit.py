@@ -12,6 +12,8 @@ from modelwright.export.session import make_session
 
 _FLOAT_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "MatMulNBits")
 _INTEGER_PRODUCTS = ("MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger", "DynamicQuantizeMatMul", "QGemm")
+# Of these, the ones that an export writes itself.
+_WRITTEN_INTEGER = ("MatMulIntegerToFloat", "MatMulInteger")
 _PLACE_CHANGES = ("Transpose", "Reshape", "Cast", "Identity")
 
 
@@ -65,7 +67,7 @@ def audit_fusion(path: str | os.PathLike[str]) -> FusionAudit:
     return audit
 
 
-def _quantized_products(model: Any, kinds: tuple[str, ...] = (*_FLOAT_PRODUCTS, "MatMulInteger")) -> list[str]:
+def _quantized_products(model: Any, kinds: tuple[str, ...] = (*_FLOAT_PRODUCTS, *_WRITTEN_INTEGER)) -> list[str]:
     """Return the names of the products whose operands come out of DequantizeLinear, or which are of integers."""
     made_by = {name: node for node in model.graph.node for name in node.output}
 
@@ -78,5 +80,5 @@ def _quantized_products(model: Any, kinds: tuple[str, ...] = (*_FLOAT_PRODUCTS, 
     return [
         node.name
         for node in model.graph.node
-        if node.op_type in kinds and (node.op_type == "MatMulInteger" or all(map(is_dequantized, node.input[:2])))
+        if node.op_type in kinds and (node.op_type in _WRITTEN_INTEGER or all(map(is_dequantized, node.input[:2])))
     ]

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from modelwright.core.optional import require
+from modelwright.export.graph import FUSED_PRODUCT
 from modelwright.export.session import SLOW_FUSIONS
 from modelwright.quantization.recording import linear_layers
 
-_PRODUCTS = ("MatMul", "MatMulInteger")
+_PRODUCTS = ("MatMul", "MatMulInteger", FUSED_PRODUCT)
 _QUANTIZING = ("QuantizeLinear", "Div")
 
 

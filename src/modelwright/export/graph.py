@@ -8,6 +8,8 @@ import numpy as np
 
 # A table of fewer numbers is not worth a node.
 _LEAST_TABLE = 4096
+# (x - zero of x) (W - zero of W) * scales + bias, of integers x and W.
+FUSED_PRODUCT = "MatMulIntegerToFloat"
 
 
 def simplify(model: Any) -> None:
@@ -81,6 +83,54 @@ def quantize_embeddings(model: Any) -> None:
         ir.convenience.replace_all_uses_with(node.outputs[0], rows[3].outputs[0])
         model.graph.remove(node, safe=True)
     _drop_unused(model)
+
+
+def fuse_products(model: Any) -> None:
+    """Make one node of each dequantized input, dequantized weight, product and bias: ONNX Runtime's own operation.
+
+    ONNX Runtime finds the product in the standard nodes, too, but leaves the bias an addition of its own, a pass over
+    the output that takes 4 to 7 % of the time of an INT8 BERT.
+    """
+    import onnx_ir as ir
+
+    for node in list(model.graph):
+        parts = _quantized_linear(node)
+        if parts is None:
+            continue
+        (codes, scale, zero), (weight, weight_scale, weight_zero), bias, last = parts
+        inputs = [codes, weight, scale, weight_scale, zero, weight_zero, *([] if bias is None else [bias])]
+        fused = ir.node(FUSED_PRODUCT, inputs, domain="com.microsoft")
+        fused.name = f"{node.name.rpartition('/')[0]}/{FUSED_PRODUCT}"
+        old, new = last.outputs[0], fused.outputs[0]
+        new.shape, new.dtype, new.name = old.shape, old.dtype, old.name
+        model.graph.insert_before(last, fused)
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        model.graph.remove([last] if last is node else [last, node], safe=True)
+        model.graph.opset_imports["com.microsoft"] = 1
+    _drop_unused(model)
+
+
+def _quantized_linear(node: Any) -> Any:
+    """Return the operands of both DequantizeLinear before a product, its bias if it has one, and the last node.
+
+    None if `node` is not the product of a quantized linear layer with unsigned activations.
+    """
+    if node.op_type != "MatMul":
+        return None
+    sides = [value.producer() for value in node.inputs]
+    if any(side is None or side.op_type != "DequantizeLinear" for side in sides):
+        return None
+    x, weight = (list(side.inputs) for side in sides)
+    zero, codes = _constant(x[2]), _constant(weight[0])
+    if codes is None or codes.ndim != 2 or zero is None or zero.ndim or zero.dtype != np.uint8:
+        return None
+    uses = node.outputs[0].uses()
+    if len(uses) == 1 and (add := uses[0].node).op_type == "Add":
+        for value in add.inputs:
+            array = value.const_value
+            if array is not None and list(array.shape) == [codes.shape[1]]:
+                return x, weight, value, add
+    return x, weight, None, node
 
 
 def _drop_unused(model: Any) -> None:

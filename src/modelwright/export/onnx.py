@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from modelwright.core.errors import InputError, check_choice
 from modelwright.core.optional import require
 from modelwright.export.attention import exportable_attention
+from modelwright.export.graph import fuse_products, simplify
 from modelwright.export.graph import quantize_embeddings as quantize_embedding_tables
-from modelwright.export.graph import simplify
 from modelwright.outputs.base import ModelOutput
 from modelwright.quantization.onnx_nodes import OPSET, TARGETS, export_target, problem_of
 from modelwright.quantization.switches import quantizers_of
@@ -51,8 +51,8 @@ def export_onnx(
 ) -> Path:
     """Write `model` as an ONNX file (opset 21) whose batch size and lengths vary, and return the path.
 
-    target: "onnxruntime-cpu" (activations as uint8) or "tensorrt" (int8 with zero point 0); weights are stored as int8
-    for both. A quantizer that is disabled leaves its tensor float. inputs: keywords of `forward`; by default those of
+    target: "onnxruntime-cpu" (activations as uint8, quantized linear layers as ONNX Runtime's own operation) or
+    "tensorrt" (int8 with zero point 0, standard operations alone); weights are stored as int8 for both. A quantizer that is disabled leaves its tensor float. inputs: keywords of `forward`; by default those of
     input_ids, attention_mask and token_type_ids that the model has. outputs: fields of what it returns; by default all
     tensors. quantize_embeddings: store the embedding tables as int8 too, with a scale for each row.
 
@@ -75,6 +75,8 @@ def export_onnx(
         program = _traced(_Outputs(model, list(example), names).eval(), model, example, names)
     graph_model = program.model
     simplify(graph_model)
+    if target == "onnxruntime-cpu":
+        fuse_products(graph_model)
     if quantize_embeddings:
         quantize_embedding_tables(graph_model)
     graph_model.metadata_props[OUTPUT_CLASS] = f"{type(output).__module__}:{type(output).__qualname__}"
@@ -94,6 +96,12 @@ def check_quantizers(model: nn.Module, target: str) -> None:
         problem = problem_of(quantizer)
         if problem is None and target == "tensorrt" and quantizer.asymmetric:
             problem = "with a zero point or a range for each token, which TensorRT has not; use symmetric ones"
+        several = quantizer.amax is not None and quantizer.amax.numel() > 1
+        if problem is None and several and not name.endswith("weight_quantizer"):
+            problem = (
+                "with a range for each channel of an activation, with which no product of integers can be computed; "
+                "make them of a descriptor with axis=None, or disable() them"
+            )
         if problem is not None:
             problems.setdefault(problem, []).append(name)
     for problem, names in problems.items():

@@ -136,10 +136,9 @@ def linear_cross_entropy(
     """
     device = hidden_RE.device.type
     if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        hidden_RE, weight_VE = hidden_RE.to(dtype), weight_VE.to(dtype)
+        hidden_RE = hidden_RE.to(torch.get_autocast_dtype(device))
     if is_tracing():
-        scores_RV = at_least_float32(F.linear(hidden_RE, weight_VE))
+        scores_RV = at_least_float32(F.linear(hidden_RE, weight_VE.to(hidden_RE.dtype)))
         return F.cross_entropy(scores_RV, targets_R, ignore_index=ignore_index, label_smoothing=label_smoothing)
     with torch.autocast(device, enabled=False):
         counted = (targets_R != ignore_index).nonzero().squeeze(1)
@@ -152,6 +151,7 @@ def linear_cross_entropy(
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets_R: Tensor, label_smoothing: float) -> Tensor:
+        """The products are in the dtype of `hidden`, the gradient of the weight in that of the weight."""
         ctx.save_for_backward(hidden, weight, targets_R)
         ctx.label_smoothing = label_smoothing
         total, ctx.gradients = _of_rows(hidden, weight, targets_R, label_smoothing, ctx.needs_input_grad)
@@ -175,7 +175,7 @@ def _of_rows(
     hidden: Tensor, weight: Tensor, targets_R: Tensor, label_smoothing: float, needed: tuple[bool, ...]
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     """Return the sum of the losses of all rows, and its gradients in fp32 or wider, those that are needed."""
-    V = weight.shape[0]
+    V, weight = weight.shape[0], weight.to(hidden.dtype)
     d_hidden, d_weight = (
         torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) if wanted else None
         for x, wanted in zip((hidden, weight), needed, strict=False)

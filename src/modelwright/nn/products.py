@@ -66,17 +66,17 @@ def is_watched(*tensors: Tensor) -> bool:
 
 def add_product_(sum_NK: Tensor, left_NR: Tensor, right_RK: Tensor) -> None:
     """Add `left @ right` to `sum`, in place and without gradients; half precision is added to a sum in fp32."""
-    if sum_NK.dtype != left_NR.dtype:
-        sum_NK += left_NR @ right_RK
-        return
     right_KR = right_RK.t()
-    if not (_is_ordinary(left_NR, right_KR, None) and _suits_onednn(left_NR, right_KR)):
+    is_mixed = sum_NK.dtype != left_NR.dtype
+    by_onednn = _is_ordinary(left_NR, right_KR, None) and _suits_onednn(left_NR, right_KR)
+    if not (is_mixed or by_onednn):
         sum_NK.addmm_(left_NR, right_RK)
         return
-    # oneDNN does not add, so the product is made in parts that are added while they are in a cache.
+    # Neither oneDNN nor a sum of another dtype adds as it multiplies, so the product is made in parts that are added
+    # while they are in a cache.
     for rows in range(0, len(sum_NK), _PART):
         part = slice(rows, rows + _PART)
-        sum_NK[part] += _by_onednn(left_NR[part], right_KR, None)
+        sum_NK[part] += _by_onednn(left_NR[part], right_KR, None) if by_onednn else left_NR[part] @ right_RK
 
 
 class _Linear(torch.autograd.Function):

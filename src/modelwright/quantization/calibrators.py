@@ -18,6 +18,17 @@ class ChannelHistogramError(InputError, NotImplementedError):
     """A histogram of each channel, which no calibrator collects; `calibrate_weights` does it for weights."""
 
 
+def check_tensor(x: Any) -> None:
+    """Raise CalibrationError if `x` is no tensor of numbers that have a range."""
+    if not isinstance(x, Tensor):
+        raise CalibrationError(f"calibration: expected a tensor, got {type(x).__name__}; call the model with tensors")
+    if not torch.isfinite(x).all():
+        raise CalibrationError(
+            f"calibration: a tensor {tuple(x.shape)} holds NaN or infinity, so it has no range; look for what the float "
+            "model makes of the calibration data"
+        )
+
+
 class MaxCalibrator:
     """Keeps the largest |x|, and beside it the smallest and the largest x for quantizers with a zero point.
 
@@ -36,7 +47,13 @@ class MaxCalibrator:
         return self._amaxs
 
     def collect(self, x: Tensor) -> None:
-        """Look at one tensor; raise CalibrationError (a RuntimeError) if its ranges have another shape than before."""
+        """Look at one tensor.
+
+        Raises CalibrationError (a RuntimeError) if its ranges have another shape than before, and as `check_tensor`.
+        """
+        check_tensor(x)
+        if not x.numel():
+            return
         amax = amax_of(x, self._axis)
         minimum, maximum = reduce_range(x, reduced_axes(x, self._axis))
         if self._track_amax:
@@ -97,7 +114,8 @@ class HistogramCalibrator:
 
     @torch.no_grad()
     def collect(self, x: Tensor) -> None:
-        """Count one tensor."""
+        """Count one tensor; raise as `check_tensor`."""
+        check_tensor(x)
         x = x.detach().float().flatten()
         if self._skip_zeros:
             x = x[x != 0]

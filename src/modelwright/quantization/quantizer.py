@@ -310,7 +310,7 @@ class TensorQuantizer(nn.Module):
         if self._disabled:
             return inputs
         if self._if_calib:
-            self._calibrator.collect(inputs.detach())
+            self._calibrator.collect(inputs.detach() if isinstance(inputs, Tensor) else inputs)
         if self._if_clip:
             inputs = self.clip(inputs)
         return self._quantized(inputs) if self._if_quant else inputs
