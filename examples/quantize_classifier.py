@@ -38,9 +38,12 @@ TOPICS = {
 }
 OTHERS = ["the", "a", "was", "with", "near", "behind", "old", "small", "red", "quiet", "seen", "found"]
 TOKENS = 40
+BITS = (8, 2)
 SETTINGS = TrainingSettings(
-    steps=600, batch=32, lr=2e-3, final_lr=0.01, warmup=50, weight_decay=0.01, beta2=0.98, eval_every=600, keep=1
+    steps=500, batch=32, lr=2e-3, final_lr=0.01, warmup=50, weight_decay=0.01, beta2=0.98, eval_every=500, keep=1
 )
+# Weights of two bits have to move far; 4e-5 is enough for eight.
+AGAIN = dataclasses.replace(SETTINGS, steps=250, warmup=10, weight_decay=0.0, eval_every=250)
 
 
 def labelled_text(chosen: random.Random) -> dict[str, str]:
@@ -88,41 +91,53 @@ def make_model(words: int) -> BertForSequenceClassification:
     return BertForSequenceClassification(config)
 
 
-def main() -> None:
-    """Make the texts, train the float model, quantize it in each way, and print a table."""
-    out = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="quantize-classifier-"))
+def quantize(model: BertForSequenceClassification, bits: int, seen: Examples) -> BertForSequenceClassification:
+    """Return a copy whose linear layers take and hold numbers of so many bits, with ranges for the texts `seen`."""
+    quantized = copy.deepcopy(model)
+    activations, weights = QuantDescriptor(num_bits=bits, asymmetric=True), QuantDescriptor(num_bits=bits, axis=0)
+    swap(quantized, Recipe("linear", input=activations, weight=weights))
+    calibrate(quantized, lambda: seen(quantized))
+    return quantized
+
+
+def main(
+    out: Path,
+    *,
+    texts: int = 6000,
+    held_out: int = 1000,
+    settings: TrainingSettings = SETTINGS,
+    again: TrainingSettings = AGAIN,
+) -> dict[str, float]:
+    """Make the texts, train the float model, quantize it in each way, print the accuracies and return them."""
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     torch.set_num_threads(1)  # the products are too small to be worth sharing
     tokenizer = make_tokenizer(out)
     model = make_model(len(tokenizer))
     kind = LabelledKind(tokenizer, TOKENS, labelled=True)
-    for name, count, seed in (("train", 6000, 1), ("held_out", 1000, 2)):
+    read = []
+    for name, count, seed in (("train", texts, 1), ("held_out", held_out, 2)):
         write_texts(out / f"{name}.jsonl", count, seed)
-    train, held_out = (
-        read_labelled(name, out / f"{name}.jsonl", model.config.id2label) for name in ("train", "held_out")
-    )
-    judge, seen = Examples(kind, held_out), Examples(kind, train).at_most(256)
+        read.append(read_labelled(name, out / f"{name}.jsonl", model.config.id2label))
+    judge, seen = Examples(kind, read[1]), Examples(kind, read[0]).at_most(256)
 
-    def learn(student, name, settings, teacher=None) -> float:
-        task = TuningTask(kind, train, judge, path=out / "train.jsonl", seed=0, batch=settings.batch, teacher=teacher)
-        return train_task(student, task, settings, tokenizer=tokenizer, out=out / name, resume=True).scores["accuracy"]
+    def learn(student, name, how, teacher=None) -> float:
+        task = TuningTask(kind, read[0], judge, path=out / "train.jsonl", seed=0, batch=how.batch, teacher=teacher)
+        return train_task(student, task, how, tokenizer=tokenizer, out=out / name, resume=True).scores["accuracy"]
 
-    rows = [("float", learn(model, "float", SETTINGS))]
+    found = {"float": learn(model, "float", settings)}
     model.eval()
-    print(f"float model: accuracy {rows[0][1]:.3f} after {time.monotonic() - began:.0f} s", flush=True)
-    again = dataclasses.replace(SETTINGS, steps=200, lr=5e-4, warmup=10, eval_every=200)
-    for bits in (8, 3, 2):
-        quantized = copy.deepcopy(model)
-        descriptor = QuantDescriptor(num_bits=bits, asymmetric=True)
-        swap(quantized, Recipe("linear", input=descriptor, weight=QuantDescriptor(num_bits=bits, axis=0)))
-        calibrate(quantized, lambda: seen(quantized))  # noqa: B023 (called at once)
-        found = [judge.scores(judge(quantized))["accuracy"]]
-        for way, teacher in (("labels", None), ("distilled", Teacher(copy.deepcopy(model)))):
-            found.append(learn(copy.deepcopy(quantized), f"{bits}-bits-{way}", again, teacher))
-        print(f"{bits} bits: PTQ {found[0]:.3f}  QAT {found[1]:.3f}  QAT, distilled {found[2]:.3f}", flush=True)
+    print(f"float: {found['float']:.3f}", flush=True)
+    for bits in BITS:
+        quantized = quantize(model, bits, seen)
+        found[f"{bits} bits, PTQ"] = judge.scores(judge(quantized))["accuracy"]
+        for way, teacher in (("QAT", None), ("QAT, distilled", Teacher(copy.deepcopy(model)))):
+            folder = f"{bits}-bits-{way.lower().replace(', ', '-')}"
+            found[f"{bits} bits, {way}"] = learn(copy.deepcopy(quantized), folder, again, teacher)
+        print("  ".join(f"{name}: {found[name]:.3f}" for name in found if name.startswith(f"{bits} ")), flush=True)
     print(f"{time.monotonic() - began:.0f} s, everything in {out}")
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="quantize-classifier-")))

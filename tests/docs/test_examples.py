@@ -1,5 +1,7 @@
-"""The examples on Reformer run: at the sizes of a test, but for the slow one."""
+"""The examples run: at the sizes of a test, but for the slow ones."""
 
+import dataclasses
+import random
 import runpy
 import sys
 from pathlib import Path
@@ -53,3 +55,32 @@ def test_duplication_is_learned():
     found = load("reformer_duplication.py")["main"]()
     assert found[1] < found[2] < found[4] <= found[8]
     assert found[4] > 0.99
+
+
+QUANTIZED_WAYS = ["PTQ", "QAT", "QAT, distilled"]
+
+
+def test_a_classifier_is_quantized_after_training_and_by_it(tmp_path, capsys):
+    example = load("quantize_classifier.py")
+    few, fewer = (
+        dataclasses.replace(example[name], steps=steps, warmup=1, batch=4, eval_every=steps)
+        for name, steps in (("SETTINGS", 3), ("AGAIN", 2))
+    )
+    found = example["main"](tmp_path, texts=20, held_out=10, settings=few, again=fewer)
+    assert list(found) == ["float", *(f"{bits} bits, {way}" for bits in (8, 2) for way in QUANTIZED_WAYS)]
+    assert all(0 <= accuracy <= 1 for accuracy in found.values())
+    assert f"2 bits, PTQ: {found['2 bits, PTQ']:.3f}  2 bits, QAT: " in capsys.readouterr().out
+    assert len((tmp_path / "2-bits-qat-distilled" / "metrics.jsonl").read_text().splitlines()) == 5
+    text = example["labelled_text"](random.Random(4))
+    counts = {topic: sum(word in words for word in text["text"].split()) for topic, words in example["TOPICS"].items()}
+    assert sorted(counts, key=counts.get)[-1] == text["label"]
+    assert sorted(counts.values())[-1] == sorted(counts.values())[-2] + 1
+
+
+@pytest.mark.slow
+def test_training_regains_what_two_bits_cost(tmp_path):
+    found = load("quantize_classifier.py")["main"](tmp_path)
+    assert found["float"] >= 0.95
+    assert found["8 bits, PTQ"] >= found["float"] - 0.01
+    assert found["2 bits, PTQ"] < 0.8
+    assert min(found["2 bits, QAT"], found["2 bits, QAT, distilled"]) > found["2 bits, PTQ"] + 0.15
