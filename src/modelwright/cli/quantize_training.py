@@ -2,7 +2,7 @@
 
 The recipe is that of NVIDIA's toolkit and of its example for QDQBERT: calibrate first and keep the ranges as they are,
 few epochs, a cosine from a low learning rate down to a hundredth of it, no weight decay. The teacher of `--distill` is
-the float model, as in FasterTransformer. Sources: Wu et al. 2020 (arXiv 2004.09602), section 5.2; Hinton et al. 2015.
+the float model, as in FasterTransformer; neither has dropout then. Sources: Wu et al. 2020 (arXiv 2004.09602), section 5.2; Hinton et al. 2015.
 """
 
 import tempfile
