@@ -277,6 +277,17 @@ def test_an_interrupted_qat_goes_on_as_if_it_had_not_been(run, checkpoint, text,
     assert json.loads(resumed.stdout)["accuracy"]["in_pytorch"] == json.loads(whole.stdout)["accuracy"]["in_pytorch"]
 
 
+def test_what_is_interrupted_before_anything_is_saved_begins_again(run, text, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modelwright.cli.quantize.run_quantize", interrupted)
+    options = ("quantize", tmp_path, "--calib", text, "--out", tmp_path / "out")
+    stopped = run(*options, "--qat", "--train", text)
+    assert (stopped.exit_code, "interrupted; the same command begins again" in stopped.stderr) == (130, True)
+    assert not run(*options).stderr.strip()
+
+
 def test_bad_input_of_tasks_and_training(run, checkpoint, classifier, answerer, text, tmp_path):
     (classifies, labelled), (answers, questions) = classifier, answerer
     plain = checkpoint(BertModel)
@@ -310,6 +321,7 @@ def test_bad_input_of_tasks_and_training(run, checkpoint, classifier, answerer, 
         (plain, ("--calib", text, "--distill"), "--distill is about training: it has no meaning without --qat"),
         (plain, ("--calib", text, "--qat"), "--qat: expected --train FILE"),
         (plain, ("--calib", text, "--qat", "--train", text, "--epochs", "0"), "--epochs: expected a number above 0"),
+        (plain, ("--calib", text, "--qat", "--train", text, "--epochs", "nan"), "--epochs: expected a number above 0"),
         (plain, ("--calib", text, "--qat", "--train", text, "--lr", "-1"), "(--lr): expected a number above 0"),
         (
             plain,

@@ -87,7 +87,7 @@ def quantize(
             report = run_quantize(request, progress.observe)
     except KeyboardInterrupt:
         if request.training is not None:
-            how = "with --resume goes on with the training" if has_checkpoint(out) else "begins again: nothing was saved"
+            how = "with --resume goes on with the training" if has_checkpoint(out) else "begins again"
             print(f"modelwright: interrupted; the same command {how}", file=sys.stderr)
         raise typer.Exit(130) from None
     files = write_report(report, out)
