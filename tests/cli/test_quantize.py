@@ -227,6 +227,26 @@ def test_qat_learns_from_the_float_model_and_reports_both(run, classifier, tmp_p
     assert (again.exit_code, "already holds a training: go on with it (--resume)" in again.stderr) == (2, True)
 
 
+def test_qat_of_a_model_that_answers_questions(run, answerer, tmp_path):
+    (folder, questions), out = answerer, tmp_path / "out"
+    options = ("--calib", questions, "--task", "qa", "--max-length", "24", "--recipe", "full")
+    training = ("--qat", "--train", questions, "--distill", "--epochs", "6", "--batch", "8", "--lr", "0.003")
+    report = json.loads(run("quantize", folder, "--out", out, *options, *training, "--json").stdout)
+    assert report["training"]["items"] == 12
+    assert report["training"]["rows"] > 12  # long contexts are several windows
+    assert report["training"]["steps"] == -(-6 * report["training"]["rows"] // 8)
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    held_out = [each for each in records if each["kind"] == "held_out"]
+    assert held_out[-1]["loss"] < held_out[0]["loss"]
+    assert {"f1", "exact"} <= held_out[-1].keys()
+    accuracy = report["accuracy"]
+    for when in ("before_training", "in_pytorch", "in_onnx_runtime"):
+        assert 0 <= accuracy[when]["scores"]["exact"] <= accuracy[when]["scores"]["f1"] <= 1
+    assert held_out[-1]["f1"] == accuracy["in_pytorch"]["scores"]["f1"]
+    assert len(json.loads((out / "predictions.json").read_text())) == 4
+    assert "INT8, trained" in (out / "quantization.md").read_text()
+
+
 def test_an_interrupted_qat_goes_on_as_if_it_had_not_been(run, checkpoint, text, tmp_path, monkeypatch):
     from modelwright.models.bert.modeling_bert import BertModel as Model
     from modelwright.training import loop
@@ -255,6 +275,17 @@ def test_an_interrupted_qat_goes_on_as_if_it_had_not_been(run, checkpoint, text,
     one, other = (Model.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "out"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert json.loads(resumed.stdout)["accuracy"]["in_pytorch"] == json.loads(whole.stdout)["accuracy"]["in_pytorch"]
+
+
+def test_what_is_interrupted_before_anything_is_saved_begins_again(run, text, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modelwright.cli.quantize.run_quantize", interrupted)
+    options = ("quantize", tmp_path, "--calib", text, "--out", tmp_path / "out")
+    stopped = run(*options, "--qat", "--train", text)
+    assert (stopped.exit_code, "interrupted; the same command begins again" in stopped.stderr) == (130, True)
+    assert not run(*options).stderr.strip()
 
 
 def test_bad_input_of_tasks_and_training(run, checkpoint, classifier, answerer, text, tmp_path):
@@ -290,6 +321,7 @@ def test_bad_input_of_tasks_and_training(run, checkpoint, classifier, answerer, 
         (plain, ("--calib", text, "--distill"), "--distill is about training: it has no meaning without --qat"),
         (plain, ("--calib", text, "--qat"), "--qat: expected --train FILE"),
         (plain, ("--calib", text, "--qat", "--train", text, "--epochs", "0"), "--epochs: expected a number above 0"),
+        (plain, ("--calib", text, "--qat", "--train", text, "--epochs", "nan"), "--epochs: expected a number above 0"),
         (plain, ("--calib", text, "--qat", "--train", text, "--lr", "-1"), "(--lr): expected a number above 0"),
         (
             plain,
@@ -311,7 +343,7 @@ def test_bad_input_of_tasks_and_training(run, checkpoint, classifier, answerer, 
 def test_bad_input(run, checkpoint, text, tmp_path):
     folder = checkpoint(BertModel)
     few, binary = tmp_path / "few.txt", tmp_path / "binary"
-    few.write_text("one\ntwo\n")
+    few.write_text("one\ntwo\n", encoding="utf-8-sig")
     binary.write_bytes(b"\xff\xfe\x00")
     for options, message in (
         (("--calib", tmp_path / "none"), "--calib: expected a text file, a text a line; there is none at"),

@@ -32,6 +32,9 @@ def test_questions_in_order(tmp_path: Path) -> None:
     assert found[1].id == "7"
     unknown = read_squad("--calib", write(tmp_path / "a.json", entry(answers=None), {"id": "b", "question": "Why?"}))
     assert [each.answers for each in unknown] == [None, None]
+    marked = tmp_path / "marked.json"
+    marked.write_text((tmp_path / "a.json").read_text(), encoding="utf-8-sig")
+    assert read_squad("--calib", marked) == unknown
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,24 @@ def test_a_teacher_has_no_dropout_and_gets_no_gradient() -> None:
     assert not teacher({"input_ids": torch.zeros(1, 1)}).logits.requires_grad
 
 
+def test_who_learns_from_a_teacher_has_no_dropout(make_task: Any) -> None:
+    model = make_model()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    model.train()
+    task = make_task(Teacher(make_model(seed=1)))
+    batch = task.batch(0, range(4))
+    first, again = task.loss(model, batch), task.loss(model, batch)
+    assert torch.equal(first, again)
+    assert model.training
+    assert model.bert.encoder.layer[0].training
+    first.backward()
+    assert all(each.grad is not None for each in model.parameters())
+    alone = make_task()
+    assert not torch.equal(alone.loss(model, batch), alone.loss(model, batch))
+
+
 class OneLayer(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -86,8 +86,9 @@ def quantize(
         with QuantizeProgress(disable=json) as progress:
             report = run_quantize(request, progress.observe)
     except KeyboardInterrupt:
-        if request.training is not None and has_checkpoint(out):
-            print("modelwright: interrupted; the same command with --resume goes on with the training", file=sys.stderr)
+        if request.training is not None:
+            how = "with --resume goes on with the training" if has_checkpoint(out) else "begins again"
+            print(f"modelwright: interrupted; the same command {how}", file=sys.stderr)
         raise typer.Exit(130) from None
     files = write_report(report, out)
     if json:

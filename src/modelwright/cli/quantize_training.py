@@ -2,9 +2,11 @@
 
 The recipe is that of NVIDIA's toolkit and of its example for QDQBERT: calibrate first and keep the ranges as they are,
 few epochs, a cosine from a low learning rate down to a hundredth of it, no weight decay. The teacher of `--distill` is
-the float model, as in FasterTransformer. Sources: Wu et al. 2020 (arXiv 2004.09602), section 5.2; Hinton et al. 2015.
+the float model, as in FasterTransformer; neither has dropout then. Sources: Wu et al. 2020 (arXiv 2004.09602),
+section 5.2; Hinton et al. 2015.
 """
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +49,7 @@ class Training:
         if "train" not in given:
             raise InputError("--qat: expected --train FILE, examples to train on in the form of --calib")
         training = cls(**given)
-        if training.epochs <= 0:
+        if not 0 < training.epochs < math.inf:
             raise InputError(f"--epochs: expected a number above 0, got {training.epochs:g}")
         _settings(training, 1, 1)  # bad values are told now
         return training

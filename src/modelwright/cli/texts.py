@@ -11,7 +11,7 @@ def read_texts(option: str, path: Path, least: int = 1) -> list[str]:
     if not path.is_file():
         raise InputError(f"{option}: expected a text file, a text a line; there is none at {path}")
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise InputError(f"{option}: {path}: expected text in UTF-8: {error}") from error
     texts = [line for line in lines if line]

@@ -47,7 +47,7 @@ def _lines(option: str, path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"{option}: expected a file of JSON lines, {_FORM}; there is none at {path}")
     try:
-        return path.read_text(encoding="utf-8").split("\n")
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{option}: {path}: expected text in UTF-8: {error}") from error
 

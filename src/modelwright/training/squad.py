@@ -52,7 +52,7 @@ def read_squad(option: str, path: Path) -> list[Question]:
     if not path.is_file():
         raise InputError(f"{option}: expected a file in {_FORM}; there is none at {path}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{option}: {path}: expected JSON in {_FORM}: {error}") from error
     where = f"{option}: {path}"

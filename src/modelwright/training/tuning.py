@@ -4,8 +4,9 @@ It is what quantization-aware training runs: the quantizers are in the model, an
 parameters, stay as calibration has set them.
 """
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,15 @@ class TuningTask:
         return {}
 
     def loss(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss of a batch: of its labels, of the distance to the teacher, or the mean of both."""
-        output = model(**batch)
+        """Return the loss of a batch: of its labels, of the distance to the teacher, or the mean of both.
+
+        Who learns from a teacher has no dropout, as the teacher: its noise would be most of the distance.
+        """
         if self.teacher is None:
-            own: Tensor = output.loss
+            own: Tensor = model(**batch).loss
             return own
+        with _evaluating(model):
+            output = model(**batch)
         inputs = {name: value for name, value in batch.items() if name in self.encoded.rows[0]}
         distance = distillation_loss(output, self.teacher(inputs), batch["attention_mask"])
         if len(inputs) == len(batch):
@@ -128,13 +133,8 @@ class TuningTask:
 
     def evaluate(self, model: torch.nn.Module, device: torch.device, *, last: bool) -> Figures:  # noqa: ARG002
         """Return the held-out loss and scores."""
-        training = model.training
-        model.eval()
-        try:
-            with seeded(0), torch.no_grad():
-                return {"loss": self._held_out_loss(model, device), **self.held_out.scores(self.held_out(model))}
-        finally:
-            model.train(training)
+        with _evaluating(model), seeded(0), torch.no_grad():
+            return {"loss": self._held_out_loss(model, device), **self.held_out.scores(self.held_out(model))}
 
     def _held_out_loss(self, model: Any, device: torch.device) -> float:
         encoded, order, total = self.held_out.encoded, self.held_out.order, 0.0
@@ -143,3 +143,13 @@ class TuningTask:
             batch = {name: value.to(device) for name, value in self._batch(encoded, part).items()}
             total += float(self.loss(model, batch)) * len(part)
         return total / len(order)
+
+
+@contextlib.contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
