@@ -1,9 +1,10 @@
 """INT8 BERT-base (random weights, length 128) in ONNX Runtime and in PyTorch against the other routes on this CPU.
 
-Sides, timed in turn: PyTorch float, ours and that of transformers 4.57.1 (whose products are not oneDNN's); ONNX Runtime float; ours exported ("linear", asymmetric); the same calibrated model
-by `to_int8()`; a float model by `to_int8()`, token by token; QDQBERT's own places exported ("full"), and that model
-with signed activations, as NVIDIA's toolkit exports it; PyTorch's quantize_dynamic; ONNX Runtime's quantize_dynamic.
-Also file sizes, and entropy calibration against pytorch-quantization 2.1.3.
+Sides, timed in turn: PyTorch float, ours and that of transformers 4.57.1 (whose products are not oneDNN's); ONNX
+Runtime float; ours exported ("linear", asymmetric); the same calibrated model by `to_int8()`; a float model by
+`to_int8()`, token by token; QDQBERT's own places exported ("full"), and that model with signed activations, as NVIDIA's
+toolkit exports it; PyTorch's quantize_dynamic; ONNX Runtime's quantize_dynamic.
+Also file sizes, and entropy calibration of MiniLM against pytorch-quantization 2.1.3.
 
 Writing the files takes minutes: `--folder DIR --prepare` writes them once, `--folder DIR` then times, and
 `--thread-counts`, `--batches` and `--sides` take parts. Results of parts are added to those that are there.
@@ -105,7 +106,9 @@ def work(side: str, folder: Path, threads: int) -> None:
         torch.set_num_threads(threads)
         kind = BertModel
         if side == "transformers float":
-            from transformers import BertModel as kind
+            import transformers
+
+            kind = transformers.BertModel
         model = kind.from_pretrained(folder / ("linear" if side == "ours, to_int8" else "checkpoint")).eval()
         if side.startswith("ours"):
             model.to_int8()
