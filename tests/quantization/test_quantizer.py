@@ -133,7 +133,9 @@ def test_a_calibrator_refuses_channels_that_change():
 def test_calibration_on_what_has_no_range(settings):
     quantizer = TensorQuantizer(QuantDescriptor(**settings), if_calib=True, if_quant=False)
     for value in (float("nan"), float("inf")):
-        with pytest.raises(RuntimeError, match=r"calibration: a tensor \(2,\) holds NaN or infinity, so it has no range"):
+        with pytest.raises(
+            RuntimeError, match=r"calibration: a tensor \(2,\) holds NaN or infinity, so it has no range"
+        ):
             quantizer(torch.tensor([1.0, value]))
     with pytest.raises(RuntimeError, match="calibration: expected a tensor, got list; call the model with tensors"):
         quantizer([1.0, 2.0])

@@ -51,10 +51,11 @@ def export_onnx(
 ) -> Path:
     """Write `model` as an ONNX file (opset 21) whose batch size and lengths vary, and return the path.
 
-    target: "onnxruntime-cpu" (activations as uint8, quantized linear layers as ONNX Runtime's own operation) or
-    "tensorrt" (int8 with zero point 0, standard operations alone); weights are stored as int8 for both. A quantizer that is disabled leaves its tensor float. inputs: keywords of `forward`; by default those of
-    input_ids, attention_mask and token_type_ids that the model has. outputs: fields of what it returns; by default all
-    tensors. quantize_embeddings: store the embedding tables as int8 too, with a scale for each row.
+    target: "onnxruntime-cpu" (activations as uint8; quantized linear layers are operations of ONNX Runtime's own) or
+    "tensorrt" (int8 with zero point 0; standard operations alone). Weights are stored as int8 for both. A quantizer
+    that is disabled leaves its tensor float. inputs: keywords of `forward`; by default those of input_ids,
+    attention_mask and token_type_ids that the model has. outputs: fields of what it returns; by default all tensors.
+    quantize_embeddings: store the embedding tables as int8 too, with a scale for each row.
 
     The output class is noted in the file, for `OnnxModel`. Training mode, attention implementation and switches of the
     model are as before afterwards. Raises InputError for quantizers without a range (all of them are named), before

@@ -24,8 +24,8 @@ def check_tensor(x: Any) -> None:
         raise CalibrationError(f"calibration: expected a tensor, got {type(x).__name__}; call the model with tensors")
     if not torch.isfinite(x).all():
         raise CalibrationError(
-            f"calibration: a tensor {tuple(x.shape)} holds NaN or infinity, so it has no range; look for what the float "
-            "model makes of the calibration data"
+            f"calibration: a tensor {tuple(x.shape)} holds NaN or infinity, so it has no range; look for what the "
+            "float model makes of the calibration data"
         )
 
 
