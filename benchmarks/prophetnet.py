@@ -4,6 +4,7 @@ All sides load one checkpoint (width 512, 4 + 4 layers, 8 heads, feed-forward 20
 256). Losses, and the ids that decoding writes, are compared before anything is timed: on the side of transformers the
 losses are those of its own reading of the relative bias, so ours loads with `relative_bias_layout="transformers"` for
 the comparison and for all times. Every ratio is to the faster (or smaller) of the two versions of transformers.
+Ours decodes with packed weights (`modelwright.nn.decode_layout`); what they take is in the task's memory.
 CPU seconds are those of all threads, which on a busy machine say more than the clock; threads that wait count too.
 
 The floor is the time of the matrix products alone, forward, or forward and backward, of the streams that the task needs
@@ -76,6 +77,11 @@ def work(package: str, threads: int) -> None:
         mask[0, SOURCE // 2 :] = 0
         return {"input_ids": draw(SOURCE), "attention_mask": mask, "labels": draw(target)}
 
+    def lay_out(packed: bool) -> None:
+        if package == "modelwright":
+            decode_layout = importlib.import_module("modelwright.nn.decode_layout")
+            decode_layout.lay_out_for_decoding(held["model"], enable=packed, packed=packed)
+
     def generate(rows: int, beams: int) -> torch.Tensor:
         inputs = batch(rows, 1)
         del inputs["labels"]
@@ -85,6 +91,7 @@ def work(package: str, threads: int) -> None:
 
     def outputs(kind: str, target: int = 0, rows: int = BATCH, beams: int = 1) -> dict:
         """What the sides must agree on."""
+        lay_out(packed=kind == "generate")
         if kind == "generate":
             return {"ids": generate(rows, beams).tolist()}
         model, scale = held["model"], {}
@@ -97,6 +104,7 @@ def work(package: str, threads: int) -> None:
         return {"loss": float(loss), "gradients": scale}
 
     def run(kind: str, target: int = 0, half: bool = False, rows: int = BATCH, beams: int = 1) -> dict:
+        lay_out(packed=kind == "generate")
         before = time.process_time()
         figures = timed(kind, target, half, rows, beams)
         return {**figures, "cpu_seconds": time.process_time() - before}

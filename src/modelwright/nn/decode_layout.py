@@ -10,6 +10,8 @@ row uses neither both cores nor the memory's full speed. `lay_out_for_decoding(m
 
 Parameters keep their names, shapes and values: the model saves, loads and trains as before, and nothing is held twice.
 A copy, a move (`model.to(...)`) or a new weight undoes the layout of that weight, which costs speed and nothing else.
+
+With `packed=True` it does something else, for more rows than one: see `modelwright.nn.packed_linear`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from modelwright.nn.packed_linear import PackedLinear, can_pack, forget, packed_product
 from modelwright.nn.products import ROW_DTYPES, is_free, linear
 from modelwright.nn.tracing import is_tracing
 
@@ -30,6 +33,10 @@ class RowLinear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
+# What may be laid out, and multiplied without being called.
+_TYPES = (nn.Linear, RowLinear, PackedLinear)
+
+
 def apply_linear(layer: nn.Module, hidden: Tensor) -> Tensor:
     """Return `layer(hidden)`, (..., inputs) -> (..., outputs); of a plain linear layer by `modelwright.nn.products`.
 
@@ -39,16 +46,22 @@ def apply_linear(layer: nn.Module, hidden: Tensor) -> Tensor:
     if not is_tracing() and is_plain_linear(layer):
         # Straight from the dictionary: nn.Module's lookup of a weight costs more than all the rest here.
         weight: Tensor = layer._parameters["weight"]  # type: ignore[assignment]
+        if type(layer) is PackedLinear and (result := packed_product(hidden, (layer,))) is not None:
+            return result
         return linear(hidden, weight, layer._parameters["bias"])
-    result: Tensor = layer(hidden)
-    return result
+    called: Tensor = layer(hidden)
+    return called
 
 
 def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
-    """Return `layer(hidden)` of each layer, as `apply_linear` does; of weights in one block as a single product.
+    """Return `layer(hidden)` of each layer, as `apply_linear` does; of packed weights or a block as one product.
 
     Then the results are parts of one tensor (..., all outputs).
     """
+    if are_packed(*layers):
+        product = packed_product(hidden, layers)  # type: ignore[arg-type]
+        if product is not None:
+            return product.split_with_sizes([layer.out_features for layer in layers], dim=-1)  # type: ignore[misc]
     if all(type(layer) is RowLinear and is_plain_linear(layer) for layer in layers):
         weights: list[Tensor] = [layer._parameters["weight"] for layer in layers]  # type: ignore[misc]
         biases: list[Tensor] = [bias for layer in layers if (bias := layer._parameters["bias"]) is not None]
@@ -61,13 +74,25 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     return tuple(apply_linear(layer, hidden) for layer in layers)
 
 
-def lay_out_for_decoding(model: nn.Module, enable: bool = True) -> int:
+def are_packed(*layers: nn.Module) -> bool:
+    """Tell whether few rows are multiplied by the weights of all these layers at once."""
+    return all(type(layer) is PackedLinear and is_plain_linear(layer) for layer in layers) and not is_tracing()
+
+
+def lay_out_for_decoding(model: nn.Module, enable: bool = True, *, packed: bool = False) -> int:
     """Lay the weights of the linear layers on the CPU out for decoding one row, or again as torch makes them.
 
     Returns the number of weights that were moved; while a block is, it is in memory twice. Views of old weights go
     stale. Subclasses of nn.Linear stay as they are. A module with `_siblings` names the layers that share its input.
+
+    packed: instead keep a second copy of each fp32 weight that few rows are multiplied by, which is faster for more
+        rows than one and takes the memory of those weights again, from their first such product on. Returns the number
+        of layers that will. A weight that is changed through `.data` is not noticed; call this again. Without oneDNN in
+        torch nothing changes.
     """
-    return sum(_lay_out(layers) if enable else _take_apart(layers) for layers in _groups(model))
+    lays = enable and not packed
+    moved = sum(_lay_out(layers) if lays else _take_apart(layers) for layers in _groups(model))
+    return _pack(model) if enable and packed else moved
 
 
 def _groups(model: nn.Module) -> Iterator[list[nn.Linear]]:
@@ -76,9 +101,7 @@ def _groups(model: nn.Module) -> Iterator[list[nn.Linear]]:
     for module in model.modules():
         together = [getattr(module, name) for name in getattr(module, "_siblings", ())]
         for layers in (together, [module]):
-            linear = [
-                layer for layer in layers if isinstance(layer, nn.Linear) and type(layer) in (nn.Linear, RowLinear)
-            ]
+            linear = [layer for layer in layers if isinstance(layer, nn.Linear) and type(layer) in _TYPES]
             weights = {id(layer.weight): layer.weight for layer in linear}
             alike = len({(weight.dtype, weight.device, weight.shape[1]) for weight in weights.values()}) == 1
             if alike and len(weights) == len(layers) and done.isdisjoint(weights):
@@ -91,6 +114,7 @@ def _lay_out(layers: list[nn.Linear]) -> int:
     if weights[0].device.type != "cpu" or weights[0].dtype not in ROW_DTYPES:
         return 0
     for layer in layers:
+        forget(layer)
         layer.__class__ = RowLinear  # the same object, so that hooks and references to it stay
     if _are_block(weights):
         return 0
@@ -104,10 +128,21 @@ def _take_apart(layers: list[nn.Linear]) -> int:
     moved = 0
     for layer in layers:
         layer.__class__ = nn.Linear
+        forget(layer)
         if layer.weight.untyped_storage().nbytes() != layer.weight.nbytes or not layer.weight.is_contiguous():
             layer.weight.data = layer.weight.data.clone(memory_format=torch.contiguous_format)
             moved += 1
     return moved
+
+
+def _pack(model: nn.Module) -> int:
+    packed = 0
+    for layer in model.modules():
+        weight = layer._parameters.get("weight") if type(layer) is nn.Linear else None
+        if weight is not None and weight.dtype == torch.float32 and weight.device.type == "cpu" and can_pack():
+            layer.__class__ = PackedLinear
+            packed += 1
+    return packed
 
 
 def is_plain_linear(layer: nn.Module) -> bool:
@@ -116,7 +151,7 @@ def is_plain_linear(layer: nn.Module) -> bool:
     In a replica of `torch.nn.DataParallel` the weight is no parameter.
     """
     return (
-        type(layer) in (nn.Linear, RowLinear)
+        type(layer) in _TYPES
         and "weight" in layer._parameters
         and not (
             layer._forward_hooks

@@ -15,7 +15,7 @@ from modelwright.attention.interface import implementation_of
 from modelwright.models.prophetnet.configuration_prophetnet import TRANSFORMERS, ProphetNetConfig
 from modelwright.models.prophetnet.ngram_kernel import Whole, attend_by_places, attend_whole
 from modelwright.models.prophetnet.streams import Streams
-from modelwright.nn.decode_layout import apply_each, apply_linear
+from modelwright.nn.decode_layout import apply_each, apply_linear, are_packed
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
 
@@ -25,7 +25,7 @@ class ProphetNetNgramSelfAttention(nn.Module):
     All streams share the weights. Its heads can be pruned. Source: Qi et al. 2020, section 3.2.
     """
 
-    _siblings: tuple[str, ...] = ("query_proj", "key_proj", "value_proj", "relative_pos_embeddings")
+    _siblings: tuple[str, ...] = ("query_proj", "relative_pos_embeddings", "key_proj", "value_proj")
 
     def __init__(self, config: ProphetNetConfig, layer_idx: int | None = None, **factory: Any) -> None:
         super().__init__()
@@ -81,14 +81,17 @@ class ProphetNetNgramSelfAttention(nn.Module):
         query's own key is one of the last T.
         """
         T, asking = streams.tokens, hidden_states
-        if main_asks:
-            q, k, v, r = apply_each(
-                hidden_states, self.query_proj, self.key_proj, self.value_proj, self.relative_pos_embeddings
-            )
-        else:
+        asks, keeps = (self.query_proj, self.relative_pos_embeddings), (self.key_proj, self.value_proj)
+        if not main_asks:
             asking = hidden_states[:, T:]
-            q, r = apply_each(asking, self.query_proj, self.relative_pos_embeddings)
-            k, v = apply_each(hidden_states, self.key_proj, self.value_proj)
+        if main_asks or (T == 1 and are_packed(*asks, *keeps)):
+            # Of few rows one product costs less than two, even if some of its results are not used.
+            q, r, k, v = apply_each(hidden_states, *asks, *keeps)
+            if not main_asks:
+                q, r = q[:, T:], r[:, T:]
+        else:
+            q, r = apply_each(asking, *asks)
+            k, v = apply_each(hidden_states, *keeps)
         q, k, v = (self._heads(x, T) for x in (q, k, v))
         r = self._bucket_numbers(r, T, main_asks)
         main_k, main_v = k[:, 0], v[:, 0]

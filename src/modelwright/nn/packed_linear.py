@@ -1,0 +1,76 @@
+"""Linear layers that keep a second copy of their weight, in the order in which a processor multiplies a few rows by it.
+
+A decoding step multiplies a few rows (a small batch, beams) by every weight. oneDNN puts a weight into its own order
+before each product, and of a few rows that takes longer than the product does; of a weight that is kept in that order
+it takes half of the time. The price is the memory of the copy, so `lay_out_for_decoding(model, packed=True)` asks for
+it. A copy is made at the first product of few rows, so layers that see whole texts only have none, and made again when
+the weight has changed; it is no part of the model's state, of copies of the model, or of files.
+
+Legend: R rows, K inputs, N outputs.
+"""
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from modelwright.nn.products import is_free, linear
+
+# With more rows the order of the weight costs little beside the product.
+_MOST_ROWS = 128
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer that multiplies few rows, without gradients, by a packed copy of its weight (in fp32, on CPUs)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        result = packed_product(input, (self,))
+        return linear(input, self.weight, self.bias) if result is None else result
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """The weights of layers, one behind the other, and their biases; `state` tells what they were made of."""
+
+    weight: Tensor
+    bias: Tensor | None
+    state: tuple[tuple[int, int], ...]
+
+
+# By the first of the layers that are multiplied as one, and by how many they are.
+_PACKS: "WeakKeyDictionary[nn.Module, dict[int, _Pack]]" = WeakKeyDictionary()
+
+
+def can_pack() -> bool:
+    """Tell whether torch has what packs weights and multiplies by them."""
+    return bool(torch._C._has_mkldnn) and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+
+
+def packed_product(x: Tensor, layers: tuple[PackedLinear, ...]) -> Tensor | None:
+    """Return x W^T + b, (..., K) -> (..., N), N the outputs of all layers, or None where their weights do not fit.
+
+    That is for more rows, other dtypes and devices, and where gradients are recorded or other code looks.
+    """
+    weights: list[Tensor] = [layer._parameters["weight"] for layer in layers]  # type: ignore[misc]
+    if x.dtype != torch.float32 or not is_free(x, weights[0]) or x.numel() > _MOST_ROWS * x.shape[-1]:
+        return None
+    biases = [layer._parameters["bias"] for layer in layers]
+    if any(each.is_inference() for each in weights) or len({bias is None for bias in biases}) > 1:
+        return None
+    state = tuple((each.data_ptr(), each._version) for each in (*weights, *biases) if each is not None)
+    packs = _PACKS.setdefault(layers[0], {})
+    pack = packs.get(len(layers))
+    if pack is None or pack.state != state:
+        together = weights[0] if len(layers) == 1 else torch.cat(weights)
+        bias = None if biases[0] is None else torch.cat(biases)  # type: ignore[arg-type]
+        pack = _Pack(torch.ops.mkldnn._reorder_linear_weight(together.detach().contiguous()), bias, state)
+        packs[len(layers)] = pack
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, pack.weight, pack.bias, "none", [], "")
+    return result
+
+
+def forget(layer: nn.Module) -> None:
+    """Let the copies go that are kept for the layer."""
+    _PACKS.pop(layer, None)
