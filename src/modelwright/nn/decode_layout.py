@@ -65,7 +65,8 @@ def lay_out_for_decoding(model: nn.Module, enable: bool = True) -> int:
     """Lay the weights of the linear layers on the CPU out for decoding one row, or again as torch makes them.
 
     Returns the number of weights that were moved; while a block is, it is in memory twice. Views of old weights go
-    stale. Subclasses of nn.Linear stay as they are. A module with `_siblings` names the layers that share its input.
+    stale. Subclasses of nn.Linear stay as they are. What goes by the exact class, as torch's `quantize_dynamic` does, no
+    longer finds the layers: quantise first, or undo the layout with `enable=False`. A module with `_siblings` names the layers that share its input.
     """
     return sum(_lay_out(layers) if enable else _take_apart(layers) for layers in _groups(model))
 
@@ -118,18 +119,23 @@ def is_plain_linear(layer: nn.Module) -> bool:
     return (
         type(layer) in (nn.Linear, RowLinear)
         and "weight" in layer._parameters
-        and not (
-            layer._forward_hooks
-            or layer._forward_pre_hooks
-            or layer._backward_hooks
-            or layer._backward_pre_hooks
-            or "forward" in layer.__dict__
-            or layer._compiled_call_impl is not None
-            or torch_module._global_forward_hooks
-            or torch_module._global_forward_pre_hooks
-            or torch_module._global_backward_hooks
-            or torch_module._global_backward_pre_hooks
-        )
+        and not is_hooked(layer)
+    )
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Tell whether calling the module does more than its class's `forward`: hooks, a patched or compiled call."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+        or module._compiled_call_impl is not None
+        or torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
     )
 
 
