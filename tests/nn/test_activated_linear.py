@@ -43,3 +43,27 @@ def test_activated_linear_calls_what_has_hooks():
     layer, act, x = nn.Linear(6, 3), get_activation("gelu"), torch.randn(2, 6, requires_grad=True)
     layer.register_forward_hook(lambda _module, _inputs, output: output * 2)
     torch.testing.assert_close(activated_linear(layer, act, x), 2 * F.linear(act(x), layer.weight, layer.bias))
+
+
+def test_activated_linear_calls_an_activation_with_hooks_once():
+    layer, act, x = nn.Linear(6, 3), get_activation("gelu"), torch.randn(2, 6, requires_grad=True)
+    seen = []
+    act.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    activated_linear(layer, act, x).sum().backward()
+    assert len(seen) == 1
+    assert seen[0].requires_grad
+
+
+def test_activated_linear_in_fp64_stays_so_under_autocast():
+    layer, act, x = nn.Linear(6, 3).double(), get_activation("gelu"), torch.randn(2, 6, dtype=torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert activated_linear(layer, act, x).dtype == layer(act(x)).dtype == torch.float64
+
+
+def test_a_frozen_layer_is_not_kept_for_a_frozen_input():
+    layer, act, x = nn.Linear(6, 3), get_activation("gelu"), torch.randn(2, 6)
+    found = activated_linear(layer, act, x)
+    with torch.no_grad():
+        layer.weight.add_(1)
+    found.sum().backward()
+    torch.testing.assert_close(layer.bias.grad, torch.full((3,), 2.0))

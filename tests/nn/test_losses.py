@@ -42,6 +42,30 @@ def test_the_scores_are_never_whole():
     assert largest <= losses._SCORES < 4000 * 8000
 
 
+def _lean(hidden, weight, targets):
+    return lean_causal_lm_loss((hidden @ weight.t()).unsqueeze(0), targets.unsqueeze(0))
+
+
+@pytest.mark.parametrize("loss_of", [linear_cross_entropy, _lean])
+def test_derivatives_twice_and_in_transforms(loss_of):
+    torch.manual_seed(0)
+    targets = torch.tensor([1, 4, -100, 0, 2])
+
+    def plain(hidden, weight, targets):
+        if loss_of is _lean:
+            hidden, targets = hidden[:-1], targets[1:]
+        return F.cross_entropy(hidden @ weight.t(), targets)
+
+    hidden, weight = torch.randn(5, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
+    second = [torch.autograd.functional.hvp(lambda *x, f=f: f(*x, targets), (hidden, weight), (hidden, weight))[1]
+              for f in (loss_of, plain)]  # fmt: skip
+    torch.testing.assert_close(*second)
+    torch.testing.assert_close(*(torch.func.grad(f)(hidden, weight, targets) for f in (loss_of, plain)))
+    only = weight.clone().requires_grad_()
+    (first,) = torch.autograd.grad(loss_of(hidden, only, targets), only, create_graph=True)
+    assert first.requires_grad
+
+
 def test_no_target_counts():
     assert linear_cross_entropy(torch.randn(2, 3), torch.randn(5, 3), torch.tensor([-100, -100])).isnan()
 

@@ -187,3 +187,38 @@ def test_which_processors(text, capability, answer, tmp_path, monkeypatch):
 def test_what_does_not_fit_is_an_error(x, bias, onednn):
     with torch.no_grad(), pytest.raises(RuntimeError):
         linear(x, torch.zeros(4, 8), bias)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize(
+    "bias",
+    [torch.randn(1, 1).expand(90, 1)[:, 0], torch.randn(180)[::2], torch.tensor(1.5), torch.tensor([1.5])],
+    ids=["expanded", "strided", "number", "one"],
+)
+def test_a_bias_may_lie_apart_and_be_broadcast(bias, grad, onednn):
+    x, weight = torch.randn(70, 130), torch.randn(90, 130)
+    x.requires_grad_(grad)
+    bias = bias.detach().requires_grad_(grad)
+    found, expected = linear(x, weight, bias), F.linear(x, weight, bias)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+    if grad:
+        left, right = (torch.autograd.grad(each.square().sum(), bias)[0] for each in (found, expected))
+        torch.testing.assert_close(left, right, atol=1e-2, rtol=1e-4)
+
+
+def test_frozen_weights_keep_no_inputs(onednn):
+    kept = []
+    x, weight = torch.randn(70, 130), torch.randn(90, 130)
+    for one, other in ((x.clone().requires_grad_(), weight), (x, weight.clone().requires_grad_())):
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.numel()) or each, lambda each: each):
+            found = linear(one, other)
+        assert kept == [weight.numel() if one.requires_grad else x.numel()]
+        found.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
+def test_onednn_is_not_used_where_it_is_switched_off(onednn, monkeypatch):
+    monkeypatch.setattr(products, "_by_onednn", lambda *_: pytest.fail("oneDNN is off"))
+    with torch.backends.mkldnn.flags(enabled=False):
+        linear(torch.randn(70, 130), torch.randn(90, 130, requires_grad=True))

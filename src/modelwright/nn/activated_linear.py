@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modelwright.nn.activations import Activation
-from modelwright.nn.decode_layout import apply_linear, is_plain_linear
+from modelwright.nn.decode_layout import apply_linear, is_hooked, is_plain_linear
 from modelwright.nn.dropout import seeded_dropout
 from modelwright.nn.products import is_watched, linear
 
@@ -28,12 +28,13 @@ def activated_linear(
     if (
         torch.is_grad_enabled()
         and is_plain_linear(layer)
-        and isinstance(activation, Activation)
-        and not is_watched(inner, layer.weight)  # type: ignore[arg-type]
+        and type(activation) is Activation
+        and not is_hooked(activation)
+        and not is_watched(inner, layer.weight, *(() if layer.bias is None else (layer.bias,)))  # type: ignore[arg-type, misc]
     ):
         weight, bias, device = layer.weight, layer.bias, inner.device.type
-        seed = int(torch.randint(2**62, ())) if dropout else None
-        if torch.is_autocast_enabled(device):
+        seed = int(torch.randint(2**62, (), device="cpu")) if dropout else None
+        if torch.is_autocast_enabled(device) and inner.dtype != torch.float64:  # which autocast leaves alone
             dtype = torch.get_autocast_dtype(device)
             inner, weight = inner.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
@@ -52,7 +53,7 @@ class _ActivatedLinear(torch.autograd.Function):
     def forward(
         ctx: Any, inner: Tensor, weight: Tensor, bias: Tensor | None, activation: Any, dropout: float, seed: int | None
     ) -> Tensor:
-        ctx.save_for_backward(inner, weight)
+        ctx.save_for_backward(inner, weight if ctx.needs_input_grad[0] else None)
         ctx.call = (activation, dropout, seed)
         return linear(_active(inner, *ctx.call), weight, bias)
 

@@ -83,7 +83,9 @@ def lay_out_for_decoding(model: nn.Module, enable: bool = True, *, packed: bool 
     """Lay the weights of the linear layers on the CPU out for decoding one row, or again as torch makes them.
 
     Returns the number of weights that were moved; while a block is, it is in memory twice. Views of old weights go
-    stale. Subclasses of nn.Linear stay as they are. A module with `_siblings` names the layers that share its input.
+    stale. Subclasses of nn.Linear stay as they are. What goes by the exact class, as torch's `quantize_dynamic` does, no
+    longer finds the layers: quantize first, or undo the layout with `enable=False`. A module with `_siblings` names the
+    layers that share its input.
 
     packed: instead keep a second copy of each fp32 weight that few rows are multiplied by, which is faster for more
         rows than one and takes the memory of those weights again, from their first such product on. Returns the number
@@ -153,18 +155,23 @@ def is_plain_linear(layer: nn.Module) -> bool:
     return (
         type(layer) in _TYPES
         and "weight" in layer._parameters
-        and not (
-            layer._forward_hooks
-            or layer._forward_pre_hooks
-            or layer._backward_hooks
-            or layer._backward_pre_hooks
-            or "forward" in layer.__dict__
-            or layer._compiled_call_impl is not None
-            or torch_module._global_forward_hooks
-            or torch_module._global_forward_pre_hooks
-            or torch_module._global_backward_hooks
-            or torch_module._global_backward_pre_hooks
-        )
+        and not is_hooked(layer)
+    )
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Tell whether calling the module does more than its class's `forward`: hooks, a patched or compiled call."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+        or module._compiled_call_impl is not None
+        or torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
     )
 
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from modelwright.core.errors import InputError
 from modelwright.nn.precision import at_least_float32
 from modelwright.nn.products import add_product_, linear
-from modelwright.nn.tracing import is_tracing
+from modelwright.nn.tracing import is_recorded
 
 # Scores that are in memory at once: 16 MB in fp32. From 32 MB on, malloc gives them back to the system each time.
 _SCORES = 2**22
@@ -69,10 +68,10 @@ def causal_lm_loss(logits_BTV: Tensor, labels_BT: Tensor, ignore_index: int = IG
 def lean_causal_lm_loss(logits_BTV: Tensor, labels_BT: Tensor, ignore_index: int = IGNORED) -> Tensor:
     """Return `causal_lm_loss`, with one tensor of the size of the logits in its backward and none in its forward.
 
-    torch's own keeps the log-probabilities and makes three such tensors for the gradient. No second derivatives, but in
-    recorded calls.
+    torch's own keeps the log-probabilities and makes three such tensors for the gradient. Where second derivatives are
+    wanted, and in recorded calls, it is computed as torch does.
     """
-    if is_tracing() or logits_BTV.device.type != "cpu":
+    if is_recorded() or logits_BTV.device.type != "cpu":
         return causal_lm_loss(logits_BTV, labels_BT, ignore_index)
     batch, tokens, classes = logits_BTV.shape
     targets_R = _whole_numbers(labels_BT[:, 1:].flatten(), batch * (tokens - 1), "labels").to(logits_BTV.device)
@@ -104,9 +103,12 @@ class _RowsCrossEntropy(torch.autograd.Function):
         return torch.cat(losses).masked_fill(~counted_R1, 0.0).sum() / counted_R.sum()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         scores_RV, targets_R1, counted_R1, logsumexp_R1 = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            targets_R = targets_R1.masked_fill(~counted_R1, IGNORED).squeeze(1)
+            loss = F.cross_entropy(at_least_float32(scores_RV), targets_R)
+            return *torch.autograd.grad(loss, scores_RV, grad, create_graph=True), None, None
         grads_RV = torch.empty_like(scores_RV)
         share_R1 = counted_R1 * (grad / counted_R1.sum())
         for part in _row_parts(scores_RV):
@@ -131,13 +133,14 @@ def linear_cross_entropy(
 
     The scores are made for some rows at a time, and with them the gradients, so that the backward makes none again.
     Rows whose target is `ignore_index` are not computed; if all are, the mean is NaN, as torch's. Statistics are in
-    fp32; under autocast the products are in its dtype. Second derivatives are for recorded calls only.
+    fp32; under autocast the products are in its dtype. Where second derivatives are wanted, and in recorded calls, it is
+    computed as torch does.
     Source: Wijmans et al. 2024 (arXiv 2411.09009), without the gradient filter.
     """
     device = hidden_RE.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.is_autocast_enabled(device) and hidden_RE.dtype != torch.float64:  # which autocast leaves alone
         hidden_RE = hidden_RE.to(torch.get_autocast_dtype(device))
-    if is_tracing():
+    if is_recorded():
         scores_RV = at_least_float32(F.linear(hidden_RE, weight_VE.to(hidden_RE.dtype)))
         return F.cross_entropy(scores_RV, targets_R, ignore_index=ignore_index, label_smoothing=label_smoothing)
     with torch.autocast(device, enabled=False):
@@ -158,9 +161,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total / len(targets_R)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets_R = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            scores_RV = at_least_float32(F.linear(hidden, weight.to(hidden.dtype)))
+            loss = F.cross_entropy(scores_RV, targets_R, label_smoothing=ctx.label_smoothing)
+            wanted = [x for x, needed in zip((hidden, weight), ctx.needs_input_grad, strict=False) if needed]
+            made_again = iter(torch.autograd.grad(loss, wanted, grad, create_graph=True))
+            return *(next(made_again) if needed else None for needed in ctx.needs_input_grad[:2]), None, None
         # Given away, so that what is added to them is added in place; who comes back for them has them made again.
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:

@@ -84,7 +84,9 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        # Each only for the gradient of the other, as torch does: a frozen weight must not keep the inputs in memory.
+        of_x, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
         return _by_onednn(x, weight, bias)
 
     @staticmethod
@@ -103,15 +105,16 @@ def _is_ordinary(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Tell whether these are plain tensors on the CPU that fit, and nobody follows what is done with them."""
     return (
         not is_recorded()  # first, because a tracer also writes down what is asked of sizes
-        and x.is_cpu
-        and weight.is_cpu
         and type(x) in _PLAIN
         and type(weight) in _PLAIN
+        and x.is_cpu
+        and weight.is_cpu
+        and x.layout is weight.layout is torch.strided
         and x.dtype == weight.dtype
         and weight.dim() == 2
         and x.shape[-1:] == weight.shape[1:]
         and x.numel() > 0 < weight.numel()
-        and (bias is None or (type(bias) in _PLAIN and bias.dtype == weight.dtype))
+        and (bias is None or (type(bias) in _PLAIN and bias.dtype == weight.dtype and bias.shape == weight.shape[:1]))
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -139,10 +142,13 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
         # With a part of a larger weight it is a hundred times slower than with a whole one.
         and (weight.is_contiguous() or weight.t().is_contiguous())
         and onednn_is_faster()
+        and torch._C._get_mkldnn_enabled()
     )
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is not None:
+        bias = bias.contiguous()  # the operation reads it without asking for its strides
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from modelwright.attention.caches import as_cache
 from modelwright.core.errors import InputError
@@ -31,8 +32,9 @@ from modelwright.models.prophetnet.outputs import (
     ProphetNetSeq2SeqModelOutput,
 )
 from modelwright.models.prophetnet.positions import ProphetNetPositionalEmbeddings
-from modelwright.nn.decode_layout import apply_linear
+from modelwright.nn.decode_layout import RowLinear, apply_linear
 from modelwright.nn.losses import linear_cross_entropy
+from modelwright.nn.precision import at_least_float32
 from modelwright.placement.offload import at_hand
 from modelwright.pretrained.switches import wants_dict
 
@@ -109,11 +111,13 @@ class _WithHead(ProphetNetPreTrainedModel):
         if self.disable_ngram_loss:
             streams_BGTE = streams_BGTE[:, :1]
         labels_BGT = labels_BT.to(streams_BGTE.device)[:, None].expand(streams_BGTE.shape[:3])
-        with at_hand(self.lm_head):
-            weight_VE = self.lm_head.weight
-            return linear_cross_entropy(
-                streams_BGTE.reshape(-1, E), weight_VE, labels_BGT.reshape(-1), label_smoothing=self.config.eps
-            )
+        head, streams_RE, labels_R = self.lm_head, streams_BGTE.reshape(-1, E), labels_BGT.reshape(-1)
+        if type(head) not in (nn.Linear, RowLinear) or "weight" not in head._parameters or head.bias is not None:
+            # An adapter, a quantised or a pruned head, or one with a bias is more than the product with its weight.
+            scores_RV = at_least_float32(apply_linear(head, streams_RE))
+            return F.cross_entropy(scores_RV, labels_R, label_smoothing=self.config.eps)
+        with at_hand(head):
+            return linear_cross_entropy(streams_RE, head.weight, labels_R, label_smoothing=self.config.eps)
 
 
 class ProphetNetForConditionalGeneration(_WithHead):
