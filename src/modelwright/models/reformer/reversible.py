@@ -54,11 +54,11 @@ def reversible_stack(
 ) -> Tensor:
     """Run `blocks` on both streams, (B, L, 2, E), in place, storing the result and LSH attention's outputs.
 
-    `recompute_attention` leaves those outputs out: less memory, more time. Gradients of `streams` and of the parameters
-    are ordinary autograd results: they work with `torch.autograd.grad`, `torch.func.functional_call`, tensor hooks,
-    frozen parts, and several forwards before one backward. Layers are called as modules, so that `fully_shard` gathers
-    and frees the weights of each. Modules put into a layer may draw from torch's own stream; they draw the same again.
-    Second derivatives are not supported.
+    `recompute_attention` leaves those outputs out, and projects once more in the backward: less memory, more time.
+    Gradients of `streams` and of the parameters are ordinary autograd results: they work with `torch.autograd.grad`,
+    `torch.func.functional_call`, tensor hooks, frozen parts, and several forwards before one backward. Layers are
+    called as modules, so that `fully_shard` gathers and frees the weights of each. Modules put into a layer may draw
+    from torch's own stream; they draw the same again. Second derivatives are not supported.
     """
     keep = torch.is_grad_enabled() and not recompute_attention
     tape = _Tape(call, SameAutocast(streams.device.type), streams.detach(), _Scratch(4), _Scratch(len(blocks)))
@@ -177,6 +177,8 @@ class _AttentionBranch:
     def __init__(self, module: ReformerAttention, layer: LayerCall, *, keep: bool) -> None:
         self.module, self.layer = module, layer
         self.keep = keep and module.self_attention.keeps_output
+        # The projections' graphs hold the normed stream, one tensor of full length; without them it is made again.
+        self.keep_graphs = keep
         self.parameters = own_parameters(module)
         self.project = Replay(module, "project")
         self.finish = Replay(module, "finish")
@@ -207,9 +209,10 @@ class _AttentionBranch:
         for index, part in token_slices(read):
             leaf, projected = self.project.again(index, read[:, part], parameters)
             whole = tape.scratch.fill([x.detach() for x in projected], part, read.shape[1])
-            # The graph without its results, which `whole` has.
-            graphs.append((leaf, [get_gradient_edge(x) for x in projected]))
-            del projected
+            if self.keep_graphs:
+                # The graph without its results, which `whole` has.
+                graphs.append((leaf, [get_gradient_edge(x) for x in projected]))
+            del leaf, projected
         slot, v = len(whole), whole[-1]
         attended = kept or self.module.self_attention.attend(
             whole, tape.call, self.layer, tape.scratch.take(slot, tuple(v.shape), v)
@@ -225,9 +228,11 @@ class _AttentionBranch:
         if not self.module.self_attention.keeps_output:
             attended = ()
         grads = self.module.self_attention.attend_backward(grad, whole, attended, tape.call, self.layer)
-        for _, part in token_slices(read):
-            leaf, edges = graphs.pop(0)
-            grad_read[:, part].add_(parameters.backward(edges, [x[:, part] for x in grads], leaf))
+        for index, part in token_slices(read):
+            outputs: Sequence[Any]
+            leaf, outputs = graphs.pop(0) if graphs else self.project.again(index, read[:, part], parameters)
+            grad_read[:, part].add_(parameters.backward(outputs, [x[:, part] for x in grads], leaf))
+            del leaf, outputs
 
 
 _Branch = _AttentionBranch | _FeedForwardBranch

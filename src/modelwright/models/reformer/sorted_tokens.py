@@ -30,7 +30,6 @@ class SortedTokens:
         heads, rounds, self.length = buckets_HNT.shape
         # numpy sorts 16-bit numbers by radix.
         narrow = buckets_HNT.astype(np.int16 if num_buckets < 2**15 else np.int32)
-        self._numbers_K = np.arange(num_buckets)
         self._first_HN = np.arange(heads * rounds).reshape(heads, rounds) * num_buckets
         # Behind the text, -1: the padding of its last chunk.
         self.order_HNT = np.full((heads, rounds, self.length), -1, dtype=np.int32)
@@ -52,11 +51,14 @@ class SortedTokens:
         """Add a token at the end of the text."""
         self._make_room(self.length + 1)
         ranks_HN = self._ends(buckets_HN)
-        self.ends_HNK += self._numbers_K >= buckets_HN[..., None]
-        room = self.order_HNT.shape[-1]
-        for row, rank in zip(self.order_HNT.reshape(-1, room), ranks_HN.ravel().tolist(), strict=True):
+        orders, ends = (x.reshape(-1, x.shape[-1]) for x in (self.order_HNT, self.ends_HNK))
+        # Row by row and from a place on: of long texts nothing else is touched.
+        for row, counts, rank, bucket in zip(
+            orders, ends, ranks_HN.ravel().tolist(), buckets_HN.ravel().tolist(), strict=True
+        ):
             row[rank + 1 : self.length + 1] = row[rank : self.length]
             row[rank] = self.length
+            counts[bucket:] += 1
         self.length += 1
 
     def seen(self, buckets_HN: Ints, chunk_length: int, num_before: int, padded: int) -> Ints:
