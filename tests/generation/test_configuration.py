@@ -5,7 +5,7 @@ import pytest
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import ConfigError, RepoError, UnknownArgumentError
 from modelwright.generation.configuration import GenerationConfig
-from modelwright.generation.fields import ACTIVE, DEFAULTS, IDLE, NOT_BUILT
+from modelwright.generation.fields import ACTIVE, DEFAULTS, IDLE, NOT_BUILT, OURS
 
 
 def test_file_holds_what_differs_and_reads_back(tmp_path):
@@ -106,7 +106,7 @@ def test_not_built_settings_are_kept_and_reported():
 
 
 def test_every_field_is_in_one_group():
-    assert len(DEFAULTS) == len(ACTIVE) + len(NOT_BUILT) + len(IDLE)
+    assert len(DEFAULTS) == len(ACTIVE) + len(OURS) + len(NOT_BUILT) + len(IDLE)
 
 
 def test_the_home_folder_is_expanded(tmp_path, monkeypatch):

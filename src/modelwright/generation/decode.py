@@ -28,36 +28,61 @@ class Decoding:
     generator: torch.Generator | None = None
 
 
+class Rows:
+    """The rows of a run: their ids so far [batch, tokens], which of them go on, and what is kept of each step."""
+
+    def __init__(self, input_ids: Tensor, run: Decoding, *, encoder_decoder: bool) -> None:
+        self.ids, self.kept = input_ids, Kept(run.settings, encoder_decoder=encoder_decoder)
+        self._run = run
+        self._unfinished = torch.ones(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        if run.streamer is not None:
+            run.streamer.put(input_ids.cpu())
+
+    @property
+    def go_on(self) -> bool:
+        """Whether a row is unfinished."""
+        return bool(self._unfinished.any())
+
+    def add(self, logits: Tensor, outputs: Any) -> Tensor:
+        """Choose each row's next token by its logits [batch, vocabulary], and return the tokens [batch]."""
+        run = self._run
+        # A copy, so that the logits of the whole prefix can go.
+        logits = logits.to(device=self.ids.device, dtype=torch.float32, copy=True)
+        scores = run.processors(self.ids, logits)
+        self.kept.add(logits, scores, outputs)
+        chosen = self.or_pad(_choose(scores, run))
+        self.ids = torch.cat([self.ids, chosen[:, None]], dim=-1)
+        if run.streamer is not None:
+            run.streamer.put(chosen.cpu())
+        self._unfinished = self._unfinished & ~run.criteria(self.ids, self.kept.scores)
+        return chosen
+
+    def or_pad(self, tokens: Tensor) -> Tensor:
+        """Return the tokens [batch], in finished rows the pad id."""
+        return torch.where(self._unfinished, tokens, self._run.pad_id)
+
+    def result(self, model_kwargs: dict[str, Any]) -> Tensor | GenerateOutput:
+        """End the stream and return the ids, or those in a ModelOutput with what was kept."""
+        if self._run.streamer is not None:
+            self._run.streamer.end()
+        if not self._run.settings.return_dict_in_generate:
+            return self.ids
+        return self.kept.result(self.ids, model_kwargs, None)
+
+
 def decode(
     model: GenerativeModel, input_ids: Tensor, model_kwargs: dict[str, Any], run: Decoding
 ) -> Tensor | GenerateOutput:
     """Return the prompts [batch, tokens] with what the model adds to them, or that in a ModelOutput with more."""
     two_parts = is_encoder_decoder(model)
-    kept, flags = Kept(run.settings, encoder_decoder=two_parts), call_flags(model, run.settings)
-    unfinished = torch.ones(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-    if run.streamer is not None:
-        run.streamer.put(input_ids.cpu())
-    while bool(unfinished.any()):
-        inputs = {**model.prepare_inputs_for_generation(input_ids, **model_kwargs), **flags}
+    rows, flags = Rows(input_ids, run, encoder_decoder=two_parts), call_flags(model, run.settings)
+    while rows.go_on:
+        inputs = {**model.prepare_inputs_for_generation(rows.ids, **model_kwargs), **flags}
         outputs = model(**inputs)
         model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, two_parts)
-        # A copy, so that the logits of the whole prefix can go.
-        logits = model._next_token_logits(outputs, inputs)
-        logits = logits.to(device=input_ids.device, dtype=torch.float32, copy=True)
-        scores = run.processors(input_ids, logits)
-        kept.add(logits, scores, outputs)
-        chosen = _choose(scores, run)
-        chosen = torch.where(unfinished, chosen, run.pad_id)
-        input_ids = torch.cat([input_ids, chosen[:, None]], dim=-1)
-        if run.streamer is not None:
-            run.streamer.put(chosen.cpu())
-        unfinished = unfinished & ~run.criteria(input_ids, kept.scores)
+        rows.add(model._next_token_logits(outputs, inputs), outputs)
         del outputs
-    if run.streamer is not None:
-        run.streamer.end()
-    if not run.settings.return_dict_in_generate:
-        return input_ids
-    return kept.result(input_ids, model_kwargs, None)
+    return rows.result(model_kwargs)
 
 
 def _choose(scores: Tensor, run: Decoding) -> Tensor:

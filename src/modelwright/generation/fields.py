@@ -1,4 +1,4 @@
-"""The fields of generation_config.json (those of transformers 4.57) and what each is when nothing is said."""
+"""The fields of generation_config.json and what each is when nothing is said: those of transformers 4.57, and OURS."""
 
 from typing import Any
 
@@ -51,6 +51,9 @@ ACTIVE: dict[str, Any] = {
     "decoder_start_token_id": None,
 }
 
+# What transformers does not have, and `generate` acts on.
+OURS: dict[str, Any] = {"speculative_ngram": False}
+
 # What `generate` cannot do yet: kept in files, refused when it decodes with another value than this.
 NOT_BUILT: dict[str, Any] = {
     "cache_config": None,
@@ -81,7 +84,7 @@ IDLE: dict[str, Any] = {
     "low_memory": None,
 }
 
-DEFAULTS: dict[str, Any] = ACTIVE | NOT_BUILT | IDLE
+DEFAULTS: dict[str, Any] = ACTIVE | OURS | NOT_BUILT | IDLE
 
 # Fields that act only when `do_sample` is True.
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")

@@ -27,6 +27,7 @@ from modelwright.generation.prepare import (
 )
 from modelwright.generation.prepare_cache import prepare_cache
 from modelwright.generation.protocol import GenerativeModel, accepted_keywords, is_encoder_decoder
+from modelwright.generation.speculative import speculative_decode
 from modelwright.generation.stopping_criteria import Decoder, StoppingCriteriaList
 from modelwright.generation.transition_scores import transition_scores
 
@@ -129,7 +130,8 @@ class GenerationMixin:
                 streamer=streamer,
                 generator=generator,
             )
-            return (decode if beams == 1 else beam_search)(model, input_ids, model_kwargs, run)
+            loop = beam_search if beams > 1 else speculative_decode if settings.speculative_ngram else decode
+            return loop(model, input_ids, model_kwargs, run)
 
     def _next_token_logits(self, outputs: Any, inputs: dict[str, Any]) -> Tensor:  # noqa: ARG002
         """Return the logits of each row's next token, [batch, vocabulary]: by default those at the last position.
@@ -194,6 +196,16 @@ class GenerationMixin:
     def _can_repeat_cache(self) -> bool:
         # A _reorder_cache of a model's own speaks of a cache that may need a way of its own to be repeated as well.
         return type(self)._reorder_cache is GenerationMixin._reorder_cache
+
+    def _draft_keywords(self) -> dict[str, Any]:
+        """Return the keywords of a call that also predicts the token after the next, for `speculative_ngram`.
+
+        A model that can do so defines this method; raises NotImplementedError, or InputError for a config that cannot.
+        """
+        raise NotImplementedError(
+            f"generate: speculative_ngram=True, but {type(self).__name__} has no stream that predicts the token after "
+            "the next one; ProphetNet has. Leave speculative_ngram out."
+        )
 
     def _position_limit(self) -> int | None:
         """Return the most tokens that one call can look at, None if there is no limit.

@@ -78,6 +78,8 @@ def _refuse_not_built(model: GenerativeModel, settings: GenerationConfig) -> Non
             f"generate: use_cache=True, but {type(model).__name__} has no cache for decoding yet. Leave use_cache out: "
             "each step then computes the whole prefix again, with the same result."
         )
+    if settings.speculative_ngram:
+        model._draft_keywords()
 
 
 def _say_what_is_idle(settings: GenerationConfig) -> None:

@@ -25,6 +25,10 @@ class GenerativeModel(Protocol):
     their mask are not, and the model lets the n-th row of them answer for the n-th stretch of the decoder's rows. A new
     model's cache is an EncoderDecoderCache, made in the first call: `past_key_values` is None then, `use_cache` True.
 
+    A model whose calls can also say which token comes after the next one returns from `_draft_keywords` what such a
+    call needs; it then gives `logits_ngram` [batch, streams, tokens, vocabulary]: see
+    `modelwright.generation.speculative`.
+
     A model that takes any Cache of `modelwright.attention.caches` as `past_key_values`, the static ones too, says so by
     `_supports_cache_objects = True`.
     """
@@ -49,6 +53,8 @@ class GenerativeModel(Protocol):
     def _update_model_kwargs_for_generation(
         self, outputs: Any, model_kwargs: dict[str, Any], is_encoder_decoder: bool = False, num_new_tokens: int = 1
     ) -> dict[str, Any]: ...
+
+    def _draft_keywords(self) -> dict[str, Any]: ...
 
     def _position_limit(self) -> int | None: ...
 

@@ -5,7 +5,10 @@ from typing import Any
 
 from modelwright.core.errors import ConfigError
 
-_FLAGS = ("do_sample", "output_attentions", "output_hidden_states", "output_scores", "return_dict_in_generate")
+_FLAGS = (
+    "do_sample", "output_attentions", "output_hidden_states", "output_scores", "return_dict_in_generate",
+    "speculative_ngram",
+)  # fmt: skip
 _OPTIONAL_FLAGS = ("use_cache", "output_logits", "remove_invalid_values", "renormalize_logits")
 _ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
 # Whole numbers: field -> smallest value.
@@ -59,6 +62,8 @@ def check_settings(values: Mapping[str, Any]) -> None:
     good = stop is None or (isinstance(strings, list) and all(isinstance(each, str) and each for each in strings))
     _require("stop_strings", stop, good, "a string or a list of strings, none of them empty")
     _check_beams(values)
+    if values["speculative_ngram"]:
+        _check_drafts(values)
     if values["do_sample"]:
         _check_sampling(values)
     elif values["num_return_sequences"] not in (None, 1) and values["num_beams"] in (None, 1):
@@ -86,6 +91,20 @@ def _check_beams(values: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"GenerationConfig: expected num_beam_groups={groups} to divide num_beams={beams}, with do_sample=False "
             f"and a diversity_penalty above 0; got do_sample={values['do_sample']} and diversity_penalty={diversity}."
+        )
+
+
+def _check_drafts(values: Mapping[str, Any]) -> None:
+    if (beams := values["num_beams"] or 1) > 1:
+        raise ConfigError(
+            f"GenerationConfig: speculative_ngram drafts tokens of one row, not of beams, got num_beams={beams}: set "
+            "num_beams=1 (greedy search or sampling) or speculative_ngram=False."
+        )
+    shown = [name for name in ("output_attentions", "output_hidden_states") if values[name]]
+    if shown and values["return_dict_in_generate"]:
+        raise ConfigError(
+            "GenerationConfig: with speculative_ngram a call reads several tokens, so there is no "
+            f"{' or '.join(shown)} of each: leave that out, or set speculative_ngram=False."
         )
 
 

@@ -8,6 +8,7 @@ Shapes: B batch, S source tokens, T target tokens, E and D widths of encoder and
 
 import inspect
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
@@ -35,6 +36,13 @@ from modelwright.pretrained.switches import wants_dict
 Device = torch.device | str | None
 # What a step of the decoder gives that `forward` takes under the same name.
 _NOT_PREFIXED = ("past_key_values", "use_cache")
+
+
+@dataclass
+class NgramSeq2SeqLMOutput(Seq2SeqLMOutput):
+    """A Seq2SeqLMOutput with the scores of a ProphetNet decoder's other streams, `logits_ngram` (B, G - 1, T, V)."""
+
+    logits_ngram: Tensor | None = None
 
 
 class EncoderDecoderModel(PreTrainedModel):
@@ -275,9 +283,10 @@ class EncoderDecoderModel(PreTrainedModel):
         if not wants_dict(self, return_dict):
             output.loss = None
             return (*(() if loss is None else (loss,)), *output.to_tuple(), *encoder_outputs.to_tuple())
-        return Seq2SeqLMOutput(
+        return NgramSeq2SeqLMOutput(
             loss=loss,
             logits=output.logits,
+            logits_ngram=output.get("logits_ngram"),
             past_key_values=output.past_key_values,
             decoder_hidden_states=output.hidden_states,
             decoder_attentions=output.attentions,
@@ -403,6 +412,9 @@ class EncoderDecoderModel(PreTrainedModel):
 
     def _new_static_cache(self, tokens: int) -> Any:
         return self.decoder._new_static_cache(tokens)
+
+    def _draft_keywords(self) -> dict[str, Any]:
+        return {f"decoder_{name}": value for name, value in self.decoder._draft_keywords().items()}
 
     def _position_limit(self) -> int | None:
         limit: int | None = self.decoder._position_limit()

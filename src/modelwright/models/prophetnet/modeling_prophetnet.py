@@ -15,7 +15,7 @@ from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
 from modelwright.models.prophetnet.backbone import ProphetNetDecoderWrapper, ProphetNetModel
 from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel
-from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
+from modelwright.models.prophetnet.configuration_prophetnet import TRANSFORMERS, ProphetNetConfig
 from modelwright.models.prophetnet.decoder import ProphetNetDecoder
 from modelwright.models.prophetnet.encoder import ProphetNetEncoder
 from modelwright.models.prophetnet.layers import (
@@ -76,6 +76,21 @@ class _WithHead(ProphetNetPreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         """Replace the output projection."""
         self.lm_head = new_embeddings
+
+    def _draft_keywords(self) -> dict[str, Any]:
+        """Return the keyword that adds the second stream; raise InputError for a config that rules drafts out."""
+        if self.config.ngram < 2:
+            raise InputError(
+                f"generate: speculative_ngram=True needs a second predict stream, but {type(self).__name__} was made "
+                f"with config.ngram={self.config.ngram}; leave it out"
+            )
+        if self.config.relative_bias_layout == TRANSFORMERS:
+            raise InputError(
+                f"generate: speculative_ngram=True, but config.relative_bias_layout is {TRANSFORMERS!r}, by which a "
+                "call of several tokens scores them otherwise than calls of one; leave it out, or, if the model was "
+                "trained so, set relative_bias_layout='paper'"
+            )
+        return {"num_streams": 2}
 
     def _wants_logits(self, labels: Tensor | None, output_logits: bool | None, return_dict: bool | None) -> bool:
         """Tell whether a call returns logits: as asked, else unless it trains and only the loss can matter."""
