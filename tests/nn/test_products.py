@@ -211,7 +211,9 @@ def test_frozen_weights_keep_no_inputs(onednn):
     x, weight = torch.randn(70, 130), torch.randn(90, 130)
     for one, other in ((x.clone().requires_grad_(), weight), (x, weight.clone().requires_grad_())):
         kept.clear()
-        with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.numel()) or each, lambda each: each):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda each: kept.append(each.numel()) or each, lambda each: each
+        ):
             found = linear(one, other)
         assert kept == [weight.numel() if one.requires_grad else x.numel()]
         found.sum().backward()

@@ -116,11 +116,7 @@ def is_plain_linear(layer: nn.Module) -> bool:
 
     In a replica of `torch.nn.DataParallel` the weight is no parameter.
     """
-    return (
-        type(layer) in (nn.Linear, RowLinear)
-        and "weight" in layer._parameters
-        and not is_hooked(layer)
-    )
+    return type(layer) in (nn.Linear, RowLinear) and "weight" in layer._parameters and not is_hooked(layer)
 
 
 def is_hooked(module: nn.Module) -> bool:
