@@ -24,7 +24,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "BertForMaskedLM": {**SMALL, "num_hidden_layers": 2, "intermediate_size": 8, "max_position_embeddings": 8},
     "LlamaForCausalLM": {**SMALL, "num_hidden_layers": 2, "intermediate_size": 8, "num_key_value_heads": 1},
     "GPT2LMHeadModel": {"vocab_size": 12, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 8, "eos_token_id": 2},
-    "T5ForConditionalGeneration": {"vocab_size": 12, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2},
+    "T5ForConditionalGeneration": {
+        "vocab_size": 12, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2,
+    },
     "ReformerModelWithLMHead": {
         **SMALL, "attn_layers": ["local", "lsh"], "attention_head_size": 4, "feed_forward_size": 8, "is_decoder": True,
         "axial_pos_shape": [4, 4], "axial_pos_embds_dim": [4, 4], "max_position_embeddings": 16, "hash_seed": 0,

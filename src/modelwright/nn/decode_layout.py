@@ -65,8 +65,9 @@ def lay_out_for_decoding(model: nn.Module, enable: bool = True) -> int:
     """Lay the weights of the linear layers on the CPU out for decoding one row, or again as torch makes them.
 
     Returns the number of weights that were moved; while a block is, it is in memory twice. Views of old weights go
-    stale. Subclasses of nn.Linear stay as they are. What goes by the exact class, as torch's `quantize_dynamic` does, no
-    longer finds the layers: quantise first, or undo the layout with `enable=False`. A module with `_siblings` names the layers that share its input.
+    stale. Subclasses of nn.Linear stay as they are. What goes by the exact class, as torch's `quantize_dynamic` does,
+    no longer finds the layers: quantise first, or undo the layout with `enable=False`. A module with `_siblings` names
+    the layers that share its input.
     """
     return sum(_lay_out(layers) if enable else _take_apart(layers) for layers in _groups(model))
 
