@@ -30,7 +30,7 @@ def activated_linear(
         and is_plain_linear(layer)
         and type(activation) is Activation
         and not is_hooked(activation)
-        and not is_watched(inner, layer.weight, *(() if layer.bias is None else (layer.bias,)))  # type: ignore[arg-type, misc]
+        and not is_watched(inner, layer.weight, *(() if layer.bias is None else (layer.bias,)))  # type: ignore[arg-type]
     ):
         weight, bias, device = layer.weight, layer.bias, inner.device.type
         seed = int(torch.randint(2**62, (), device="cpu")) if dropout else None

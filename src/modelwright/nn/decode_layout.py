@@ -83,9 +83,9 @@ def lay_out_for_decoding(model: nn.Module, enable: bool = True, *, packed: bool 
     """Lay the weights of the linear layers on the CPU out for decoding one row, or again as torch makes them.
 
     Returns the number of weights that were moved; while a block is, it is in memory twice. Views of old weights go
-    stale. Subclasses of nn.Linear stay as they are. What goes by the exact class, as torch's `quantize_dynamic` does, no
-    longer finds the layers: quantize first, or undo the layout with `enable=False`. A module with `_siblings` names the
-    layers that share its input.
+    stale. Subclasses of nn.Linear stay as they are. What goes by the exact class, as torch's `quantize_dynamic` does,
+    no longer finds the layers: quantize first, or undo the layout with `enable=False`. A module with `_siblings` names
+    the layers that share its input.
 
     packed: instead keep a second copy of each fp32 weight that few rows are multiplied by, which is faster for more
         rows than one and takes the memory of those weights again, from their first such product on. Returns the number

@@ -133,8 +133,8 @@ def linear_cross_entropy(
 
     The scores are made for some rows at a time, and with them the gradients, so that the backward makes none again.
     Rows whose target is `ignore_index` are not computed; if all are, the mean is NaN, as torch's. Statistics are in
-    fp32; under autocast the products are in its dtype. Where second derivatives are wanted, and in recorded calls, it is
-    computed as torch does.
+    fp32; under autocast the products are in its dtype. Where second derivatives are wanted, and in recorded calls,
+    it is computed as torch does.
     Source: Wijmans et al. 2024 (arXiv 2411.09009), without the gradient filter.
     """
     device = hidden_RE.device.type

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from modelwright import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from modelwright.attention.caches import EncoderDecoderCache, StaticCache
@@ -313,3 +316,22 @@ def test_the_examples_of_the_document(tmp_path):
     outputs = model(input_ids=inputs.input_ids, decoder_input_ids=decoder_input_ids)
     assert outputs.logits.shape == (1, decoder_input_ids.shape[1], len(words))
     assert outputs.logits_ngram.shape == (1, 2, decoder_input_ids.shape[1], len(words))
+
+
+@pytest.mark.parametrize("kind", ["bias", "pruned", "adapter"])
+def test_the_loss_is_that_of_a_head_which_is_more_than_its_weight(model, kind):
+    head = model.lm_head
+    if kind == "bias":
+        model.set_output_embeddings(nn.Linear(head.in_features, head.out_features))
+    elif kind == "pruned":
+        prune.random_unstructured(head, "weight", 0.5)
+    else:
+        model.set_output_embeddings(nn.Sequential(head, nn.Linear(head.out_features, head.out_features)))
+    for _ in range(2):
+        output = model(IDS, MASK, decoder_input_ids=TARGET, labels=TARGET)
+        scores = both(output).flatten(0, 2)
+        labels = TARGET[:, None].expand(both(output).shape[:3]).reshape(-1)
+        expected = F.cross_entropy(scores, labels, label_smoothing=model.config.eps)
+        torch.testing.assert_close(output.loss, expected)
+        output.loss.backward()
+    assert all(parameter.grad is not None for parameter in model.get_output_embeddings().parameters())

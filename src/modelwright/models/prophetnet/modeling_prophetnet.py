@@ -126,7 +126,8 @@ class _WithHead(ProphetNetPreTrainedModel):
         if self.disable_ngram_loss:
             streams_BGTE = streams_BGTE[:, :1]
         labels_BGT = labels_BT.to(streams_BGTE.device)[:, None].expand(streams_BGTE.shape[:3])
-        head, streams_RE, labels_R = self.lm_head, streams_BGTE.reshape(-1, E), labels_BGT.reshape(-1)
+        head: Any = self.lm_head  # whatever somebody has put there
+        streams_RE, labels_R = streams_BGTE.reshape(-1, E), labels_BGT.reshape(-1)
         if type(head) not in (nn.Linear, RowLinear) or "weight" not in head._parameters or head.bias is not None:
             # An adapter, a quantised or a pruned head, or one with a bias is more than the product with its weight.
             scores_RV = at_least_float32(apply_linear(head, streams_RE))
