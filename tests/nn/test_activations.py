@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modelwright.core.errors import InputError
-from modelwright.nn.activations import ACT2FN, get_activation
+from modelwright.nn.activations import ACT2FN, activate_over, get_activation
 from modelwright.nn.norm import LayerNorm
 
 
@@ -40,3 +40,22 @@ def test_layer_norm_reads_fp32_and_returns_its_own_dtype(dtype):
     assert norm(x).dtype == dtype
     expected = torch.nn.functional.layer_norm(x, (16,))
     assert torch.allclose(norm(x).float(), expected, atol=1e-6 if dtype == torch.float32 else 2e-2)
+
+
+def test_gelu_is_written_over_its_input_where_nobody_looks():
+    x, activation, seen = torch.randn(3, 5), ACT2FN["gelu"], []
+    wanted = torch.nn.functional.gelu(x)
+    with torch.no_grad():
+        over = x.clone()
+        result = activate_over(activation, over)
+        assert result is over or result.data_ptr() == over.data_ptr()
+        torch.testing.assert_close(result, wanted)
+        activation.register_forward_hook(lambda *_: seen.append(1))
+        for other in (activation, torch.nn.functional.gelu):
+            kept = x.clone()
+            torch.testing.assert_close(activate_over(other, kept), wanted)
+            assert torch.equal(kept, x)
+    assert seen == [1]
+    kept = x.clone()
+    activate_over(ACT2FN["gelu"], kept)
+    assert torch.equal(kept, x)

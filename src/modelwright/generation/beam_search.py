@@ -38,14 +38,15 @@ def beam_search(
         outputs = model(**inputs)
         model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, two_parts)
         logits = model._next_token_logits(outputs, inputs)
-        logits = logits.to(device=input_ids.device, dtype=torch.float32, copy=True)
+        # A copy only if it is kept, as log_softmax makes one.
+        logits = logits.to(device=input_ids.device, dtype=torch.float32, copy=bool(settings.output_logits))
         if is_shared:
             logits = logits.repeat_interleave(beams, dim=0)
             ids, model_kwargs = _repeat_with_cache(model, ids, model_kwargs, beams)
             is_shared = False
         scores = _step(groups, ids, logits.log_softmax(dim=-1), kept, run)
         kept.add(logits, scores, outputs)
-        del outputs
+        del outputs, logits
         ids, came_from = _rows_of(groups)
         moved = (came_from != in_order).any()
         is_over = torch.stack([group.is_over_B for group in groups]).all()

@@ -18,9 +18,10 @@ from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetCon
 from modelwright.models.prophetnet.ngram_attention import ProphetNetNgramSelfAttention
 from modelwright.models.prophetnet.streams import Streams
 from modelwright.nn.activated_linear import activated_linear
-from modelwright.nn.activations import get_activation
+from modelwright.nn.activations import activate_over, get_activation
 from modelwright.nn.checkpointing import GradientCheckpointingLayer
-from modelwright.nn.decode_layout import apply_each, apply_linear
+from modelwright.nn.decode_layout import apply_each, apply_linear, is_plain_linear
+from modelwright.nn.products import is_watched
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
 
 
@@ -137,6 +138,10 @@ class ProphetNetFeedForward(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)."""
         inner = apply_linear(self.intermediate, hidden_states)
+        is_ours = not (self.training or torch.is_grad_enabled() or is_watched(inner))
+        if is_ours and is_plain_linear(self.intermediate):
+            output = apply_linear(self.output, activate_over(self.activation_fn, inner))
+            return self.dropout(output)  # type: ignore[no-any-return]
         dropout = self.activation_dropout.p if self.training else 0.0
         result: Tensor = self.dropout(activated_linear(self.output, self.activation_fn, inner, dropout))
         return result
