@@ -152,7 +152,7 @@ def compare(workers: dict) -> None:
 
 
 def entropy(every: int) -> dict[str, float]:
-    """Processor seconds of the entropy search of MiniLM's activation quantizers ("full"), ours and the oracle's for the same.
+    """Processor seconds of the entropy search of MiniLM's activation quantizers ("full"), ours and the oracle's.
 
     every: the oracle does each so manieth, and so many times their time counts for all. Its ranges are compared.
     """
