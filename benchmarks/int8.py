@@ -152,7 +152,7 @@ def compare(workers: dict) -> None:
 
 
 def entropy(every: int) -> dict[str, float]:
-    """Seconds of the entropy search of MiniLM's activation quantizers ("full"), ours and the oracle's for the same.
+    """Processor seconds of the entropy search of MiniLM's activation quantizers ("full"), ours and the oracle's.
 
     every: the oracle does each so manieth, and so many times their time counts for all. Its ranges are compared.
     """
@@ -173,16 +173,16 @@ def entropy(every: int) -> dict[str, float]:
         kind = TextKind(AutoTokenizer.from_pretrained(harness.minilm()), LENGTH)
         Examples(kind, harness.sentences("calibration")[:TEXTS])(model)
     calibrators = [each.calibrator for each in quantizers_of(model, "_input_quantizer").values()]
-    start = time.perf_counter()
+    start = time.process_time()
     ranges = [float(each.compute_amax("entropy")) for each in calibrators]
-    ours, theirs = time.perf_counter() - start, 0.0
+    ours, theirs = time.process_time() - start, 0.0
     for calibrator, found in list(zip(calibrators, ranges, strict=True))[::every]:
         other = Theirs(8, None, False)
         other._calib_hist = calibrator._calib_hist.numpy().astype("int64")
         other._calib_bin_edges = calibrator._calib_bin_edges.numpy()
-        start = time.perf_counter()
+        start = time.process_time()
         expected = float(other.compute_amax("entropy"))
-        theirs += time.perf_counter() - start
+        theirs += time.process_time() - start
         assert found == expected, (found, expected)
     compared = len(calibrators[::every])
     return {
@@ -209,7 +209,7 @@ def main() -> None:
         work(arguments.worker, arguments.folder, arguments.threads)
     elif arguments.entropy:
         seconds = entropy(arguments.oracle_every)
-        print("entropy search of all quantizers, seconds:", json.dumps(seconds))
+        print("entropy search of all quantizers, processor seconds:", json.dumps(seconds))
         add_result({"entropy seconds": seconds})
     elif arguments.prepare:
         if arguments.folder is None:
