@@ -78,8 +78,7 @@ def quantize(
         task=task,
         stride=stride,
         training=Training.of_options(
-            qat,
-            {"train": train, "epochs": epochs, "distill": distill, "lr": lr, "batch": batch, "resume": resume},
+            qat, {"train": train, "epochs": epochs, "distill": distill, "lr": lr, "batch": batch, "resume": resume}
         ),
     )
     try:

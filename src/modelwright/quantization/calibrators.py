@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from modelwright.core.errors import InputError
+from modelwright.nn.tracing import is_tracing
 from modelwright.quantization import histogram_search
 from modelwright.quantization.ranges import Axis, amax_of, reduce_range, reduced_axes
 
@@ -22,7 +23,7 @@ def check_tensor(x: Any) -> None:
     """Raise CalibrationError if `x` is no tensor of numbers that have a range."""
     if not isinstance(x, Tensor):
         raise CalibrationError(f"calibration: expected a tensor, got {type(x).__name__}; call the model with tensors")
-    if not torch.isfinite(x).all():
+    if not is_tracing() and not torch.isfinite(x).all():
         raise CalibrationError(
             f"calibration: a tensor {tuple(x.shape)} holds NaN or infinity, so it has no range; look for what the "
             "float model makes of the calibration data"

@@ -15,7 +15,6 @@ from modelwright.models.reformer.backbone import ReformerModel, ReformerModelOut
 from modelwright.models.reformer.cache import ReformerCache
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.nn.chunking import apply_chunking_to_forward
-from modelwright.nn.decode_layout import apply_linear
 from modelwright.nn.losses import lean_causal_lm_loss
 from modelwright.nn.resizing import resize_rows, zeros
 from modelwright.nn.task_losses import token_classification_loss
@@ -73,7 +72,7 @@ class ReformerOnlyLMHead(nn.Module):
         return apply_chunking_to_forward(self._scores, self.chunk_size, 1, hidden)
 
     def _scores(self, hidden: Tensor) -> Tensor:
-        scores = apply_linear(self.decoder, hidden)
+        scores: Tensor = self.decoder(hidden)
         others = torch.is_grad_enabled() or torch.compiler.is_compiling() or self.decoder._forward_hooks
         if others or scores.dtype != self.bias.dtype:
             return scores + self.bias
