@@ -20,7 +20,7 @@ from modelwright.models.reformer.lsh_kernel import (
     lsh_attention_backward,
     score_bias,
 )
-from modelwright.models.reformer.operators import hash_order, lsh_attention_op
+from modelwright.models.reformer.operators import lsh_attention_op, order_by_hash
 from modelwright.models.reformer.windows import attend_in_windows, look_around, merge_heads, pruned, split_heads
 from modelwright.nn.decode_layout import apply_each
 from modelwright.nn.dropout import seeded_generator
@@ -203,5 +203,5 @@ class LSHSelfAttention(nn.Module):
                 assert call.num_buckets is not None
                 seed = layer.site_seed(call, "hash") if self.hash_seed is None else self.hash_seed
                 factors = bucket_factors(call.num_buckets)
-                layer.order = hash_order(qk_BLE.detach(), call.key_mask, self.heads, call.num_hashes, factors, seed)
+                layer.order = order_by_hash(qk_BLE.detach(), call.key_mask, self.heads, call.num_hashes, factors, seed)
         return layer.order

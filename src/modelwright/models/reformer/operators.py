@@ -14,19 +14,32 @@ from modelwright.models.reformer.local_kernel import Windows, local_attention, l
 from modelwright.models.reformer.lsh_kernel import lsh_attention, lsh_attention_backward
 from modelwright.models.reformer.windows import split_heads
 from modelwright.nn.precision import at_least_float32
+from modelwright.nn.tracing import is_recorded
 
 
-@torch.library.custom_op("modelwright::reformer_hash_order", mutates_args=())
-def hash_order(
+def order_by_hash(
     qk: Tensor, key_mask: Tensor | None, heads: list[bool], num_hashes: int, factors: list[int], seed: int
 ) -> Tensor:
     """Hash every head's vectors and return the sorted token order (B, H, N, L), int32; nothing has a gradient.
 
     `heads` tells which of the layer's original heads are left.
     """
+    if is_recorded():
+        order: Tensor = hash_order(qk, key_mask, heads, num_hashes, factors, seed)
+        return order
+    # Calling an operator written in Python makes torch import its compiler: 90 MB and a second, for nothing here.
+    return _order_by_hash(qk, key_mask, heads, num_hashes, factors, seed)
+
+
+def _order_by_hash(
+    qk: Tensor, key_mask: Tensor | None, heads: list[bool], num_hashes: int, factors: list[int], seed: int
+) -> Tensor:
     qk_BHLD = split_heads(qk, sum(heads))
     rotations_HDNR = hashing.draw_rotations(heads, qk_BHLD.shape[-1], num_hashes, factors, like=qk, seed=seed)
     return hashing.hash_and_sort(qk_BHLD, rotations_HDNR, factors, key_mask)
+
+
+hash_order = torch.library.custom_op("modelwright::reformer_hash_order", _order_by_hash, mutates_args=())
 
 
 @hash_order.register_fake
