@@ -132,6 +132,8 @@ def worker(side: str, threads: int) -> None:
 
     def load(checkpoint: str, window: int, train: bool, autocast: bool) -> list[float]:
         model = ReformerModelWithLMHead.from_pretrained(checkpoint)
+        # Making the optimizer imports torch's compiler, which one side has imported already.
+        state["optimizer"] = torch.optim.AdamW(model.parameters(), lr=1e-4)
         state["idle"] = harness.resident_bytes()
         tokens = torch.randint(2, VOCABULARY, (1, window), generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -140,7 +142,6 @@ def worker(side: str, threads: int) -> None:
         if len(hashings) < LAYERS // 2:
             raise SystemExit(f"{side}: {len(hashings)} hashings in {LAYERS // 2} LSH layers")
         state.update(model=model.train(train), tokens=tokens, autocast=autocast and side == OURS)
-        state["optimizer"] = torch.optim.AdamW(model.parameters(), lr=1e-4)
         state["work"] = step if train else evaluate
         return sample
 
