@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from modelwright import BertTokenizerFast
+
 
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
@@ -26,3 +28,15 @@ def text_file(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text(" ".join(generator.choice(words) for _ in range(2000))[:9000])
     return path
+
+
+@pytest.fixture
+def words() -> list[str]:
+    """The ten words that `tokenizer` knows."""
+    return ["red", "blue", "green", "round", "square", "small", "ball", "box", "sees", "takes"]
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path, words: list[str]) -> BertTokenizerFast:
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    return BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt"))

@@ -13,13 +13,11 @@ from modelwright import (
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
-    BertTokenizerFast,
 )
 from modelwright.core.errors import InputError
 from modelwright.training.examples import Examples, TextKind, mean_embedding, split
 from modelwright.training.labelled import LabelledKind, LabelledText, read_labelled
 
-WORDS = ["red", "blue", "green", "round", "square", "small", "ball", "box", "sees", "takes"]
 LABELS = {0: "no", 1: "yes", 2: "maybe"}
 SIZES = {
     "vocab_size": 15,
@@ -33,14 +31,8 @@ SIZES = {
 
 
 @pytest.fixture
-def tokenizer(tmp_path: Path) -> BertTokenizerFast:
-    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
-    return BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt"))
-
-
-@pytest.fixture
-def texts() -> list[str]:
-    return [" ".join(WORDS[(3 * i + j) % 10] for j in range(1 + 7 * i % 13)) for i in range(20)]
+def texts(words: list[str]) -> list[str]:
+    return [" ".join(words[(3 * i + j) % 10] for j in range(1 + 7 * i % 13)) for i in range(20)]
 
 
 @pytest.mark.parametrize(

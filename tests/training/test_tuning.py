@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modelwright import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
+from modelwright import BertConfig, BertForSequenceClassification, BertModel
 from modelwright.core.errors import InputError
 from modelwright.quantization import QuantDescriptor, Recipe, quantizers_of, swap
 from modelwright.quantization.ptq import calibrate
@@ -20,7 +20,6 @@ from modelwright.training.loop import train_task
 from modelwright.training.settings import TrainingSettings
 from modelwright.training.tuning import TuningTask
 
-WORDS = ["red", "blue", "green", "round", "square", "small", "ball", "box", "sees", "takes"]
 LABELS = {0: "no", 1: "yes"}
 SIZES = {
     "vocab_size": 15,
@@ -34,16 +33,10 @@ SIZES = {
 
 
 @pytest.fixture
-def tokenizer(tmp_path: Path) -> BertTokenizerFast:
-    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
-    return BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt"))
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path: Path, words: list[str]) -> Path:
     """Twenty texts; "yes" where there is a ball."""
     path = tmp_path / "texts.jsonl"
-    texts = [" ".join(WORDS[(3 * i + j) % 10] for j in range(2 + i % 4)) for i in range(20)]
+    texts = [" ".join(words[(3 * i + j) % 10] for j in range(2 + i % 4)) for i in range(20)]
     path.write_text("\n".join(json.dumps({"text": t, "label": "yes" if "ball" in t else "no"}) for t in texts))
     return path
 
@@ -168,9 +161,9 @@ class OneLayer(torch.nn.Module):
         return SimpleNamespace(logits=self.layer(input_ids))
 
 
-def test_what_has_no_labels_needs_a_teacher(tokenizer: Any, file: Path) -> None:
+def test_what_has_no_labels_needs_a_teacher(tokenizer: Any, file: Path, words: list[str]) -> None:
     kind = TextKind(tokenizer, 10)
-    texts = [" ".join(WORDS[i : i + 3]) for i in range(8)]
+    texts = [" ".join(words[i : i + 3]) for i in range(8)]
     options: dict[str, Any] = {"path": file, "seed": 0, "batch": 4}
     with pytest.raises(InputError, match=r"texts.jsonl: expected labels to train with, found texts without; a teacher"):
         TuningTask(kind, texts, Examples(kind, texts), **options)
