@@ -24,11 +24,13 @@ Result = TypeVar("Result")
 
 # Tokens of a slice, all rows together: the intermediate layer of a slice stays in the processor's cache.
 SLICE_TOKENS = 2048
+# On a GPU: enough to keep it busy.
+SLICE_TOKENS_ON_GPU = 16384
 
 
 def token_slices(x_BLE: Tensor, size: int = 0) -> Iterator[tuple[int, slice]]:
     """Yield number and range of the slices of dimension 1, each of `size` tokens a row (0: chosen)."""
-    size = size or max(1, SLICE_TOKENS // x_BLE.shape[0])
+    size = size or max(1, (SLICE_TOKENS_ON_GPU if x_BLE.is_cuda else SLICE_TOKENS) // x_BLE.shape[0])
     for index, start in enumerate(range(0, x_BLE.shape[1], size)):
         yield index, slice(start, start + size)
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from modelwright.models.reformer.attention_maps import ChunkPlaces
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
-from modelwright.models.reformer.local_kernel import Windows, local_attention, local_attention_backward
+from modelwright.models.reformer.kernels import local_attention, local_attention_backward
+from modelwright.models.reformer.local_kernel import Windows
 from modelwright.models.reformer.operators import local_attention_op
 from modelwright.models.reformer.windows import (
     MASKED_BIAS,

@@ -12,14 +12,9 @@ from torch import Tensor, nn
 from modelwright.models.reformer.attention_maps import ChunkPlaces
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig, bucket_factors
+from modelwright.models.reformer.kernels import lsh_attention, lsh_attention_backward
 from modelwright.models.reformer.local_kernel import Windows
-from modelwright.models.reformer.lsh_kernel import (
-    inverse_order,
-    key_scale,
-    lsh_attention,
-    lsh_attention_backward,
-    score_bias,
-)
+from modelwright.models.reformer.lsh_kernel import inverse_order, key_scale, score_bias
 from modelwright.models.reformer.operators import lsh_attention_op, order_by_hash
 from modelwright.models.reformer.windows import attend_in_windows, look_around, merge_heads, pruned, split_heads
 from modelwright.nn.decode_layout import apply_each
@@ -137,7 +132,7 @@ class LSHSelfAttention(nn.Module):
     def attend(
         self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall, into: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Return the output (B, L, H*D) and the weights of the hash rounds, from what `project` returned.
+        """Return the output (B, L, H*D) and what the backward needs of the hash rounds, from what `project` returned.
 
         The output is written to `into` if there is one, which may be the first of the projections, and then has no
         graph. `layer.order` is set by the first call and reused by a replay.
@@ -161,8 +156,8 @@ class LSHSelfAttention(nn.Module):
         """Turn what `project` returned into its gradients, in place; `attended` is what `attend` returned."""
         assert layer.order is not None
         shape = self._windows(grad.shape[1], call, layer)
-        (qk, v), (out, weights) = projected, attended
-        return lsh_attention_backward(grad, qk, v, layer.order, call.key_mask, out, weights, shape, in_place=True)
+        (qk, v), (out, rounds) = projected, attended
+        return lsh_attention_backward(grad, qk, v, layer.order, call.key_mask, out, rounds, shape, in_place=True)
 
     def forward(self, x_BLE: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return the output and, if the call asks for them, the probabilities."""

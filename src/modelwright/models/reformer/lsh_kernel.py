@@ -30,7 +30,7 @@ from modelwright.models.reformer.window_kernel import (
 from modelwright.models.reformer.windows import MASKED_BIAS, SELF_BIAS
 from modelwright.nn.precision import at_least_float32, without_autocast
 
-_EPSILON = 1e-6
+KEY_EPSILON = 1e-6
 
 
 def inverse_order(order: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def key_scale(qk: Tensor) -> Tensor:
     Keys have length 1 (epsilon inside the mean of squares): the paper's normalised key with attention's 1/sqrt(D)
     folded in, so that scores need no further scale.
     """
-    scale: Tensor = torch.rsqrt(qk.square().mean(dim=-1, keepdim=True) + _EPSILON) * qk.shape[-1] ** -0.5
+    scale: Tensor = torch.rsqrt(qk.square().mean(dim=-1, keepdim=True) + KEY_EPSILON) * qk.shape[-1] ** -0.5
     return scale
 
 

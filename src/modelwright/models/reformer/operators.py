@@ -10,10 +10,15 @@ import torch
 from torch import Tensor
 
 from modelwright.models.reformer import hashing
-from modelwright.models.reformer.local_kernel import Windows, local_attention, local_attention_backward
-from modelwright.models.reformer.lsh_kernel import lsh_attention, lsh_attention_backward
+from modelwright.models.reformer.kernels import (
+    empty_rounds,
+    local_attention,
+    local_attention_backward,
+    lsh_attention,
+    lsh_attention_backward,
+)
+from modelwright.models.reformer.local_kernel import Windows
 from modelwright.models.reformer.windows import split_heads
-from modelwright.nn.precision import at_least_float32
 from modelwright.nn.tracing import is_recorded
 
 
@@ -121,15 +126,14 @@ def lsh_attention_op(
     dropout: float,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """LSH attention; see `lsh_kernel.lsh_attention`. The second result, the rounds' weights, has no gradient."""
+    """LSH attention; see `kernels.lsh_attention`. What the backward needs of the rounds has no gradient."""
     shape = Windows(chunk_length, num_before, num_after, causal, dropout, seed)
     return lsh_attention(qk, v, order, key_mask, shape)
 
 
 @lsh_attention_op.register_fake
 def _(qk: Tensor, v: Tensor, order: Tensor, *_settings: Any) -> tuple[Tensor, Tensor]:
-    weights = at_least_float32(qk.new_empty(order.shape))
-    return torch.empty_like(v, memory_format=torch.contiguous_format), weights
+    return torch.empty_like(v, memory_format=torch.contiguous_format), empty_rounds(qk, order)
 
 
 @torch.library.custom_op("modelwright::reformer_lsh_attention_backward", mutates_args=())
@@ -140,7 +144,7 @@ def _lsh_backward_op(
     order: Tensor,
     key_mask: Tensor | None,
     out: Tensor,
-    weights: Tensor,
+    rounds: Tensor,
     chunk_length: int,
     num_before: int,
     num_after: int,
@@ -149,7 +153,7 @@ def _lsh_backward_op(
     seed: int,
 ) -> tuple[Tensor, Tensor]:
     shape = Windows(chunk_length, num_before, num_after, causal, dropout, seed)
-    return lsh_attention_backward(grad, qk, v, order, key_mask, out, weights, shape)
+    return lsh_attention_backward(grad, qk, v, order, key_mask, out, rounds, shape)
 
 
 @_lsh_backward_op.register_fake

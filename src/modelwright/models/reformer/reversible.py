@@ -61,7 +61,8 @@ def reversible_stack(
     from torch's own stream; they draw the same again. Second derivatives are not supported.
     """
     keep = torch.is_grad_enabled() and not recompute_attention
-    tape = _Tape(call, SameAutocast(streams.device.type), streams.detach(), _Scratch(4), _Scratch(len(blocks)))
+    keepers = sum(block.attention.self_attention.keeps_output for block in blocks)
+    tape = _Tape(call, SameAutocast(streams.device.type), streams.detach(), _Scratch(4), _Scratch(keepers))
     for index, (block, layer) in enumerate(zip(blocks, layers, strict=True)):
         ends = index == 0, index == len(blocks) - 1
         streams = block(partial(_run_reversibly, tape, layer, keep, ends), streams)
@@ -117,7 +118,7 @@ class _Tape:
     """What the branches of one call hand to each other past autograd: the streams, changed in place, and memory.
 
     Autograd sees empty stand-ins for the streams between branches; only the last branch's result is real. `scratch` is
-    what one branch after another uses, `kept` has room for an output of each layer.
+    what one branch after another uses, `kept` has room for the outputs that are kept.
     """
 
     call: ForwardCall
@@ -125,11 +126,17 @@ class _Tape:
     streams: Tensor | None
     scratch: _Scratch
     kept: _Scratch
+    num_kept: int = 0
 
     def stream(self, number: int) -> Tensor:
         """Return the first stream (0) or the second (1), (B, L, E)."""
         assert self.streams is not None
         return _alone(self.streams[:, :, number])
+
+    def room_to_keep(self, v: Tensor) -> Tensor:
+        """Return memory for one more output like `v`."""
+        self.num_kept += 1
+        return self.kept.take(self.num_kept - 1, tuple(v.shape), v)
 
     def drop(self) -> None:
         """Forget the streams and the memory."""
@@ -193,7 +200,7 @@ class _AttentionBranch:
             tape.call.keep(self.layer.index, None, whole)
         # The queries have served when their places are attended to, and what is not kept may take their memory.
         q, v = whole[0], whole[-1]
-        into = tape.kept.take(self.layer.index, tuple(v.shape), v) if self.keep else q if q.dtype is v.dtype else None
+        into = tape.room_to_keep(v) if self.keep else q if q.dtype is v.dtype else None
         attended = self.module.self_attention.attend(whole, tape.call, self.layer, into)
         for index, part in token_slices(read):
             moved[:, part].add_(self.finish.first(index, attended[0][:, part], tape.call, self.layer, index))

@@ -1,0 +1,234 @@
+"""The attention kernels on a GPU: the same functions as `local_kernel` and `lsh_kernel`, launching `triton_kernels`.
+
+Products of half-precision tensors are taken in that precision and summed in fp32, as the GPU's matrix units do; those
+of fp32 tensors follow `torch.backends.cuda.matmul.allow_tf32`. Gradients are the same in every run. Dropout is another
+random choice than a CPU's.
+
+Shapes: B batch, L tokens (a multiple of the chunk length), H heads, D head size, N hash rounds.
+"""
+
+from contextlib import nullcontext
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modelwright.models.reformer.local_kernel import Windows
+
+_LEVELS = 2**16
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_MOST_SIZE = 256
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def can_run(x: Tensor, num_heads: int) -> bool:
+    """Return whether these kernels take tensors of that kind, (B, L, H*D): on a GPU, not fp64, D at most 256."""
+    return x.is_cuda and x.dtype in _DTYPES and x.shape[-1] // num_heads <= _MOST_SIZE and _has_triton()
+
+
+class _Launch:
+    """What the launches of one attention have in common."""
+
+    def __init__(self, q_BLE: Tensor, num_heads: int, rounds: int, key_mask_BL: Tensor | None, shape: Windows) -> None:
+        from modelwright.models.reformer import triton_kernels
+
+        self.kernels: Any = triton_kernels
+        self.shape, self.rounds, self.num_heads = shape, rounds, num_heads
+        self.batch, self.length, width = q_BLE.shape
+        self.like = q_BLE
+        # Triton launches on the current device; its interpreter, which tests use, has none.
+        self.device: Any = torch.cuda.device(q_BLE.device) if q_BLE.is_cuda else nullcontext()
+        self.key_mask = key_mask_BL if key_mask_BL is None else key_mask_BL.contiguous().view(torch.uint8)
+        self.size = width // num_heads
+        wide = _power(self.size)
+        # Tiles of fp32 vectors and of long ones fill the registers sooner.
+        block = 64 if wide * q_BLE.element_size() <= 256 else 32
+        self.tile = min(block, _power(shape.chunk_length))
+        dropped = round(shape.dropout * _LEVELS)
+        self.dropout = dropped, _LEVELS / max(1, _LEVELS - dropped), shape.seed
+        self.constants: dict[str, Any] = {"SIZE": self.size, "BLOCK_D": wide, "BLOCK_Q": self.tile}
+        self.windowed: dict[str, Any] = {
+            "CAUSAL": shape.causal,
+            "HAS_MASK": key_mask_BL is not None,
+            "DROPS": dropped > 0,
+            "BLOCK_K": min(block, _power(shape.window)),
+            "PRECISION": "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
+        }
+
+    def empty(self, *sizes: int) -> Tensor:
+        """Return fp32 numbers (B, H, *sizes), with any content."""
+        return self.like.new_empty((self.batch, self.num_heads, *sizes), dtype=torch.float32)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Return the number of tiles of a round, and of sequences."""
+        chunk = self.shape.chunk_length
+        return self.length // chunk * -(-chunk // self.tile), self.batch * self.num_heads
+
+    def attend(
+        self,
+        turn: int,
+        q_BLE: Tensor,
+        k_BLE: Tensor,
+        v_BLE: Tensor,
+        order_BHNL: Tensor | None,
+        kept: Tensor | None,
+        *,
+        out: Tensor | None = None,
+        total: Tensor | None = None,
+        grad_BLE: Tensor | None = None,
+        delta_BHL: Tensor | None = None,
+    ) -> None:
+        """Run one round; with `grad`, `delta` and `kept` are made and no output."""
+        shape = self.shape
+        scalars = (shape.chunk_length, shape.num_before, shape.window, self.size**-0.5, *self.dropout)
+        with self.device:
+            self.kernels.attend[self.grid](
+                *(q_BLE, k_BLE, v_BLE, order_BHNL, self.key_mask, grad_BLE, out, kept, total, delta_BHL),
+                *(self.num_heads, self.length, self.rounds, turn, *scalars),
+                SHARED=order_BHNL is not None,
+                STATISTICS=grad_BLE is not None,
+                **self.constants,
+                **self.windowed,
+            )
+
+    def attend_backward(
+        self,
+        turn: int,
+        operands: tuple[Tensor, Tensor, Tensor],
+        order_BHNL: Tensor | None,
+        grad_BLE: Tensor,
+        statistics: tuple[Tensor, Tensor | None, Tensor],
+        into: tuple[Tensor, Tensor | None, Tensor],
+    ) -> None:
+        """Run one round; `statistics` are `kept`, the rounds' shares (if there are several) and `delta`."""
+        shape = self.shape
+        scalars = (shape.chunk_length, shape.num_before, shape.num_after, shape.window, self.size**-0.5, *self.dropout)
+        with self.device:
+            self.kernels.attend_backward[self.grid](
+                *(*operands, order_BHNL, self.key_mask, grad_BLE, *statistics, *into),
+                *(self.num_heads, self.length, self.rounds, turn, *scalars),
+                SHARED=order_BHNL is not None,
+                SHARES=self.rounds > 1,
+                **self.constants,
+                **self.windowed,
+            )
+
+    def products(self, x_BLE: Tensor, y_BLE: Tensor) -> Tensor:
+        """Return the inner products (B, H, L) of the vectors of each token and head."""
+        result = self.empty(self.length)
+        grid = -(-self.length // self.tile), self.batch * self.num_heads
+        with self.device:
+            self.kernels.multiply_rows[grid](x_BLE, y_BLE, result, self.num_heads, self.length, **self.constants)
+        return result
+
+
+def _power(number: int) -> int:
+    """Return the power of two that is not below; 16 at least, which is what matrix units take."""
+    return max(16, 1 << (number - 1).bit_length())
+
+
+def kept_shape(order_BHNL: Tensor) -> tuple[int, ...]:
+    """Return the shape of the second result of `lsh_attention`."""
+    return (*order_BHNL.shape, 2)
+
+
+def local_attention(
+    q_BLE: Tensor,
+    k_BLE: Tensor,
+    v_BLE: Tensor,
+    key_mask_BL: Tensor | None,
+    num_heads: int,
+    shape: Windows,
+    *,
+    into: Tensor | None = None,
+) -> Tensor:
+    """Return what `local_kernel.local_attention` does; `into` may be `q`."""
+    q_BLE, k_BLE, v_BLE = q_BLE.contiguous(), k_BLE.contiguous(), v_BLE.contiguous()
+    # A program writes where it alone has read its queries.
+    out_BLE = torch.empty_like(v_BLE) if into is None else into
+    _Launch(q_BLE, num_heads, 1, key_mask_BL, shape).attend(0, q_BLE, k_BLE, v_BLE, None, None, out=out_BLE)
+    return out_BLE
+
+
+def local_attention_backward(
+    grad_BLE: Tensor,
+    q_BLE: Tensor,
+    k_BLE: Tensor,
+    v_BLE: Tensor,
+    key_mask_BL: Tensor | None,
+    num_heads: int,
+    shape: Windows,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of q, k and v; nothing of the forward is needed."""
+    grad_BLE, q_BLE, k_BLE, v_BLE = (x.contiguous() for x in (grad_BLE, q_BLE, k_BLE, v_BLE))
+    launch = _Launch(q_BLE, num_heads, 1, key_mask_BL, shape)
+    kept, delta_BHL = launch.empty(1, launch.length, 2), launch.empty(launch.length)
+    launch.attend(0, q_BLE, k_BLE, v_BLE, None, kept, grad_BLE=grad_BLE, delta_BHL=delta_BHL)
+    grads = torch.empty_like(q_BLE), torch.empty_like(k_BLE), torch.empty_like(v_BLE)
+    launch.attend_backward(0, (q_BLE, k_BLE, v_BLE), None, grad_BLE, (kept, None, delta_BHL), grads)
+    return grads
+
+
+def lsh_attention(
+    qk_BLE: Tensor,
+    v_BLE: Tensor,
+    order_BHNL: Tensor,
+    key_mask_BL: Tensor | None,
+    shape: Windows,
+    *,
+    into: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the output of `lsh_kernel.lsh_attention` and what the backward needs of the rounds, (B, H, N, L, 2).
+
+    The output is written to the contiguous tensor `into` if that is of use: it is no use if it is `qk`.
+    """
+    qk_BLE, v_BLE, order_BHNL = qk_BLE.contiguous(), v_BLE.contiguous(), order_BHNL.contiguous()
+    num_heads, rounds = order_BHNL.shape[1:3]
+    launch = _Launch(qk_BLE, num_heads, rounds, key_mask_BL, shape)
+    kept = torch.empty(kept_shape(order_BHNL), dtype=torch.float32, device=qk_BLE.device)
+    # Other programs read the same vectors as keys, and several rounds are added up in fp32.
+    takes = into is not None and into.data_ptr() != qk_BLE.data_ptr() and (rounds == 1 or into.dtype is torch.float32)
+    dtype = v_BLE.dtype if rounds == 1 else torch.float32
+    out_BLE = into if takes and into is not None else torch.empty_like(v_BLE, dtype=dtype)
+    total = launch.empty(launch.length, 2) if rounds > 1 else None
+    for turn in range(rounds):
+        launch.attend(turn, qk_BLE, qk_BLE, v_BLE, order_BHNL, kept, out=out_BLE, total=total)
+    if into is not None and not takes and into.data_ptr() != qk_BLE.data_ptr():
+        return into.copy_(out_BLE), kept
+    return out_BLE.to(v_BLE.dtype), kept
+
+
+def lsh_attention_backward(
+    grad_BLE: Tensor,
+    qk_BLE: Tensor,
+    v_BLE: Tensor,
+    order_BHNL: Tensor,
+    key_mask_BL: Tensor | None,
+    out_BLE: Tensor,
+    kept: Tensor,
+    shape: Windows,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `qk` and `v`; `out` and `kept` are what the forward returned."""
+    grad_BLE, qk_BLE, v_BLE, order_BHNL, out_BLE = (
+        x.contiguous() for x in (grad_BLE, qk_BLE, v_BLE, order_BHNL, out_BLE)
+    )
+    num_heads, rounds = order_BHNL.shape[1:3]
+    launch = _Launch(qk_BLE, num_heads, rounds, key_mask_BL, shape)
+    delta_BHL = launch.products(grad_BLE, out_BLE)
+    share_BHNL = None
+    if rounds > 1:
+        top, log = kept.unbind(-1)
+        share_BHNL = (top - top.amax(dim=2, keepdim=True) + log).softmax(dim=2)
+    dtype = qk_BLE.dtype if rounds == 1 else torch.float32
+    into = torch.empty_like(qk_BLE, dtype=dtype), None, torch.empty_like(v_BLE, dtype=dtype)
+    for turn in range(rounds):
+        statistics = (kept, share_BHNL, delta_BHL)
+        launch.attend_backward(turn, (qk_BLE, qk_BLE, v_BLE), order_BHNL, grad_BLE, statistics, into)
+    return into[0].to(qk_BLE.dtype), into[2].to(v_BLE.dtype)
