@@ -11,6 +11,7 @@ USERS := .venv-users/.made-by-make
 PEER_5 := .peers/transformers-5/.made-by-make
 PEER_4_37 := .peers/transformers-4.37/.made-by-make
 PEER_LUCID := .peers/reformer-pytorch/.made-by-make
+TRITON := .peers/triton/.made-by-make
 # What the pass without the parity extra runs.
 USER_TESTS := $(wildcard tests/hub tests/tokenization tests/checkpoint tests/pretrained tests/docs)
 BENCHMARKS := $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py))
@@ -35,7 +36,7 @@ test-keras: $(KERAS) ## Run the tests of the Keras layers on torch, TensorFlow a
 	@for backend in torch tensorflow jax; do echo "== Keras on $$backend"; \
 		KERAS_BACKEND=$$backend .venv-keras/bin/python -m pytest -q -n 2 -rs tests/keras_layers || exit 1; done
 
-test-slow: $(DEV) $(PEER_5) $(PEER_4_37) ## Run the slow tests
+test-slow: $(DEV) $(PEER_5) $(PEER_4_37) $(TRITON) ## Run the slow tests
 	$(PY) -m pytest -n 2 -m slow -rs || test $$? -eq 5  # 5: there are none
 
 test-noparity: $(USERS) ## Run what users meet first, without transformers and with the newest huggingface_hub
@@ -109,4 +110,10 @@ $(PEER_4_37):
 $(PEER_LUCID):
 	$(call venv,.peers/reformer-pytorch)
 	.peers/reformer-pytorch/bin/python -m pip install -q $(PIP_ARGS) torch==2.13.0 reformer-pytorch==1.4.4
+	touch $@
+
+# Its interpreter runs the GPU's kernels without a GPU. Beside the environment, not in it: torch's compiler would use it.
+$(TRITON): $(DEV)
+	rm -rf .peers/triton
+	$(PY) -m pip install -q $(PIP_ARGS) --no-deps --target .peers/triton triton==3.9.0
 	touch $@

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from modelwright import T5Config, T5ForConditionalGeneration
+from modelwright import (
+    BertConfig,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 from modelwright.core.errors import InputError
 from modelwright.placement.devices import parse_limits
 from modelwright.placement.placement import make_placement
@@ -184,3 +190,14 @@ def test_buffers_of_what_is_offloaded():
     assert place({"": "cpu", "norm": "disk"}).homes["norm.weight"] == "disk"
     assert place({"": "cpu", "norm": "disk"}, offload_buffers=True).homes["norm.running_mean"] == "disk"
     assert place({"": "cpu", "norm": 0}).homes["norm.running_mean"] == 0
+
+
+def test_blocks_that_share_weights_and_do_not_fit():
+    sizes = {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 12, "num_hidden_layers": 2}
+    part = BertConfig(**sizes, num_attention_heads=4, max_position_embeddings=8)
+    pair = EncoderDecoderConfig.from_encoder_decoder_configs(part, part, tie_encoder_decoder=True)
+    model = EncoderDecoderModel(pair)
+    with pytest.raises(
+        InputError, match=r"^X: device_map='auto' found no place within max_memory for the blocks of Enc"
+    ):
+        plan_device_map("X", model, "auto", {0: total_bytes(model) // 2, "cpu": GIB})

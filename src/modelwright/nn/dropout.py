@@ -41,7 +41,11 @@ def seeded_keep(like: Tensor, probability: float, generator: Source | None) -> T
         return None
     if kept_levels == 0:
         return torch.zeros_like(like, requires_grad=False)
-    keep = _draw(like, generator).lt(kept_levels - _LEVELS // 2).to(like.dtype)
+    if like.is_cuda and isinstance(generator, torch.Generator):
+        # One pass where the work is done by many.
+        keep = torch.empty_like(like, requires_grad=False).bernoulli_(kept_levels / _LEVELS, generator=generator)
+    else:
+        keep = _draw(like, generator).lt(kept_levels - _LEVELS // 2).to(like.dtype)
     return keep.mul_(_LEVELS / kept_levels)
 
 

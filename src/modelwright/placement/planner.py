@@ -75,9 +75,18 @@ def plan_device_map(
             model, max_memory=room, no_split_module_classes=classes, low_zero=strategy == "balanced_low_0"
         )
     # Accelerate searches names for "words.": below a common root, "encoder.words.weight" is no match for it.
-    found = infer_auto_device_map(
-        nn.ModuleDict({_ROOT: model}), max_memory=room, no_split_module_classes=classes, offload_buffers=offload_buffers
-    )
+    rooted = nn.ModuleDict({_ROOT: model})
+    try:
+        found = infer_auto_device_map(
+            rooted, max_memory=room, no_split_module_classes=classes, offload_buffers=offload_buffers
+        )
+    except IndexError as error:
+        # Of two blocks that share a weight it has planned one already.
+        raise InputError(
+            f"{where}: device_map={strategy!r} found no place within max_memory for the blocks of "
+            f"{type(model).__name__} that share weights. Give device_map as a dictionary {{module: device}}, or more "
+            "max_memory"
+        ) from error
     return {name.removeprefix(_ROOT).removeprefix("."): device for name, device in found.items()}
 
 

@@ -110,7 +110,7 @@ class TestAgainstTheProcessor:
     def test_local(self, shape, padded):
         compare_local(24, 8, masked(24) if padded else None, shape)
 
-    @pytest.mark.parametrize("rounds", [1, 2, 4])
+    @pytest.mark.parametrize("rounds", [1, 3])
     def test_lsh(self, shape, padded, rounds):
         compare_lsh(24, 8, masked(24) if padded else None, shape, rounds)
 

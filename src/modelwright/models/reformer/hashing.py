@@ -14,6 +14,9 @@ from torch import Tensor
 
 Buckets = int | list[int]
 
+# 256 MB in fp32.
+_ROTATED_ON_GPU = 2**26
+
 
 def choose_num_buckets(sequence_length: int, chunk_length: int, max_position_embeddings: int) -> Buckets:
     """Return the number of buckets for sequences of that length: about two a chunk, rounded down to a power of two.
@@ -107,13 +110,20 @@ def sort_by_bucket(buckets_BHNL: Tensor, key_mask_BL: Tensor | None, num_buckets
 def hash_and_sort(
     vectors_BHLD: Tensor, rotations_HDNR: Tensor, factors: Sequence[int], key_mask_BL: Tensor | None
 ) -> Tensor:
-    """Return `sort_by_bucket` of `hash_vectors`, one head at a time: rotated vectors of all heads are never stored."""
+    """Return `sort_by_bucket` of `hash_vectors`, so many heads at once that their rotated vectors are few bytes.
+
+    On a CPU one head, whose vectors stay in cache; on a GPU as many as make `_ROTATED_ON_GPU` numbers.
+    """
+    batch, num_heads, length, _ = vectors_BHLD.shape
+    step = 1
+    if vectors_BHLD.is_cuda:
+        step = max(1, _ROTATED_ON_GPU // (batch * length * rotations_HDNR.shape[2] * max(factors)))
     heads = [
         sort_by_bucket(
-            hash_vectors(vectors_BHLD[:, head : head + 1], rotations_HDNR[head : head + 1], factors),
+            hash_vectors(vectors_BHLD[:, first : first + step], rotations_HDNR[first : first + step], factors),
             key_mask_BL,
             math.prod(factors),
         )
-        for head in range(vectors_BHLD.shape[1])
+        for first in range(0, num_heads, step)
     ]
     return torch.cat(heads, dim=1)

@@ -24,8 +24,8 @@ Result = TypeVar("Result")
 
 # Tokens of a slice, all rows together: the intermediate layer of a slice stays in the processor's cache.
 SLICE_TOKENS = 2048
-# On a GPU: enough to keep it busy.
-SLICE_TOKENS_ON_GPU = 16384
+# On a GPU, where the calls of a small slice take longer than its work.
+SLICE_TOKENS_ON_GPU = 65536
 
 
 def token_slices(x_BLE: Tensor, size: int = 0) -> Iterator[tuple[int, slice]]:

@@ -22,9 +22,10 @@ _EPSILON = tl.constexpr(KEY_EPSILON)
 
 
 @triton.jit
-def _around(place, ring):
-    """Return places of a ring for whole numbers; Triton's remainder has the sign of what is divided."""
-    return ((place % ring) + ring) % ring
+def _first_place(turn, length, chunk_number, chunk, ring):
+    """Return the place in the ring where a chunk of a round begins, whose number may be negative or beyond the last."""
+    # Triton's remainder has the sign of what is divided.
+    return ((turn * length + chunk_number * chunk) % ring + ring) % ring
 
 
 @triton.jit
@@ -83,7 +84,7 @@ def _key_tile(
     Their tokens, whether they are in the window, whether they may be attended to, their vectors, and the keys' scale.
     """
     ok_K = number_K < window
-    token_K = _tokens(order_ptr, group, _around(start + number_K, ring), ring, ok_K, SHARED)
+    token_K = _tokens(order_ptr, group, (start + number_K) % ring, ring, ok_K, SHARED)
     offsets = _offsets(group, token_K, heads, length, SIZE, BLOCK_D)
     k = _load(k_ptr, offsets, ok_K, SIZE, BLOCK_D)
     v = _load(v_ptr, offsets, ok_K, SIZE, BLOCK_D)
@@ -110,14 +111,17 @@ def _scores(
 ):  # fmt: skip
     """Return the scores (Q, K) with their bias; see `lsh_kernel.score_bias`."""
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale_K[None, :]
-    distance = token_Q[:, None] - token_K[None, :]
     bias = tl.zeros_like(scores)
+    # As floating-point numbers, exact up to 2**24 tokens: of integers Triton tells from how they were computed that 16
+    # neighbours compare alike, which its version 3.6 got wrong for nested remainders.
+    position_Q = token_Q.to(tl.float32)[:, None]
+    position_K = token_K.to(tl.float32)[None, :]
     if CAUSAL:
-        bias = tl.where(distance < 0, _MASKED, bias)
+        bias = tl.where(position_Q < position_K, _MASKED, bias)
     if HAS_MASK:
         bias = tl.where(visible_K[None, :], bias, _MASKED)
     if SHARED:
-        bias = tl.where(distance == 0, _SELF, bias)
+        bias = tl.where(position_Q == position_K, _SELF, bias)
     return scores + bias
 
 
@@ -152,11 +156,12 @@ def _merge(total_ptr, at_Q, ok_Q, turn, rounds, top_Q, log_Q):
     return before_Q, own_Q
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["turn", "levels", "seed"])
 def attend(
     q_ptr, k_ptr, v_ptr, order_ptr, mask_ptr, grad_ptr, out_ptr, kept_ptr, total_ptr, delta_ptr,
     heads, length, rounds, turn, chunk, before, window, scale, levels, gain, seed,
-    SHARED: tl.constexpr, CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, DROPS: tl.constexpr, STATISTICS: tl.constexpr,
+    STATISTICS: tl.constexpr,
+    SHARED: tl.constexpr, CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, DROPS: tl.constexpr, SHARES: tl.constexpr,
     SIZE: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of queries of round `turn`: its output, merged into that of the rounds before, and `kept`.
@@ -167,7 +172,7 @@ def attend(
     group, number, _, ok_Q, place_Q, token_Q = _own_tile(order_ptr, turn, length, ring, chunk, SHARED, BLOCK_Q)
     offsets = _offsets(group, token_Q, heads, length, SIZE, BLOCK_D)
     q = _load(q_ptr, offsets, ok_Q, SIZE, BLOCK_D)
-    start = turn * length + (number - before) * chunk
+    start = _first_place(turn, length, number - before, chunk, ring)
     top_Q = tl.full((BLOCK_Q,), float("-inf"), tl.float32)
     sum_Q = tl.zeros((BLOCK_Q,), tl.float32)
     out = tl.zeros((BLOCK_Q, BLOCK_D), tl.float32)
@@ -199,7 +204,7 @@ def attend(
         grad = _load(grad_ptr, offsets, ok_Q, SIZE, BLOCK_D).to(tl.float32)
         tl.store(delta_ptr + at_Q, tl.sum(grad * out, axis=1), mask=ok_Q)
     else:
-        if SHARED:
+        if SHARES:
             before_Q, own_Q = _merge(total_ptr, at_Q, ok_Q, turn, rounds, top_Q, log_Q)
             out *= own_Q[:, None]
             if turn > 0:
@@ -282,7 +287,7 @@ def _key_gradients(
     for first in range(0, window, BLOCK_Q):
         number_Q = first + tl.arange(0, BLOCK_Q)
         ok_Q = number_Q < window
-        place_Q = _around(start + number_Q, rounds * length)
+        place_Q = (start + number_Q) % (rounds * length)
         token_Q = _tokens(order_ptr, group, place_Q, rounds * length, ok_Q, SHARED)
         offsets = _offsets(group, token_Q, heads, length, SIZE, BLOCK_D)
         q = _load(q_ptr, offsets, ok_Q, SIZE, BLOCK_D)
@@ -307,7 +312,7 @@ def _key_gradients(
     return dk, dv
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["turn", "levels", "seed"])
 def attend_backward(
     q_ptr, k_ptr, v_ptr, order_ptr, mask_ptr, grad_ptr, kept_ptr, share_ptr, delta_ptr, dq_ptr, dk_ptr, dv_ptr,
     heads, length, rounds, turn, chunk, before, after, window, scale, levels, gain, seed,
@@ -325,10 +330,10 @@ def attend_backward(
     k = _load(k_ptr, offsets, ok_Q, SIZE, BLOCK_D)
     v = _load(v_ptr, offsets, ok_Q, SIZE, BLOCK_D)
     scale_Q = _key_scale(k, scale, SHARED, SIZE)
+    start = _first_place(turn, length, number - after, chunk, ring)
     dk, dv = _key_gradients(
         q_ptr, k, v, scale_Q, order_ptr, mask_ptr, grad_ptr, kept_ptr, share_ptr, delta_ptr,
-        group, inner_Q, token_Q, ok_Q, turn * length + (number - after) * chunk, heads, length, rounds, chunk,
-        before + after, window, levels, gain, seed,
+        group, inner_Q, token_Q, ok_Q, start, heads, length, rounds, chunk, before + after, window, levels, gain, seed,
         SHARED, CAUSAL, HAS_MASK, DROPS, SHARES, SIZE, BLOCK_D, BLOCK_K, PRECISION,
     )  # fmt: skip
     _store(dv_ptr, offsets, ok_Q, dv, turn > 0, SIZE, BLOCK_D)
@@ -341,10 +346,10 @@ def attend_backward(
         _store(dk_ptr, offsets, ok_Q, dk, False, SIZE, BLOCK_D)
     q = _load(q_ptr, offsets, ok_Q, SIZE, BLOCK_D)
     grad = _load(grad_ptr, offsets, ok_Q, SIZE, BLOCK_D)
+    start = _first_place(turn, length, number - before, chunk, ring)
     dq = _query_gradient(
         q, k_ptr, v_ptr, order_ptr, mask_ptr, grad, kept_ptr, share_ptr, delta_ptr,
-        group, place_Q, token_Q, ok_Q, turn * length + (number - before) * chunk, heads, length, rounds, turn,
-        window, scale, levels, gain, seed,
+        group, place_Q, token_Q, ok_Q, start, heads, length, rounds, turn, window, scale, levels, gain, seed,
         SHARED, CAUSAL, HAS_MASK, DROPS, SHARES, SIZE, BLOCK_D, BLOCK_K, PRECISION,
     )  # fmt: skip
     if SHARED:
