@@ -4,6 +4,7 @@ The interpreter has to be chosen before Triton is imported, so a slow test runs 
 own: `make test-slow` puts Triton into .peers/triton for it.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -231,11 +232,26 @@ def test_no_scores_are_stored():
     assert torch.cuda.max_memory_allocated() - before < 3.3 * out.nbytes + order.numel() * 4
 
 
-@pytest.mark.slow
-def test_in_tritons_interpreter():
+def with_triton(*arguments, **environment):
+    """Run Python in a process of its own, with the Triton of .peers; return what it prints."""
     paths = os.pathsep.join([str(ROOT / ".peers" / "triton"), *sys.path])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": paths}
+    environment = {**os.environ, "PYTHONPATH": paths, **environment}
+    command = [sys.executable, *map(str, arguments)]
     run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "passed" in run.stdout
+    return run.stdout
+
+
+@pytest.mark.slow
+def test_in_tritons_interpreter():
+    pytest_run = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", __file__)
+    assert "passed" in with_triton(*pytest_run, TRITON_INTERPRET="1")
+
+
+@pytest.mark.slow
+def test_what_is_compiled_compares_every_pair_of_positions(tmp_path):
+    # Triton 3.6 compared one of 16 neighbours for all of them, where it thought that it knew.
+    printed = with_triton(Path(__file__).with_name("compile_kernels.py"), TRITON_CACHE_DIR=str(tmp_path))
+    kernels = [json.loads(line) for line in printed.splitlines()]
+    assert len(kernels) == 32
+    assert [kernel for kernel in kernels if kernel["comparisons"] < kernel["least"]] == []
