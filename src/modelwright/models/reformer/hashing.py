@@ -14,6 +14,9 @@ from torch import Tensor
 
 Buckets = int | list[int]
 
+# Rotated numbers that are there at once: 4 MB in fp32.
+_ROTATED = 2**20
+
 
 def choose_num_buckets(sequence_length: int, chunk_length: int, max_position_embeddings: int) -> Buckets:
     """Return the number of buckets for sequences of that length: about two a chunk, rounded down to a power of two.
@@ -99,21 +102,26 @@ def sort_by_bucket(buckets_BHNL: Tensor, key_mask_BL: Tensor | None, num_buckets
     """
     if key_mask_BL is not None:
         buckets_BHNL = buckets_BHNL.masked_fill(~key_mask_BL[:, None, None, :], num_buckets)
-    # A narrow type halves the bytes that the sort moves.
-    narrow = torch.int16 if num_buckets < 2**15 else torch.int32
-    return buckets_BHNL.to(narrow).argsort(dim=-1, stable=True).to(torch.int32)
+    return buckets_BHNL.to(_narrow(num_buckets)).argsort(dim=-1, stable=True).to(torch.int32)
+
+
+def _narrow(num_buckets: int) -> torch.dtype:
+    """Return a narrow type for buckets and one more: the sort moves fewer bytes."""
+    return torch.int16 if num_buckets < 2**15 else torch.int32
 
 
 def hash_and_sort(
     vectors_BHLD: Tensor, rotations_HDNR: Tensor, factors: Sequence[int], key_mask_BL: Tensor | None
 ) -> Tensor:
-    """Return `sort_by_bucket` of `hash_vectors`, one head at a time: rotated vectors of all heads are never stored."""
-    heads = [
-        sort_by_bucket(
-            hash_vectors(vectors_BHLD[:, head : head + 1], rotations_HDNR[head : head + 1], factors),
-            key_mask_BL,
-            math.prod(factors),
-        )
-        for head in range(vectors_BHLD.shape[1])
-    ]
-    return torch.cat(heads, dim=1)
+    """Return `sort_by_bucket` of `hash_vectors`, some tokens at a time: all rotated vectors are never stored."""
+    batch, heads, length, _ = vectors_BHLD.shape
+    num_buckets = math.prod(factors)
+    rounds = rotations_HDNR.shape[2]
+    buckets_BHNL = torch.empty(
+        (batch, heads, rounds, length), dtype=_narrow(num_buckets), device=vectors_BHLD.device
+    )
+    step = max(1, _ROTATED // (batch * heads * rounds * rotations_HDNR.shape[-1]))
+    for start in range(0, length, step):
+        part = slice(start, start + step)
+        buckets_BHNL[..., part] = hash_vectors(vectors_BHLD[:, :, part], rotations_HDNR, factors)
+    return sort_by_bucket(buckets_BHNL, key_mask_BL, num_buckets)
