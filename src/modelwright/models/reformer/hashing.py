@@ -117,9 +117,7 @@ def hash_and_sort(
     batch, heads, length, _ = vectors_BHLD.shape
     num_buckets = math.prod(factors)
     rounds = rotations_HDNR.shape[2]
-    buckets_BHNL = torch.empty(
-        (batch, heads, rounds, length), dtype=_narrow(num_buckets), device=vectors_BHLD.device
-    )
+    buckets_BHNL = torch.empty((batch, heads, rounds, length), dtype=_narrow(num_buckets), device=vectors_BHLD.device)
     step = max(1, _ROTATED // (batch * heads * rounds * rotations_HDNR.shape[-1]))
     for start in range(0, length, step):
         part = slice(start, start + step)

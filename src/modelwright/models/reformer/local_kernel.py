@@ -153,7 +153,11 @@ def local_attention_backward(
     `in_place` writes them over q, k and v.
     """
     size = q_BLE.shape[-1] // num_heads
-    grads = (q_BLE, k_BLE, v_BLE) if in_place else (torch.empty_like(q_BLE), torch.empty_like(k_BLE), torch.empty_like(v_BLE))
+    grads = (
+        (q_BLE, k_BLE, v_BLE)
+        if in_place
+        else (torch.empty_like(q_BLE), torch.empty_like(k_BLE), torch.empty_like(v_BLE))
+    )
     room: Tensor | None = None
     for rows in _row_groups(*q_BLE.shape[:2]):
         for head in range(num_heads):

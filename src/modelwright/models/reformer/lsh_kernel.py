@@ -288,7 +288,7 @@ def lsh_attention_backward(
                 weight_GL = weight_GL.gather(1, order_GL)
                 delta_GL = along_GL.gather(1, order_GL).mul_(weight_GL)
             if room is None:  # of the first group, than which none is larger
-                room = turn.empty(3, *turn.seen.shape)
+                room = turn.empty(2, *turn.seen.shape)
             parts = _attend_round_backward(turn, grad_BLE, weight_GL, delta_GL, room)
             if rounds > 1:
                 totals = _add_tokens(turn, parts, totals)
@@ -306,32 +306,28 @@ def _attend_round_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return one round's gradients of shared queries and keys, and of values, for all places that it sees (G, T, D).
 
-    `weight` is the round's share of each token's output, in the round's order; None is all of it. `room`, (3, G or
+    `weight` is the round's share of each token's output, in the round's order; None is all of it. `room`, (2, G or
     more, T, D), is memory for the gradients.
     """
-    chunk, (groups, places) = turn.shape.chunk_length, turn.seen.shape
-    grad_keys_GTD, grad_v_GTD, grad_q_GTD = room[:, :groups]
-    for total_GTD in (grad_keys_GTD, grad_v_GTD):
-        total_GTD.zero_()
-    grad_q_GLD = grad_q_GTD[:, turn.own]
+    chunk, own = turn.shape.chunk_length, turn.own.start
+    grad_qk_GTD, grad_v_GTD = room[:, : len(turn.order)].zero_()
     for start, stop, qk_GTD, operands, settings in turn.blocks():
         grad_GLD = turn.group.take(grad_BLE, turn.order[:, start:stop])
         if weight_GL is not None:
             grad_GLD.mul_(weight_GL[:, start:stop].unsqueeze(-1))
-        grad_q_CQD, *grads_CWD = attend_block_backward(
+        grad_q_CQD, grad_k_CWD, grad_v_CWD = attend_block_backward(
             grad_GLD.view(-1, chunk, grad_GLD.shape[-1]),
             *operands,
             delta_NQ=None if delta_GL is None else delta_GL[:, start:stop].reshape(-1, chunk),
             **settings,
         )
-        grad_q_GLD[:, start:stop] = grad_q_CQD.view(grad_GLD.shape)
-        for total_GTD, grad_CWD in zip((grad_keys_GTD, grad_v_GTD), grads_CWD, strict=True):
-            add_windows(total_GTD, start, grad_CWD, chunk)
-        # The next block sees none of the places before its own first one.
-        done = slice(start, stop if stop < turn.order.shape[1] else places)
-        key_scale_backward(grad_keys_GTD[:, done], qk_GTD[:, : done.stop - start])
-    grad_keys_GTD[:, turn.own].add_(grad_q_GLD)
-    return grad_keys_GTD, grad_v_GTD
+        # What this block's keys give their vectors, and then its queries: each block's share by itself, in cache.
+        part_GTD = torch.zeros_like(qk_GTD)
+        add_windows(part_GTD, 0, grad_k_CWD, chunk)
+        key_scale_backward(part_GTD, qk_GTD)[:, own : own + stop - start].add_(grad_q_CQD.view(grad_GLD.shape))
+        grad_qk_GTD[:, start : start + qk_GTD.shape[1]].add_(part_GTD)
+        add_windows(grad_v_GTD, start, grad_v_CWD, chunk)
+    return grad_qk_GTD, grad_v_GTD
 
 
 def _folded(turn: _Round, x_GTD: Tensor) -> Tensor:
