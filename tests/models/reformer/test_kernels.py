@@ -142,6 +142,26 @@ def test_scores_of_all_tokens_are_never_stored(monkeypatch):
     assert sum(largest) == HEADS * 8192 * 128
 
 
+def test_vectors_of_all_tokens_are_never_gathered(monkeypatch):
+    gathered = []
+    index_select = torch.Tensor.index_select
+
+    def watched(x, dim, index):
+        gathered.append(len(index))
+        return index_select(x, dim, index)
+
+    monkeypatch.setattr(torch.Tensor, "index_select", watched)
+    qk, v, grad = tensors(3, batch=1, length=8192, dtype=torch.float32)
+    order, shape = orders(1, batch=1, length=8192), Windows(64, 1, 0, causal=True)
+    with torch.no_grad():
+        out, weights = lsh_attention(qk, v, order, None, shape)
+        lsh_attention_backward(grad, qk, v, order, None, out, weights, shape)
+    block, blocks = window_kernel.BLOCK_TOKENS, HEADS * 8192 // window_kernel.BLOCK_TOKENS
+    # Two tensors forward, three backward; queries need no chunk before.
+    assert max(gathered) == block + 64
+    assert sum(gathered) == blocks * (4 * (block + 64) + block)
+
+
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("mask", ["all", "padded"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
