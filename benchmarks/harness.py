@@ -70,6 +70,28 @@ def measure(work: Callable[[], Any], idle: int) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "peak_bytes": peak_bytes() - idle}
 
 
+def product_seconds(rows: int, inputs: int, outputs: int, dtype: str, *, packed: bool = False) -> float:
+    """Seconds, the least of several, that one of our linear layers without a bias multiplies: what floors are made of.
+
+    rows, inputs, outputs: the sizes of the product. packed: with a weight that is laid out for decoding a few rows.
+    """
+    import torch
+
+    from modelwright.nn.decode_layout import apply_linear, lay_out_for_decoding
+
+    layer = torch.nn.Linear(inputs, outputs, bias=False, dtype=getattr(torch, dtype))
+    lay_out_for_decoding(layer, enable=packed, packed=packed)
+    x = torch.randn(rows, inputs, dtype=layer.weight.dtype)
+    best = float("inf")
+    with torch.no_grad():
+        apply_linear(layer, x)
+        for _ in range(max(5, min(1000, int(2e10 / (2 * rows * inputs * outputs))))):
+            start = time.perf_counter()
+            apply_linear(layer, x)
+            best = min(best, time.perf_counter() - start)
+    return best
+
+
 def serve(commands: dict[str, Callable[..., Any]]) -> None:
     """Answer the parent: each line of standard input is {"call": name, ...arguments}, each answer one JSON line."""
     answer = sys.stdout

@@ -8,7 +8,8 @@ Ours decodes with packed weights (`modelwright.nn.decode_layout`); what they tak
 CPU seconds are those of all threads, which on a busy machine say more than the clock; threads that wait count too.
 
 The floor is the time of the matrix products alone, forward, or forward and backward, of the streams that the task needs
-(the main stream of the last layer excepted), measured in the same worker by products of the same shapes.
+(the main stream of the last layer excepted), measured in the same worker by products of the same shapes, each made as
+our linear layers make it (see `harness.product_seconds`).
 """
 
 import tempfile
@@ -53,7 +54,6 @@ def work(package: str, threads: int) -> None:
     """Be one side."""
     import contextlib
     import importlib
-    import math
     import time
 
     import torch
@@ -136,17 +136,9 @@ def work(package: str, threads: int) -> None:
 
     def floor(kind: str, target: int = 0, half: bool = False, rows: int = BATCH, beams: int = 1) -> dict:
         """Seconds of the matrix products alone."""
-        dtype = torch.bfloat16 if half else torch.float32
-        products = list(_decoding_products(rows * beams) if kind == "generate" else _products(target))
-        total = 0.0
-        for shape, count in products:
-            a, b = (torch.randn(*pair, dtype=dtype) for pair in (shape[:2], shape[1:]))
-            repeats = max(1, math.ceil(2e9 / (2 * math.prod(shape))))
-            a @ b
-            start = time.perf_counter()
-            for _ in range(repeats):
-                a @ b
-            total += count * (time.perf_counter() - start) / repeats
+        dtype, decodes = "bfloat16" if half else "float32", kind == "generate"
+        products = _decoding_products(rows * beams) if decodes else _products(target)
+        total = sum(count * harness.product_seconds(*shape, dtype, packed=decodes) for shape, count in products)
         return {"seconds": total * (3 if kind == "train" else NEW if kind == "generate" else 1)}
 
     harness.serve({"load": load, "outputs": outputs, "run": run, "floor": floor})

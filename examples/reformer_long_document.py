@@ -70,7 +70,18 @@ def plot(found: Mapping[str, Mapping[int, int]], path: Path) -> None:
         axes.plot(points.keys(), [size / 2**20 for size in points.values()], "o-", label=f"activations {KINDS[kind]}")
     axes.set(xlabel="tokens", ylabel="memory of a training step, MiB", xlim=(0, None), ylim=(0, None))
     axes.legend()
+    longest = max(length for points in found.values() for length in points)
+    axes.set_xticks([longest * part // 4 for part in range(5)])
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_title("Reversible layers train on texts several times as long")
     figure.savefig(path, dpi=120)
+
+
+def told(found: Mapping[str, Mapping[int, int]]) -> str:
+    """Return what the measurements say of the longest text that both kinds were measured at."""
+    length = max(found["reversible"].keys() & found["stored"].keys())
+    times = found["stored"][length] / found["reversible"][length]
+    return f"stored activations take {times:.1f} times the memory at {length:,} tokens"
 
 
 def language_reference(path: Path) -> Path:
@@ -96,7 +107,10 @@ def main(out: Path, steps: int, document: Path | None = None, *, window: int = W
 def show(record: Mapping[str, object]) -> None:
     """Print a line for each step and measurement."""
     if "bits_per_byte" in record:
-        print(f"{record['kind']:>8} step {record['step']:>4}: {record['bits_per_byte']:.3f} bits/byte", flush=True)
+        speed = f", {record['tokens_per_s']:,.0f} tokens/s" if "tokens_per_s" in record else ""
+        print(
+            f"{record['kind']:>8} step {record['step']:>4}: {record['bits_per_byte']:.3f} bits/byte{speed}", flush=True
+        )
 
 
 if __name__ == "__main__":
@@ -106,5 +120,7 @@ if __name__ == "__main__":
     else:
         folder = Path(arguments[0] if arguments else tempfile.mkdtemp(prefix="long-document-"))
         main(folder, int(arguments[1]) if len(arguments) > 1 else 20, *map(Path, arguments[2:3]))
-        plot(measured({"reversible": LENGTHS, "stored": STORED_LENGTHS}), folder / "memory.png")
-        print(f"see {folder / 'memory.png'} and {folder / 'model' / 'loss.png'}")
+        print("the memory of one training step, activations recomputed (reversible) or stored:", flush=True)
+        sizes = measured({"reversible": LENGTHS, "stored": STORED_LENGTHS})
+        plot(sizes, folder / "memory.png")
+        print(f"{told(sizes)}; see {folder / 'memory.png'} and {folder / 'model' / 'loss.png'}")

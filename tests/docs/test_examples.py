@@ -23,7 +23,9 @@ def test_a_long_document_is_trained_on_and_its_memory_drawn(tmp_path):
     document.write_text("a long document has many words that come again. " * 100)
     first = example["main"](tmp_path / "one", 1, document, window=512)
     assert example["main"](tmp_path / "ten", 10, document, window=512) < first
-    example["plot"]({"reversible": {512: 2**20, 1024: 2**21}, "stored": {512: 2**22}}, tmp_path / "memory.png")
+    sizes = {"reversible": {512: 2**20, 1024: 2**21}, "stored": {512: 2**22}}
+    assert example["told"](sizes) == "stored activations take 4.0 times the memory at 512 tokens"
+    example["plot"](sizes, tmp_path / "memory.png")
     assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -68,3 +68,21 @@ def test_sort_is_stable_and_puts_masked_tokens_last(num_buckets):
     for b, h, n in np.ndindex(2, 3, 2):
         keys = [(int(buckets[b, h, n, i]) if mask[b, i] else num_buckets, i) for i in range(40)]
         assert order[b, h, n].tolist() == [i for _, i in sorted(keys)]
+
+
+def test_buckets_of_some_tokens_at_a_time_are_those_of_all(monkeypatch):
+    vectors = torch.randn(2, 3, 40, 8, generator=torch.Generator().manual_seed(0))
+    rotations = hashing.draw_rotations([True] * 3, 8, 2, [4, 6], like=vectors, seed=1)
+    mask = torch.arange(40) < torch.tensor([[33], [40]])
+    whole = hashing.sort_by_bucket(hashing.hash_vectors(vectors, rotations, [4, 6]), mask, 24)
+    taken = []
+    hash_vectors = hashing.hash_vectors
+
+    def watched(part, *settings):
+        taken.append(part.shape[2])
+        return hash_vectors(part, *settings)
+
+    monkeypatch.setattr(hashing, "hash_vectors", watched)
+    monkeypatch.setattr(hashing, "_ROTATED", 2 * 3 * 2 * 5 * 16)
+    assert torch.equal(hashing.hash_and_sort(vectors, rotations, [4, 6], mask), whole)
+    assert taken == [16, 16, 8]

@@ -142,20 +142,40 @@ def test_scores_of_all_tokens_are_never_stored(monkeypatch):
     assert sum(largest) == HEADS * 8192 * 128
 
 
+def test_vectors_of_all_tokens_are_never_gathered(monkeypatch):
+    gathered = []
+    index_select = torch.Tensor.index_select
+
+    def watched(x, dim, index):
+        gathered.append(len(index))
+        return index_select(x, dim, index)
+
+    monkeypatch.setattr(torch.Tensor, "index_select", watched)
+    qk, v, grad = tensors(3, batch=1, length=8192, dtype=torch.float32)
+    order, shape = orders(1, batch=1, length=8192), Windows(64, 1, 0, causal=True)
+    with torch.no_grad():
+        out, weights = lsh_attention(qk, v, order, None, shape)
+        lsh_attention_backward(grad, qk, v, order, None, out, weights, shape)
+    block, blocks = window_kernel.BLOCK_TOKENS, HEADS * 8192 // window_kernel.BLOCK_TOKENS
+    # Two tensors forward, three backward; queries need no chunk before.
+    assert max(gathered) == block + 64
+    assert sum(gathered) == blocks * (4 * (block + 64) + block)
+
+
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("mask", ["all", "padded"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @torch.no_grad()
-def test_the_output_may_take_the_place_of_the_queries(shape, mask):
+def test_the_output_goes_where_it_is_asked_to_and_a_local_one_to_the_queries(shape, mask):
     q, k, v = tensors(3)
     mask = masks()[mask]
     into = q.clone()
     assert local_attention(into, k, v, mask, HEADS, shape, into=into) is into
     assert torch.equal(into, local_attention(q, k, v, mask, HEADS, shape))
     for rounds in (1, 3):
-        into = q.clone()
+        into = torch.full_like(v, torch.nan)
         wanted = lsh_attention(q, v, orders(rounds), mask, shape)
-        out, weights = lsh_attention(into, v, orders(rounds), mask, shape, into=into)
+        out, weights = lsh_attention(q, v, orders(rounds), mask, shape, into=into)
         assert out is into
         assert torch.equal(out, wanted[0])
         assert torch.equal(weights, wanted[1])

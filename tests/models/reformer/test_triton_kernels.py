@@ -97,11 +97,6 @@ def compare_lsh(length, size, mask, shape, rounds, dtype=torch.float32, toleranc
     into = torch.full_like(out, float("nan"))
     assert triton_attention.lsh_attention(*moved, there(order), there(mask), shape, into=into)[0] is into
     assert torch.equal(into, out)
-    # Over its own input nothing may be written before all have read it: another tensor is returned.
-    own = moved[0].clone()
-    assert torch.equal(
-        triton_attention.lsh_attention(own, moved[1], there(order), there(mask), shape, into=own)[0], out
-    )
 
 
 @here

@@ -1,7 +1,7 @@
 """Which kernels attend: on a GPU with Triton those of `triton_attention`, elsewhere `local_kernel` and `lsh_kernel`.
 
-The functions have the arguments of the latter. With `into` the output is written there where that is possible, and what
-is returned counts; with `in_place` the inputs may be overwritten.
+The functions have the arguments of the latter, and results of the same meaning but for what is only for the backward.
+With `in_place` the inputs may be overwritten.
 """
 
 from typing import Any

@@ -65,6 +65,8 @@ class LocalSelfAttention(nn.Module):
 
     # Cheap to compute again, and the backward of the attention itself does without it.
     keeps_output = False
+    # The queries have served when their places are attended to: the output may take their memory.
+    overwrites_queries = True
     _siblings = ("query", "key", "value")
 
     def __init__(

@@ -153,20 +153,25 @@ def local_attention_backward(
     `in_place` writes them over q, k and v.
     """
     size = q_BLE.shape[-1] // num_heads
-    inputs = (q_BLE, k_BLE, v_BLE)
-    grads = inputs if in_place else (torch.empty_like(q_BLE), torch.empty_like(k_BLE), torch.empty_like(v_BLE))
+    grads = (
+        (q_BLE, k_BLE, v_BLE)
+        if in_place
+        else (torch.empty_like(q_BLE), torch.empty_like(k_BLE), torch.empty_like(v_BLE))
+    )
+    room: Tensor | None = None
     for rows in _row_groups(*q_BLE.shape[:2]):
         for head in range(num_heads):
             at = (rows, slice(None), slice(head * size, (head + 1) * size))
-            totals_RLD = [
-                at_least_float32(torch.zeros_like(x[at], memory_format=torch.contiguous_format)) for x in inputs
-            ]
+            if room is None:  # of the first group of rows, than which none is larger
+                room = at_least_float32(q_BLE[:0]).new_empty(2, *q_BLE[at].shape)
+            totals_RLD = [each[: len(q_BLE[at])].zero_() for each in room]
             for start, stop, operands, settings in _blocks(q_BLE[at], k_BLE[at], v_BLE[at], key_mask_BL, at, shape):
                 grad_NQD = at_least_float32(grad_BLE[at][:, start:stop]).reshape(operands[0].shape)
                 grad_q_NQD, *grads_NWD = attend_block_backward(grad_NQD, *operands, **settings)
-                totals_RLD[0][:, start:stop] = grad_q_NQD.view(-1, stop - start, size)
-                for total_RLD, grad_NWD in zip(totals_RLD[1:], grads_NWD, strict=True):
+                # No other block reads these queries.
+                grads[0][at][:, start:stop] = grad_q_NQD.view(-1, stop - start, size)
+                for total_RLD, grad_NWD in zip(totals_RLD, grads_NWD, strict=True):
                     add_windows(total_RLD, shape.span(start, stop)[0], grad_NWD, shape.chunk_length)
-            for into, total_RLD in zip(grads, totals_RLD, strict=True):
-                into[at] = total_RLD.to(into.dtype)
+            for into, total_RLD in zip(grads[1:], totals_RLD, strict=True):
+                into[at] = total_RLD
     return grads

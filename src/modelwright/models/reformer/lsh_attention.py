@@ -100,6 +100,8 @@ class LSHSelfAttention(nn.Module):
 
     # As many attentions as there are hash rounds stand behind it, and their backward needs it.
     keeps_output = True
+    # Queries are keys too, which later blocks read.
+    overwrites_queries = False
     _siblings = ("query_key", "value")
 
     def __init__(
@@ -134,7 +136,7 @@ class LSHSelfAttention(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Return the output (B, L, H*D) and what the backward needs of the hash rounds, from what `project` returned.
 
-        The output is written to `into` if there is one, which may be the first of the projections, and then has no
+        The output is written to `into` if there is one, which shares no memory with the projections, and then has no
         graph. `layer.order` is set by the first call and reused by a replay.
         """
         qk, v = projected

@@ -127,10 +127,11 @@ def _groups(order_BHNL: Tensor, key_mask_BL: Tensor | None) -> Iterator[_Group]:
 
 @dataclass(frozen=True)
 class _Round:
-    """One hash round of a group in sorted order: its tokens, the tokens that its windows cover, and their vectors.
+    """One hash round of a group in sorted order: its tokens, the tokens that its windows cover, and all vectors.
 
     The chunks of all rounds form one ring, so that a round's first chunk sees the last one of the round before:
-    `seen` (G, T) is `order` (G, L) with those chunks in front and behind; the vectors are (G, T, D).
+    `seen` (G, T) is `order` (G, L) with those chunks in front and behind. Vectors, (B, L, H*D) each, are gathered block
+    by block: a block of them stays in cache, and nothing of the length of the text is sorted.
     """
 
     index: int
@@ -147,14 +148,20 @@ class _Round:
         before = self.shape.num_before * self.shape.chunk_length
         return slice(before, before + self.order.shape[1])
 
-    def blocks(self) -> Iterator[tuple[int, int, tuple[Tensor, ...], dict[str, Any]]]:
-        """Yield each block's first and last (excluded) place, its q, k, v and bias, and the kernel's settings."""
+    def empty(self, *sizes: int) -> Tensor:
+        """Return vectors of one head, (*sizes, D), in fp32 at least, with any content."""
+        return at_least_float32(self.qk[:0]).new_empty(*sizes, self.qk.shape[-1] // self.group.num_heads)
+
+    def blocks(self) -> Iterator[tuple[int, int, Tensor, tuple[Tensor, ...], dict[str, Any]]]:
+        """Yield each block's first and last (excluded) place, the vectors qk of what it sees, and the kernel's input.
+
+        That is q, k, v and bias, and settings.
+        """
         groups, length = self.order.shape
-        chunk, window = self.shape.chunk_length, self.shape.window
-        q_GLD = self.qk[:, self.own]
+        chunk, window, own = self.shape.chunk_length, self.shape.window, self.own.start
         for start, stop in block_ranges(length, chunk, window, groups):
-            covered = slice(start, stop + window - chunk)
-            seen_GT = self.seen[:, covered]
+            seen_GT = self.seen[:, start : stop + window - chunk]
+            qk_GTD, v_GTD = self.group.take(self.qk, seen_GT), self.group.take(self.v, seen_GT)
             mask_CW = None
             if self.group.key_mask is not None:
                 mask_CW = windows(self.group.key_mask.gather(1, seen_GT.long()), chunk, window)
@@ -163,28 +170,25 @@ class _Round:
                 windows(seen_GT, chunk, window),
                 causal=self.shape.causal,
                 key_mask_CW=mask_CW,
-                dtype=q_GLD.dtype,
+                dtype=qk_GTD.dtype,
             )
-            q_CQD = q_GLD[:, start:stop].reshape(-1, chunk, q_GLD.shape[-1])
-            qk_GTD = self.qk[:, covered]
-            k_CWD, v_CWD = (windows(x, chunk, window) for x in (qk_GTD * key_scale(qk_GTD), self.v[:, covered]))
+            q_CQD = qk_GTD[:, own : own + stop - start].reshape(-1, chunk, qk_GTD.shape[-1])
+            k_CWD, v_CWD = (windows(x, chunk, window) for x in (qk_GTD * key_scale(qk_GTD), v_GTD))
             first = int(self.group.rows.start) * self.group.num_heads + int(self.group.heads.start)
             block = ((first * self.group.order.shape[1] + self.index) * length + start) // chunk
             generator = self.shape.generator(block, q_CQD.device)
             settings = {"scale": 1.0, "dropout": self.shape.dropout, "generator": generator}
-            yield start, stop, (q_CQD, k_CWD, v_CWD, bias_CQW), settings
+            yield start, stop, qk_GTD, (q_CQD, k_CWD, v_CWD, bias_CQW), settings
 
 
 def _rounds(group: _Group, qk_BLE: Tensor, v_BLE: Tensor, shape: Windows) -> Iterator[_Round]:
-    """Yield the rounds of a group, one at a time in memory."""
+    """Yield the rounds of a group."""
     groups, rounds, length = group.order.shape
     ring_GR = group.order.reshape(groups, rounds * length)
     for index in range(rounds):
         start = index * length
         seen_GT = ring_slice(ring_GR, *shape.span(start, start + length))
-        qk_GTD, v_GTD = group.take(qk_BLE, seen_GT), group.take(v_BLE, seen_GT)
-        yield _Round(index, group, shape, ring_GR[:, start : start + length], seen_GT, qk_GTD, v_GTD)
-        del qk_GTD, v_GTD  # The next round's are gathered when this one's are gone.
+        yield _Round(index, group, shape, ring_GR[:, start : start + length], seen_GT, qk_BLE, v_BLE)
 
 
 def _unsort(x_GLD: Tensor, undo_GL: Tensor) -> Tensor:
@@ -207,7 +211,7 @@ def lsh_attention(
     """Attend among tokens that `order_BHNL` sorts next to each other, in fp32 at least.
 
     Returns the output (B, L, H*D) in the dtype of `v`, and the weights of the rounds (B, H, N, L) for the backward. The
-    output is written to the contiguous tensor `into` if there is one, which may be `qk`.
+    output is written to the contiguous tensor `into` if there is one, which shares no memory with `qk` and `v`.
     """
     out_BLE = torch.empty_like(v_BLE, memory_format=torch.contiguous_format) if into is None else into
     qk_BLE, v_BLE = qk_BLE.contiguous(), v_BLE.contiguous()
@@ -216,10 +220,9 @@ def lsh_attention(
         rounds = _rounds(group, qk_BLE, v_BLE, shape)
         if order_BHNL.shape[2] == 1:
             for turn in rounds:
-                for start, stop, operands, settings in turn.blocks():
+                for start, stop, _, operands, settings in turn.blocks():
                     out_CQD, _ = attend_block(*operands, **settings)
                     group.put(out_BLE, turn.order[:, start:stop], out_CQD)
-                del turn, operands
             continue
         merged_GLD, weights_GNL = _merged(rounds)
         into_BHLD, kept = group.part(out_BLE), weights_BHNL[group.rows, group.heads]
@@ -232,9 +235,9 @@ def _merged(rounds: Iterator[_Round]) -> tuple[Tensor, Tensor]:
     """Return the output (G, L, D) of several rounds, in the order of the tokens, and their weights (G, N, L)."""
     outs, lses = [], []
     for turn in rounds:
-        out_GLD = torch.empty_like(turn.qk[:, turn.own], memory_format=torch.contiguous_format)
+        out_GLD = turn.empty(*turn.order.shape)
         lse_GL = out_GLD.new_empty(out_GLD.shape[:2])
-        for start, stop, operands, settings in turn.blocks():
+        for start, stop, _, operands, settings in turn.blocks():
             out_CQD, lse_CQ = attend_block(*operands, need_lse=True, **settings)
             assert lse_CQ is not None
             out_GLD[:, start:stop] = out_CQD.view(-1, stop - start, out_GLD.shape[-1])
@@ -242,7 +245,7 @@ def _merged(rounds: Iterator[_Round]) -> tuple[Tensor, Tensor]:
         undo_GL = inverse_order(turn.order)
         outs.append(_unsort(out_GLD, undo_GL))
         lses.append(lse_GL.gather(1, undo_GL.long()))
-        del turn, out_GLD
+        del out_GLD
     weights_GNL = torch.stack(lses, dim=1).softmax(dim=1)
     merged_GLD = outs[0].mul_(weights_GNL[:, 0].unsqueeze(-1))
     for index in range(1, len(outs)):
@@ -270,6 +273,7 @@ def lsh_attention_backward(
     grad_BLE, qk_BLE, v_BLE, out_BLE = (x.contiguous() for x in (grad_BLE, qk_BLE, v_BLE, out_BLE))
     grads_BLE = (qk_BLE, v_BLE) if in_place else (torch.empty_like(qk_BLE), torch.empty_like(v_BLE))
     rounds = order_BHNL.shape[2]
+    room: Tensor | None = None
     for group in _groups(order_BHNL, key_mask_BL):
         totals: list[Tensor] = []
         if rounds > 1:
@@ -277,49 +281,53 @@ def lsh_attention_backward(
             along_BHL = at_least_float32(group.part(grad_BLE)).mul(group.part(out_BLE)).sum(dim=-1)
             along_GL = along_BHL.reshape(group.order.shape[0], -1)
         for turn in _rounds(group, qk_BLE, v_BLE, shape):
-            grad_GLD = group.take(grad_BLE, turn.order)
-            delta_GL = None
+            weight_GL = delta_GL = None
             if rounds > 1:
                 order_GL = turn.order.long()
                 weight_GL = weights_BHNL[group.rows, group.heads, turn.index].reshape(turn.order.shape)
                 weight_GL = weight_GL.gather(1, order_GL)
-                grad_GLD.mul_(weight_GL.unsqueeze(-1))
                 delta_GL = along_GL.gather(1, order_GL).mul_(weight_GL)
-            parts = _attend_round_backward(turn, grad_GLD, delta_GL)
+            if room is None:  # of the first group, than which none is larger
+                room = turn.empty(2, *turn.seen.shape)
+            parts = _attend_round_backward(turn, grad_BLE, weight_GL, delta_GL, room)
             if rounds > 1:
                 totals = _add_tokens(turn, parts, totals)
             else:
                 for part_GTD, into in zip(parts, grads_BLE, strict=True):
                     group.put(into, turn.order, _folded(turn, part_GTD))
-            del turn, parts, grad_GLD
         for index, total_GLD in enumerate(totals):
             into_BHLD = group.part(grads_BLE[index])
             into_BHLD.copy_(total_GLD.view(into_BHLD.shape))
     return grads_BLE
 
 
-def _attend_round_backward(turn: _Round, grad_GLD: Tensor, delta_GL: Tensor | None) -> tuple[Tensor, Tensor]:
+def _attend_round_backward(
+    turn: _Round, grad_BLE: Tensor, weight_GL: Tensor | None, delta_GL: Tensor | None, room: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return one round's gradients of shared queries and keys, and of values, for all places that it sees (G, T, D).
 
-    `grad_GLD` is overwritten.
+    `weight` is the round's share of each token's output, in the round's order; None is all of it. `room`, (2, G or
+    more, T, D), is memory for the gradients.
     """
-    groups, chunk, size = turn.qk.shape[0], turn.shape.chunk_length, turn.qk.shape[-1]
-    grad_keys_GTD, grad_v_GTD = torch.zeros_like(turn.qk), torch.zeros_like(turn.v)
-    for start, stop, operands, settings in turn.blocks():
-        grad_q_CQD, *grads_CWD = attend_block_backward(
-            grad_GLD[:, start:stop].reshape(-1, chunk, size),
+    chunk, own = turn.shape.chunk_length, turn.own.start
+    grad_qk_GTD, grad_v_GTD = room[:, : len(turn.order)].zero_()
+    for start, stop, qk_GTD, operands, settings in turn.blocks():
+        grad_GLD = turn.group.take(grad_BLE, turn.order[:, start:stop])
+        if weight_GL is not None:
+            grad_GLD.mul_(weight_GL[:, start:stop].unsqueeze(-1))
+        grad_q_CQD, grad_k_CWD, grad_v_CWD = attend_block_backward(
+            grad_GLD.view(-1, chunk, grad_GLD.shape[-1]),
             *operands,
             delta_NQ=None if delta_GL is None else delta_GL[:, start:stop].reshape(-1, chunk),
             **settings,
         )
-        grad_GLD[:, start:stop] = grad_q_CQD.view(groups, stop - start, size)
-        for total_GTD, grad_CWD in zip((grad_keys_GTD, grad_v_GTD), grads_CWD, strict=True):
-            add_windows(total_GTD, start, grad_CWD, chunk)
-    for start in range(0, turn.qk.shape[1], BLOCK_TOKENS):
-        part = slice(start, start + BLOCK_TOKENS)
-        key_scale_backward(grad_keys_GTD[:, part], turn.qk[:, part])
-    grad_keys_GTD[:, turn.own].add_(grad_GLD)
-    return grad_keys_GTD, grad_v_GTD
+        # What this block's keys give their vectors, and then its queries: each block's share by itself, in cache.
+        part_GTD = torch.zeros_like(qk_GTD)
+        add_windows(part_GTD, 0, grad_k_CWD, chunk)
+        key_scale_backward(part_GTD, qk_GTD)[:, own : own + stop - start].add_(grad_q_CQD.view(grad_GLD.shape))
+        grad_qk_GTD[:, start : start + qk_GTD.shape[1]].add_(part_GTD)
+        add_windows(grad_v_GTD, start, grad_v_CWD, chunk)
+    return grad_qk_GTD, grad_v_GTD
 
 
 def _folded(turn: _Round, x_GTD: Tensor) -> Tensor:

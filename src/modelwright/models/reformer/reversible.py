@@ -198,13 +198,18 @@ class _AttentionBranch:
             whole = tape.scratch.fill(self.project.first(index, read[:, part]), part, read.shape[1])
         if tape.call.keep is not None:
             tape.call.keep(self.layer.index, None, whole)
-        # The queries have served when their places are attended to, and what is not kept may take their memory.
-        q, v = whole[0], whole[-1]
-        into = tape.room_to_keep(v) if self.keep else q if q.dtype is v.dtype else None
-        attended = self.module.self_attention.attend(whole, tape.call, self.layer, into)
+        attended = self.module.self_attention.attend(whole, tape.call, self.layer, self._room(tape, whole))
         for index, part in token_slices(read):
             moved[:, part].add_(self.finish.first(index, attended[0][:, part], tape.call, self.layer, index))
         return attended if self.keep else ()
+
+    def _room(self, tape: _Tape, whole: tuple[Tensor, ...]) -> Tensor:
+        """Return the memory for the output of the attention to `whole`, the projections."""
+        q, v = whole[0], whole[-1]
+        if self.keep:
+            return tape.room_to_keep(v)
+        overwrites = self.module.self_attention.overwrites_queries and q.dtype is v.dtype
+        return q if overwrites else tape.scratch.take(len(whole), tuple(v.shape), v)
 
     def backward(
         self, tape: _Tape, grad_read: Tensor, grad_moved: Tensor, parameters: Parameters, kept: tuple[Tensor, ...]

@@ -205,22 +205,19 @@ def lsh_attention(
 ) -> tuple[Tensor, Tensor]:
     """Return the output of `lsh_kernel.lsh_attention` and what the backward needs of the rounds, (B, H, N, L, 2).
 
-    The output is written to the contiguous tensor `into` if that is of use: it is no use if it is `qk`.
+    The output is written to the contiguous tensor `into` if there is one, which shares no memory with `qk` and `v`.
     """
     qk_BLE, v_BLE, order_BHNL = qk_BLE.contiguous(), v_BLE.contiguous(), order_BHNL.contiguous()
     num_heads, rounds = order_BHNL.shape[1:3]
     launch = _Launch(qk_BLE, num_heads, rounds, key_mask_BL, shape)
     kept = torch.empty(kept_shape(order_BHNL), dtype=torch.float32, device=qk_BLE.device)
-    # Other programs read the same vectors as keys, and several rounds are added up in fp32.
-    takes = into is not None and into.data_ptr() != qk_BLE.data_ptr() and (rounds == 1 or into.dtype is torch.float32)
-    dtype = v_BLE.dtype if rounds == 1 else torch.float32
-    out_BLE = into if takes and into is not None else torch.empty_like(v_BLE, dtype=dtype)
+    into = torch.empty_like(v_BLE) if into is None else into
+    # Several rounds are added up in fp32.
+    out_BLE = into if rounds == 1 else into.to(torch.float32)
     total = launch.empty(launch.length, 2) if rounds > 1 else None
     for turn in range(rounds):
         launch.attend(turn, qk_BLE, qk_BLE, v_BLE, order_BHNL, kept, out=out_BLE, total=total)
-    if into is not None and not takes and into.data_ptr() != qk_BLE.data_ptr():
-        return into.copy_(out_BLE), kept
-    return out_BLE.to(v_BLE.dtype), kept
+    return (into if out_BLE is into else into.copy_(out_BLE)), kept
 
 
 def lsh_attention_backward(
