@@ -17,6 +17,9 @@ _MOST_QUERIES, _LEAST_HEADS, _LEAST_KEYS = 8, 32, 128
 
 def suits_few(query_BHTD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask: Tensor | None) -> bool:
     """Tell whether `attend_few` takes these and is faster than torch's kernel: fp32 on the CPU, without gradients."""
+    # Asked first: a tracer would also write down what is asked of sizes.
+    if torch.is_grad_enabled() or is_watched(query_BHTD, key_BHSD, value_BHSD):
+        return False
     B, H, T, _ = query_BHTD.shape
     return (
         T <= _MOST_QUERIES
@@ -26,8 +29,6 @@ def suits_few(query_BHTD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask: Te
         and query_BHTD.is_cpu
         and key_BHSD.shape[:2] == (B, H)
         and (mask is None or mask.dtype == torch.bool)
-        and not torch.is_grad_enabled()
-        and not is_watched(query_BHTD, key_BHSD, value_BHSD)
         # Heads that are no stretch of memory would be copied.
         and all(each.stride(0) == H * each.stride(1) for each in (key_BHSD, value_BHSD))
     )
