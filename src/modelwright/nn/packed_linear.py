@@ -57,7 +57,7 @@ def packed_product(x: Tensor, layers: tuple[PackedLinear, ...]) -> Tensor | None
     if x.dtype != torch.float32 or not is_free(x, weight) or x.numel() > _MOST_ROWS * x.shape[-1]:
         return None
     # Straight from the dictionary: nn.Module's lookup costs more than all the rest here.
-    made_of = [layer._parameters[name] for layer in layers for name in ("weight", "bias")]
+    made_of: list[Tensor | None] = [layer._parameters[name] for layer in layers for name in ("weight", "bias")]
     state = [None if each is None or each.is_inference() else (each.data_ptr(), each._version) for each in made_of]
     packs = _PACKS.get(layers[0])
     pack = None if packs is None else packs.get(len(layers))
