@@ -281,7 +281,9 @@ def attend_one(
     main = G - own_k_BHPD.shape[2]  # How many main streams ask, none or one.
     k_RSD, v_RSD = k_BHSD.flatten(0, 1), v_BHSD.flatten(0, 1)
     scores_BHGU = r_BHGN.gather(-1, places.with_own[-G:].expand(B, H, G, -1))
-    scores_BHGU.flatten(0, 1)[..., 1:].baddbmm_(q_BHGD.flatten(0, 1), k_RSD.transpose(1, 2), alpha=scale)
+    # Not baddbmm_, which multiplies one by one where it adds to something with gaps.
+    products_RGS = torch.bmm(q_BHGD.flatten(0, 1), k_RSD.transpose(1, 2))
+    scores_BHGU.flatten(0, 1)[..., 1:].add_(products_RGS, alpha=scale)
     scores_BHGU[:, :, main:, 0].add_((q_BHGD[:, :, main:] * own_k_BHPD).sum(dim=-1), alpha=scale)
     scores_BHGU[:, :, :main, 0] = float("-inf")
     weights_BHGU = scores_BHGU.softmax(dim=-1)
