@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modelwright.attention.eager import eager_attention_forward
-from modelwright.attention.packing import Packing, Unpaddable, packing_of
+from modelwright.attention.packing import Packing, Unpaddable, leaving_out_padding, packing_of
 from modelwright.attention.sdpa import sdpa_attention_forward
 
 MASK = torch.tensor([[1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [1, 0, 1, 0, 1], [0, 0, 0, 0, 0]])
@@ -41,3 +41,16 @@ def test_only_a_padding_mask_of_an_unpadded_encoder_is_packed():
     assert packing_of(encoder, MASK).lengths == [3, 3, 5, 3, 0]
     for other in (None, torch.ones(2, 3), torch.zeros(2, 3), MASK[:, None, None].bool()):
         assert packing_of(encoder, other) is None
+
+
+def test_a_caller_who_looks_at_no_padding_lets_encoders_leave_it_out_where_it_pays():
+    encoder, stack = Unpaddable(), Unpaddable()
+    stack.can_unpad = False
+    short, long = torch.ones(2, 32), torch.ones(2, 32)
+    short[0, 1:], long[0, 2:] = 0, 0  # 31 and 30 tokens of padding in two rows.
+    with leaving_out_padding():
+        assert packing_of(encoder, short) is None and packing_of(stack, short) is None
+        short[1, 31:] = 0
+        assert packing_of(encoder, short).lengths == [1, 31]
+        assert packing_of(encoder, long) is None and packing_of(stack, short) is None
+    assert packing_of(encoder, short) is None

@@ -86,3 +86,28 @@ def test_training_regains_what_two_bits_cost(tmp_path):
     assert found["8 bits, PTQ"] >= found["float"] - 0.01
     assert found["2 bits, PTQ"] < 0.8
     assert min(found["2 bits, QAT"], found["2 bits, QAT, distilled"]) > found["2 bits, PTQ"] + 0.15
+
+
+def test_headlines_are_made_of_parts_that_are_all_trained_on_and_none_is_itself(tmp_path, capsys):
+    pytest.importorskip("rouge_score")
+    example = load("headlines.py")
+    from modelwright.training.pairs import PairsFile
+
+    del example["PLACES"][5:]
+    found = example["main"](tmp_path, steps=2, options=dataclasses.replace(example["OPTIONS"], eval_pairs=20))
+    assert list(found) == ["this model", "first words", "best sentence"]
+    assert 0 < found["first words"]["rougeL"] < found["best sentence"]["rougeL"] < 0.7
+    assert "nats/token" in capsys.readouterr().out
+    pairs = PairsFile(tmp_path / "pairs.jsonl", held_out=example["HELD_OUT"])
+    trained, held_out = ({pair.target for pair in part} for part in (pairs.train, pairs.held_out))
+    assert held_out and trained.isdisjoint(held_out)
+    words, new = ({word for target in part for word in target.split()} for part in (trained, held_out))
+    assert new <= words
+    assert all(place in pair.source for pair in pairs.held_out for place in example["PLACES"] if place in pair.target)
+
+
+@pytest.mark.slow
+def test_headlines_are_learned(tmp_path):
+    pytest.importorskip("rouge_score")
+    found = load("headlines.py")["main"](tmp_path)
+    assert found["this model"]["rougeL"] > 0.8 > found["best sentence"]["rougeL"] + 0.1

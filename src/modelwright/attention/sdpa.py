@@ -17,6 +17,7 @@ from modelwright.attention.common import (
     with_infinities,
 )
 from modelwright.attention.eager import eager_attention_forward
+from modelwright.attention.few_queries import attend_few, suits_few
 from modelwright.core.logging import get_logger
 from modelwright.nn.tracing import is_jit_traced
 
@@ -80,16 +81,19 @@ def sdpa_attention_forward(
         query, key, value = query.float(), key.float(), value.float()
         if attention_mask is not None and attention_mask.dtype != torch.bool:
             attention_mask = attention_mask.float()
-    output = F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=attention_mask,
-        dropout_p=probability,
-        is_causal=causal,
-        scale=scaling,
-        enable_gqa=groups > 1 and not folded and attention_mask is None,
-    )
+    if not (causal or probability) and suits_few(query, key, value, attention_mask):
+        output = attend_few(query, key, value, attention_mask, scaling)
+    else:
+        output = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            dropout_p=probability,
+            is_causal=causal,
+            scale=scaling,
+            enable_gqa=groups > 1 and not folded and attention_mask is None,
+        )
     if folded:
         output = output.reshape(B, H, 1, value.shape[-1])
     return scale_heads(output.to(dtype), head_mask).transpose(1, 2).contiguous(), None

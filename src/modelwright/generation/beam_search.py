@@ -81,10 +81,10 @@ def _step(groups: list[BeamGroup], ids: Tensor, scores: Tensor, kept: Kept, run:
     ids [B * K, T], scores [B * K, V] log probabilities; returns the scores after the processors.
     """
 
-    def choose(sums: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def choose(scores_BKV: Tensor, before_BK: Tensor, count: int) -> tuple[Tensor, Tensor]:
         if not run.settings.do_sample:
-            best = sums.topk(count, dim=1)
-            return best.values, best.indices
+            return _best(scores_BKV, before_BK, count)
+        sums = (scores_BKV + before_BK[..., None]).flatten(1)
         # Without replacement, so that the candidates are different ones.
         places = drawn(sums, count, run.generator)
         return sums.gather(1, places), places
@@ -114,6 +114,19 @@ def _step(groups: list[BeamGroup], ids: Tensor, scores: Tensor, kept: Kept, run:
         # A group that is over for an item runs on beside the others, and does not keep them from anything.
         chosen_BGS[:, number] = torch.where(was_over_B1, run.pad_id, group.running.ids[..., -1])
     return torch.stack(processed, dim=1).flatten(0, 2)
+
+
+def _best(scores_BKV: Tensor, before_BK: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` largest sums of the scores and what each beam had before, and their places in [B, K * V].
+
+    No beam has more than `count` among them, so that not all sums are made, which takes as long as to find the best.
+    """
+    vocabulary = scores_BKV.shape[2]
+    of_beam = scores_BKV.topk(min(count, vocabulary), dim=2)
+    sums_BN = (of_beam.values + before_BK[..., None]).flatten(1)
+    best = sums_BN.topk(count, dim=1)
+    beams = best.indices // of_beam.values.shape[2]
+    return best.values, beams * vocabulary + of_beam.indices.flatten(1).gather(1, best.indices)
 
 
 def _rows_of(groups: list[BeamGroup]) -> tuple[Tensor, Tensor]:

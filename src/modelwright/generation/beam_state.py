@@ -95,18 +95,18 @@ class BeamGroup:
     def step(
         self,
         scores_BKV: Tensor,
-        choose: Callable[[Tensor, int], tuple[Tensor, Tensor]],
+        choose: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]],
         ends: Callable[[Tensor], Tensor],
     ) -> None:
         """Let each beam go on by one token, given the log probabilities of all.
 
-        choose: sums [B, K * V] and a number C -> C sums and their places. ends: ids [rows, T] -> whether a row ends.
+        choose: log probabilities [B, K, V], what each beam had before [B, K], and a number C -> C sums of both and
+        their places in [B, K * V]. ends: ids [rows, T] -> whether a row ends.
         """
         beams, vocabulary = scores_BKV.shape[1:]
-        sums = (scores_BKV + self.running.scores[..., None]).flatten(1)
         # If all the best ones end, there must be enough others to go on with.
-        count = min(max(2, 1 + len(self.rules.end_ids)) * beams, sums.shape[1])
-        sums_BC, place_BC = choose(sums, count)
+        count = min(max(2, 1 + len(self.rules.end_ids)) * beams, beams * vocabulary)
+        sums_BC, place_BC = choose(scores_BKV, self.running.scores, count)
         beam_BC = place_BC // vocabulary
         candidates = self.running.take(beam_BC).grown(place_BC % vocabulary, self._rows_BK.gather(1, beam_BC))
         candidates.scores = sums_BC

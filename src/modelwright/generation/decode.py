@@ -46,8 +46,9 @@ class Rows:
     def add(self, logits: Tensor, outputs: Any) -> Tensor:
         """Choose each row's next token by its logits [batch, vocabulary], and return the tokens [batch]."""
         run = self._run
-        # A copy, so that the logits of the whole prefix can go.
-        logits = logits.to(device=self.ids.device, dtype=torch.float32, copy=True)
+        # A copy if they are a part of the logits of a whole prefix, so that those can go.
+        is_part = logits.numel() < logits.untyped_storage().nbytes() // logits.element_size()
+        logits = logits.to(device=self.ids.device, dtype=torch.float32, copy=is_part)
         scores = run.processors(self.ids, logits)
         self.kept.add(logits, scores, outputs)
         chosen = self.or_pad(_choose(scores, run))

@@ -1,15 +1,18 @@
 """What an encoder-decoder needs before decoding: its encoder run once on the source, and the decoder's first ids."""
 
 import inspect
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from modelwright.attention.packing import leaving_out_padding
 from modelwright.core.errors import InputError
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.prepare import checked_ids, checked_mask, mask_of_padding, prompt_of_call
 from modelwright.generation.protocol import GenerativeModel, call_parameters, encoder_of, takes_any_keyword
+from modelwright.nn.decode_layout import is_hooked
 from modelwright.outputs.base import ModelOutput
 from modelwright.outputs.model_outputs import BaseModelOutput
 
@@ -42,7 +45,8 @@ def encode_source(
         outputs = model_kwargs["encoder_outputs"]
     else:
         keywords = _encoder_keywords(encoder, settings, model_kwargs)
-        outputs = encoder(**({} if source is None else {name: source}), **keywords)
+        with _without_padding(encoder, keywords):
+            outputs = encoder(**({} if source is None else {name: source}), **keywords)
     model_kwargs["encoder_outputs"] = _as_output(outputs, ids)
     _drop_what_only_the_encoder_takes(model, encoder, name, model_kwargs)
     return ids
@@ -121,6 +125,17 @@ def _encoder_keywords(encoder: Any, settings: GenerationConfig, model_kwargs: di
     if anything or "return_dict" in known:
         keywords["return_dict"] = True
     return keywords
+
+
+def _without_padding(encoder: Any, keywords: dict[str, Any]) -> AbstractContextManager[None]:
+    """Return a context in which the encoder may leave padding out, unless somebody may look at the states of padding.
+
+    The decoder does not; a caller who asked for all states does, and so do hooks. Dropout draws for padding too.
+    """
+    looked_at = keywords.get("output_hidden_states") or keywords.get("output_attentions")
+    if looked_at or not isinstance(encoder, nn.Module) or encoder.training or any(map(is_hooked, encoder.modules())):
+        return nullcontext()
+    return leaving_out_padding()
 
 
 def _as_output(outputs: Any, ids: Tensor | None) -> ModelOutput:

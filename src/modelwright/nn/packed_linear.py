@@ -36,7 +36,7 @@ class _Pack:
 
     weight: Tensor
     bias: Tensor | None
-    state: tuple[tuple[int, int], ...]
+    state: list[tuple[int, int] | None]
 
 
 # By the first of the layers that are multiplied as one, and by how many they are.
@@ -53,22 +53,32 @@ def packed_product(x: Tensor, layers: tuple[PackedLinear, ...]) -> Tensor | None
 
     That is for more rows, other dtypes and devices, and where gradients are recorded or other code looks.
     """
-    weights: list[Tensor] = [layer._parameters["weight"] for layer in layers]  # type: ignore[misc]
-    if x.dtype != torch.float32 or not is_free(x, weights[0]) or x.numel() > _MOST_ROWS * x.shape[-1]:
+    weight: Tensor = layers[0]._parameters["weight"]  # type: ignore[assignment]
+    if x.dtype != torch.float32 or not is_free(x, weight) or x.numel() > _MOST_ROWS * x.shape[-1]:
         return None
-    biases = [layer._parameters["bias"] for layer in layers]
-    if any(each.is_inference() for each in weights) or len({bias is None for bias in biases}) > 1:
-        return None
-    state = tuple((each.data_ptr(), each._version) for each in (*weights, *biases) if each is not None)
-    packs = _PACKS.setdefault(layers[0], {})
-    pack = packs.get(len(layers))
+    # Straight from the dictionary: nn.Module's lookup costs more than all the rest here.
+    made_of: list[Tensor | None] = [layer._parameters[name] for layer in layers for name in ("weight", "bias")]
+    state = [None if each is None or each.is_inference() else (each.data_ptr(), each._version) for each in made_of]
+    packs = _PACKS.get(layers[0])
+    pack = None if packs is None else packs.get(len(layers))
     if pack is None or pack.state != state:
-        together = weights[0] if len(layers) == 1 else torch.cat(weights)
-        bias = None if biases[0] is None else torch.cat(biases)  # type: ignore[arg-type]
-        pack = _Pack(torch.ops.mkldnn._reorder_linear_weight(together.detach().contiguous()), bias, state)
-        packs[len(layers)] = pack
+        pack = _packed(made_of, state)
+        if pack is None:
+            return None
+        _PACKS.setdefault(layers[0], {})[len(layers)] = pack
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, pack.weight, pack.bias, "none", [], "")
     return result
+
+
+def _packed(made_of: list[Tensor | None], state: list[tuple[int, int] | None]) -> _Pack | None:
+    """Return the pack of layers, each its weight and its bias; None where some have a bias, or changes go unnoticed."""
+    weights, biases = made_of[::2], made_of[1::2]
+    biased = [each for each in biases if each is not None]
+    if len(biased) not in (0, len(biases)) or any(each is not None and each.is_inference() for each in made_of):
+        return None
+    together: Tensor = weights[0] if len(weights) == 1 else torch.cat(weights)  # type: ignore[assignment, arg-type]
+    bias = torch.cat(biased) if biased else None
+    return _Pack(torch.ops.mkldnn._reorder_linear_weight(together.detach().contiguous()), bias, state)
 
 
 def forget(layer: nn.Module) -> None:

@@ -11,7 +11,9 @@ from modelwright.attention.caches import EncoderDecoderCache, StaticCache
 from modelwright.core import logging
 from modelwright.core.errors import ConfigError, InputError
 from modelwright.models.prophetnet import modeling_prophetnet as prophetnet
+from modelwright.models.prophetnet import ngram_attention
 from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
+from modelwright.models.prophetnet.ngram_kernel import attend_one
 
 SMALL = {
     "vocab_size": 40,
@@ -70,6 +72,29 @@ def test_cached_equals_teacher_forced_in_every_stream(model, steps):
         cache = output.past_key_values
         torch.testing.assert_close(both(output), whole[:, :, start : start + step], rtol=0, atol=1e-5)
         start += step
+
+
+@pytest.mark.parametrize(("layout", "num_streams"), [("paper", 1), ("transformers", 3)])
+def test_a_token_that_sees_all_attends_the_same_in_fewer_operations(layout, num_streams, monkeypatch):
+    model = make(relative_bias_layout=layout)
+    called = []
+    monkeypatch.setattr(ngram_attention, "attend_one", lambda *args: called.append(1) or attend_one(*args))
+
+    def run():
+        encoded, cache, logits = model.get_encoder()(IDS), None, []
+        for step in range(6):
+            inputs = {"encoder_outputs": encoded, "decoder_input_ids": TARGET[:, step : step + 1]}
+            output = model(past_key_values=cache, num_streams=num_streams, **inputs)
+            cache = output.past_key_values
+            logits += [output.logits] if num_streams == 1 else [both(output)]
+        return torch.stack(logits)
+
+    wanted = run()
+    assert not called
+    with torch.no_grad():
+        torch.testing.assert_close(run(), wanted, rtol=0, atol=1e-5)
+    # The last layer's main stream does not ask, the others' do; the first token of three streams does not see all.
+    assert len(called) == 3 * (6 if num_streams == 1 else 5)
 
 
 def test_batches_and_padding_change_nothing(model):

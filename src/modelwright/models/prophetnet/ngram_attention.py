@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modelwright.attention.common import own_heads
 from modelwright.attention.interface import implementation_of
 from modelwright.models.prophetnet.configuration_prophetnet import TRANSFORMERS, ProphetNetConfig
-from modelwright.models.prophetnet.ngram_kernel import Whole, attend_by_places, attend_whole
+from modelwright.models.prophetnet.ngram_kernel import Whole, attend_by_places, attend_one, attend_whole, suits_one
 from modelwright.models.prophetnet.streams import Streams
 from modelwright.nn.decode_layout import apply_each, apply_linear, are_packed
 from modelwright.nn.pruning import find_pruneable_heads_and_indices, prune_linear_layer
@@ -106,7 +106,11 @@ class ProphetNetNgramSelfAttention(nn.Module):
             attended = attend_whole(q, r, k, v, call)
         else:
             places = streams.places(main_k.shape[2])
-            attended, weights = attend_by_places(q, r, main_k, main_v, k[:, 1:], v[:, 1:], places, scale, dropout)
+            states = (q, r, main_k, main_v, k[:, 1:], v[:, 1:])
+            if dropout or output_attentions or not suits_one(q, places):
+                attended, weights = attend_by_places(*states, places, scale, dropout)
+            else:
+                attended = attend_one(*states, places, scale)
         if layer_head_mask is not None:
             scale_1H11 = own_heads(f"layer {self.layer_idx}", layer_head_mask, q.shape[2], self.pruned_heads)
             attended = attended * scale_1H11.view(-1, 1)
@@ -125,10 +129,11 @@ class ProphetNetNgramSelfAttention(nn.Module):
         if not self.scrambles:
             return r_BGHTN
         # As transformers >= 4.27: the predict streams' numbers in the order of tokens, streams, heads, read as if it
-        # were streams, heads, tokens.
+        # were streams, heads, tokens, which of one token is the same.
         first = 1 if main_asks else 0
-        predict = r_BGHTN[:, first:].permute(0, 3, 1, 2, 4).reshape(r_BGHTN[:, first:].shape)
-        r_BGHTN = torch.cat([r_BGHTN[:, :first], predict], dim=1)
+        if tokens > 1:
+            predict = r_BGHTN[:, first:].permute(0, 3, 1, 2, 4).reshape(r_BGHTN[:, first:].shape)
+            r_BGHTN = torch.cat([r_BGHTN[:, :first], predict], dim=1)
         if self.pruned_heads:
             kept = [head for head in range(r_BGHTN.shape[2]) if head not in self.pruned_heads]
             r_BGHTN = r_BGHTN[:, :, kept]

@@ -10,7 +10,7 @@ will.
     stream 0         x x x .    x
     stream 1         x x . .    x           g = 1
 
-Legend: B batch, T query tokens, S key tokens, G streams (the main one first), N buckets, W = T + 2.
+Legend: B batch, T query tokens, S key tokens, G streams (the main one first), N buckets, U = 1 + S, W = T + 2.
 """
 
 from dataclasses import dataclass, field
@@ -111,6 +111,11 @@ class Places:
 
     buckets: Tensor
     visible: Tensor | None
+
+    @cached_property
+    def with_own(self) -> Tensor:
+        """The buckets (G, U) of one token, its own key, which has the first bucket, before the main keys."""
+        return F.pad(self.buckets[:, 0], (1, 0))
 
 
 @dataclass(frozen=True)
