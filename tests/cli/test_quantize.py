@@ -223,8 +223,25 @@ def test_qat_learns_from_the_float_model_and_reports_both(run, classifier, tmp_p
     held_out = [each["loss"] for each in losses if each["kind"] == "held_out"]
     assert len(held_out) == 5
     assert held_out[-1] < held_out[0]
+    assert report["training"]["held_out_loss"] == {"before": held_out[0], "after": held_out[-1]}
+    assert report["training"]["kept"] == "trained"
     again = run("quantize", folder, "--out", out, *options, *training)
     assert (again.exit_code, "already holds a training: go on with it (--resume)" in again.stderr) == (2, True)
+
+
+def test_qat_that_makes_it_worse_leaves_the_calibrated_weights(run, classifier, tmp_path):
+    (folder, labelled), out = classifier, tmp_path / "out"
+    options = ("--calib", labelled, "--task", "classify", "--max-length", "16", "--recipe", "full", "--json")
+    training = ("--qat", "--train", labelled, "--distill", "--epochs", "1", "--batch", "10", "--lr", "3")
+    result = run("quantize", folder, "--out", out, *options, *training)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    loss = report["training"]["held_out_loss"]
+    assert loss["after"] > loss["before"]
+    assert report["training"]["kept"] == "calibrated"
+    accuracy = report["accuracy"]
+    assert accuracy["in_onnx_runtime"] == {k: v for k, v in accuracy["before_training"].items() if k != "holds"}
+    assert "so the weights are those before training" in (out / "quantization.md").read_text()
 
 
 def test_qat_of_a_model_that_answers_questions(run, answerer, tmp_path):

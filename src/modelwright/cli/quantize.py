@@ -10,10 +10,11 @@ from rich.table import Table
 
 from modelwright.cli.console import print_json, progress_console, result_console
 from modelwright.cli.quantize_report import bar_sentence, columns, summary, write_report
-from modelwright.cli.quantize_training import BATCH, EPOCHS, LR, Training, has_checkpoint
+from modelwright.cli.quantize_training import BATCH, EPOCHS, LR, LR_OF_DISTILLING, Training, has_checkpoint
 from modelwright.cli.run_quantize import QuantizeRequest, run_quantize
 
 _QAT: Any = {"rich_help_panel": "Quantization-aware training"}
+_LR_HELP = f"Highest learning rate. Default: {LR:g}, with --distill {LR_OF_DISTILLING:g}."
 
 
 def quantize(
@@ -57,7 +58,7 @@ def quantize(
             "--distill", help="Learn the float model's outputs (and the labels, where there are any).", **_QAT
         ),
     ] = False,
-    lr: Annotated[float | None, typer.Option(help=f"Highest learning rate. Default: {LR:g}.", **_QAT)] = None,
+    lr: Annotated[float | None, typer.Option(help=_LR_HELP, **_QAT)] = None,
     batch: Annotated[int | None, typer.Option(help=f"Rows of a step. Default: {BATCH}.", **_QAT)] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the training that was interrupted in --out.", **_QAT)

@@ -98,7 +98,10 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     if "training" in report:
         lines.append(_training_sentence(report["training"], what))
     if report["alpha"] is not None:
-        lines.append(f"Inputs smoothed with alpha {report['alpha']}.")
+        lines.append(
+            f"Inputs are smoothed (SmoothQuant, alpha {report['alpha']:g}): their large channels are divided, and the "
+            "weights that meet them multiplied."
+        )
     if "fusion" in report:
         fusion = report["fusion"]
         lines.append(
@@ -113,7 +116,18 @@ def _training_sentence(training: Mapping[str, Any], what: str) -> str:
     return (
         f"Trained with the quantizers on, from {teacher}: {training['items']} {what}{rows} of {training['file']}, "
         f"{training['epochs']:g} epochs in {training['steps']} steps of {training['batch']}, learning rate "
-        f"{training['lr']:g}, {training['seconds']:.0f} s."
+        f"{training['lr']:g}, {training['seconds']:.0f} s. {_kept_sentence(training)}"
+    )
+
+
+def _kept_sentence(training: Mapping[str, Any]) -> str:
+    loss = training["held_out_loss"]
+    change = f"from {loss['before']:.4g} to {loss['after']:.4g}"
+    if training["kept"] == "trained":
+        return f"The loss on what judges went {change}."
+    return (
+        f"The loss on what judges rose {change}, so the weights are those before training: try a lower --lr or more "
+        "examples."
     )
 
 
@@ -125,7 +139,11 @@ def _float_lines(report: Mapping[str, Any]) -> list[str]:
     share = f"{100 * report['float_share']:.0f} % of the linear products"
     lines = ["", f"## Layers that stayed float ({share})", ""]
     lines += [
-        f"| layer | cost alone | {'lowest cosine' if measure == 'cosine' else measure} without it |",
+        "Made float costliest first, until no more than half of what the bar allows is lost or too much is float.",
+        "",
+    ]
+    lines += [
+        f"| layer | cost | {'lowest cosine' if measure == 'cosine' else measure} with it and those above in float |",
         "|---|---|---|",
     ]
     for name, fidelity in report["float_layers"].items():
@@ -135,7 +153,12 @@ def _float_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def _cost_lines(report: Mapping[str, Any]) -> list[str]:
-    lines = ["", "## What each layer costs", "", "1 - mean cosine with only that layer quantized.", ""]
+    lines = ["", "## What each layer costs", ""]
+    lines += [
+        "cost: 1 - mean cosine with only that layer quantized. ONNX against PyTorch: how far the file's layer is from",
+        "PyTorch's with the same input, as a share of its output.",
+        "",
+    ]
     lines += ["| layer | cost | ONNX against PyTorch |", "|---|---|---|"]
     differences = report["layer_differences"]
     for name, cost in report["sensitivity"].items():
@@ -148,15 +171,23 @@ def draw_costs(report: Mapping[str, Any], path: Path) -> None:
     """Draw the cost of each layer as bars below what was measured; raise MissingPackageError without matplotlib."""
     figures = require("matplotlib.figure", extra="plots", why="Drawing the cost of layers")
     costs: Mapping[str, float] = report["sensitivity"]
-    figure = figures.Figure(figsize=(8, 1.5 + 0.16 * len(costs)), layout="constrained")
+    figure = figures.Figure(figsize=(9, 1.8 + 0.2 * len(costs)), layout="constrained")
     axes = figure.add_subplot()
-    names = list(costs)
-    colors = ["tab:orange" if name in report["float_layers"] else "tab:blue" for name in names]
-    axes.barh(names, [max(cost, 1e-9) for cost in costs.values()], color=colors)
+    for stayed, color, label in ((False, "tab:blue", "INT8"), (True, "tab:orange", "stayed float")):
+        some = {name: max(cost, 1e-9) for name, cost in costs.items() if (name in report["float_layers"]) is stayed}
+        if some:
+            places = [place for place, name in enumerate(costs) if name in some]
+            axes.barh(places, list(some.values()), color=color, label=label)
+    axes.set_yticks(range(len(costs)), list(costs), fontsize=8)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
-    axes.tick_params(axis="y", labelsize=6)
-    axes.set(xscale="log", xlabel="1 - mean cosine, only this layer quantized (orange: stayed float)")
+    axes.grid(axis="x", linewidth=0.4)
+    axes.set_axisbelow(True)
+    axes.set(xscale="log", xlabel="1 - mean cosine, only this layer quantized")
+    axes.legend(loc="lower right", fontsize=8)
     heads, measured = columns(report)[1:-1], summary(report)[_ROWS_OF_COST:]
-    lines = [f"{row[0]}: " + ", ".join(map(" ".join, zip(heads, row[1:-1], strict=True))) for row in measured]
-    axes.set_title("\n".join(lines), fontsize=7)
+    # A float model's cosine to itself, 1, tells nothing.
+    pairs = {row[0]: [pair for pair in zip(heads, row[1:-1], strict=True) if pair[1] != "1"] for row in measured}
+    lines = [f"{name}: " + ", ".join(map(" ".join, values)) for name, values in pairs.items()]
+    axes.set_title("\n".join(["What quantizing each layer costs", *lines]), fontsize=9)
     figure.savefig(path, dpi=120)

@@ -6,6 +6,7 @@ the float model, as in FasterTransformer; neither has dropout then. Sources: Wu 
 section 5.2; Hinton et al. 2015.
 """
 
+import copy
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from modelwright.training.tuning import TuningTask
 
 EPOCHS = 2.0
-# What BERT is fine-tuned with.
-LR, FINAL_LR = 4e-5, 0.01
+# What BERT is fine-tuned with. Who is close to its teacher already is to move less: all-MiniLM-L6-v2 comes as close in
+# 50 steps of 1e-5 as in 100 of 4e-5.
+LR, LR_OF_DISTILLING, FINAL_LR = 4e-5, 1e-5, 0.01
 BATCH = 16
 
 
@@ -48,7 +50,7 @@ class Training:
             return None
         if "train" not in given:
             raise InputError("--qat: expected --train FILE, examples to train on in the form of --calib")
-        training = cls(**given)
+        training = cls(**{"lr": LR_OF_DISTILLING if "distill" in given else LR, **given})
         if not 0 < training.epochs < math.inf:
             raise InputError(f"--epochs: expected a number above 0, got {training.epochs:g}")
         _settings(training, 1, 1)  # bad values are told now
@@ -110,8 +112,11 @@ def train_quantized(
 ) -> dict[str, Any]:
     """Train the quantized model of `subject` in place, and return the part of the report that says how.
 
-    Its checkpoints, its record and its loss curve go to `out`. Raises as `train_task` does.
+    A training that raises the held-out loss leaves the model as it was. Its checkpoints, its record and its loss curve
+    go to `out`. Raises as `train_task` does.
     """
+    import torch
+
     from modelwright.cli.run_training import draw_curve
     from modelwright.training.loop import train_task
 
@@ -121,11 +126,16 @@ def train_quantized(
 
     steps = task.steps(training.epochs)
     settings = _settings(training, steps, min(steps, task.steps(1)))
+    calibrated = copy.deepcopy(subject.model.state_dict())
+    loss_before = task.evaluate(subject.model, torch.device("cpu"), last=False)["loss"]
     result = train_task(
         subject.model, task, settings, tokenizer=subject.tokenizer, out=out, resume=training.resume, observe=observe
     )
     subject.model.cpu().eval()
     draw_curve(out)
+    loss = result.scores["loss"]
+    if loss > loss_before:
+        subject.model.load_state_dict(calibrated)
     return {
         "file": str(training.train),
         "items": len(task.items),
@@ -136,6 +146,8 @@ def train_quantized(
         "lr": training.lr,
         "distill": training.distill,
         "seconds": result.seconds,
+        "held_out_loss": {"before": loss_before, "after": loss},
+        "kept": "calibrated" if loss > loss_before else "trained",
     }
 
 

@@ -15,8 +15,12 @@ from modelwright.attention.common import head_groups, implied_mask, repeat_kv, s
 from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS
 from modelwright.attention.mask_interface import ALL_MASK_ATTENTION_FUNCTIONS, prepare_padding_mask, sdpa_mask
 from modelwright.attention.predicates import Predicate, bidirectional_mask_function
+from modelwright.quantization.onnx_nodes import current_target
 
 NAME = "onnx_export"
+# ONNX Runtime's attention in one node. It takes queries, keys and values as [B, tokens, H * D], no bias, and a mask
+# [B, S] of 32-bit integers.
+FUSED_ATTENTION = "MultiHeadAttention"
 
 
 def onnx_attention(
@@ -49,8 +53,34 @@ def onnx_attention(
     if attention_mask is not None:
         scores, sighted = _masked(scores, attention_mask)
     weights = torch.softmax(scores, dim=-1)
+    if groups == 1 and softcap is None and head_mask is None and _is_fused(attention_mask):
+        return _fused(query, key, value, attention_mask, scaling), weights
     output = torch.matmul(scale_heads(weights, head_mask), repeat_kv(value, groups)).transpose(1, 2)
     return output if sighted is None else output * sighted, weights
+
+
+def _is_fused(mask: Tensor | None) -> bool:
+    """Return whether ONNX Runtime's own node can do what the mask says: nothing, or which keys are padding."""
+    if current_target() != "onnxruntime-cpu" or not torch.onnx.is_in_onnx_export():
+        return False
+    return mask is None or (mask.dtype == torch.bool and mask.shape[1] == 1 and mask.shape[2] == 1)
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """Return the output [B, T, H, D] of one node; what queries that see nothing get is seen to in `unpadded`."""
+    inputs: list[Tensor | None] = [each.transpose(1, 2).flatten(2) for each in (query, key, value)]
+    if mask is not None:
+        inputs += [None, mask[:, 0, 0].to(torch.int32)]
+    B, H, T, _ = query.shape
+    output: Tensor = torch.onnx.ops.symbolic(
+        f"com.microsoft::{FUSED_ATTENTION}",
+        inputs,
+        {"num_heads": H, "scale": scaling, "mask_filter_value": torch.finfo(query.dtype).min / 2},
+        dtype=query.dtype,
+        shape=(B, T, H * value.shape[-1]),
+        version=1,
+    )
+    return output.reshape(B, T, H, value.shape[-1])
 
 
 def _masked(scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

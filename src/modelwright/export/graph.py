@@ -21,6 +21,7 @@ def simplify(model: Any) -> None:
 
     _name_nodes(model)
     _quantize_constants(model)
+    _drop_round_trips(model)
     for change in (common.DeduplicateInitializersPass(), common.CommonSubexpressionEliminationPass()):
         change(model)
     _drop_unused(model)
@@ -57,6 +58,21 @@ def _quantize_constants(model: Any) -> None:
         integers = _initializer(model, f"{node.name.partition('/')[0]}.weight_{zero.dtype}", codes)
         ir.convenience.replace_all_uses_with(node.outputs[0], integers)
         model.graph.remove(node, safe=True)
+
+
+def _drop_round_trips(model: Any) -> None:
+    """Take a tensor as it was where two Reshapes, one after the other, give it its old shape."""
+    import onnx_ir as ir
+
+    for node in list(model.graph):
+        first = node.inputs[0].producer() if node.op_type == "Reshape" and node.inputs[0] is not None else None
+        if first is None or first.op_type != "Reshape":
+            continue
+        source, shape = first.inputs[0], node.outputs[0].shape
+        if shape is not None and source.shape == shape and not any(dim == ir.SymbolicDim(None) for dim in shape):
+            ir.convenience.replace_all_uses_with(node.outputs[0], source, replace_graph_outputs=True)
+            model.graph.remove(node, safe=True)
+    _drop_unused(model)
 
 
 def quantize_embeddings(model: Any) -> None:

@@ -17,6 +17,7 @@ from modelwright.core.optional import require
 from modelwright.export.attention import exportable_attention
 from modelwright.export.graph import fuse_products, simplify
 from modelwright.export.graph import quantize_embeddings as quantize_embedding_tables
+from modelwright.export.unpadded import choose_attention
 from modelwright.outputs.base import ModelOutput
 from modelwright.quantization.onnx_nodes import OPSET, TARGETS, export_target, problem_of
 from modelwright.quantization.switches import quantizers_of
@@ -78,6 +79,7 @@ def export_onnx(
     simplify(graph_model)
     if target == "onnxruntime-cpu":
         fuse_products(graph_model)
+        choose_attention(graph_model)
     if quantize_embeddings:
         quantize_embedding_tables(graph_model)
     graph_model.metadata_props[OUTPUT_CLASS] = f"{type(output).__module__}:{type(output).__qualname__}"

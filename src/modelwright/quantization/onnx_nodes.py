@@ -37,6 +37,11 @@ def export_target(name: str) -> Iterator[None]:
         _target.reset(token)
 
 
+def current_target() -> str:
+    """Return which of TARGETS exports are for now."""
+    return _target.get()
+
+
 def quantize_dequantize(
     quantizer: "TensorQuantizer", x: Tensor, channel_axis: int | None = None, weight: Tensor | None = None
 ) -> Tensor:
@@ -130,7 +135,7 @@ def parameters(quantizer: "TensorQuantizer", x: Tensor | None = None) -> tuple[T
     channels = [i for i, size in enumerate(amax.shape) if size > 1]
     if len(channels) > 1:
         raise InputError(f"export: ONNX knows ranges for one axis, got {len(channels)} ({tuple(amax.shape)})")
-    as_unsigned = quantizer.unsigned or (not amax.dim() and _target.get() == "onnxruntime-cpu")
+    as_unsigned = quantizer.unsigned or (not amax.dim() and current_target() == "onnxruntime-cpu")
     middle = 128 if as_unsigned and not quantizer.unsigned else 0
     scale = scale.flatten() if channels else scale.reshape(())
     zero_point = torch.full_like(scale, middle, dtype=torch.uint8 if as_unsigned else torch.int8)
