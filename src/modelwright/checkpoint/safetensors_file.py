@@ -5,7 +5,6 @@ or, if they are to be cast or are for another device, piece by piece through a s
 twice, and no page of the file stays mapped that nobody needs.
 """
 
-import contextlib
 import ctypes
 import functools
 import json
@@ -13,7 +12,7 @@ import mmap
 import os
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,16 @@ from safetensors import SafetensorError, safe_open
 
 from modelwright.checkpoint.filesystem import is_remote
 from modelwright.checkpoint.headers import CheckpointBase
+from modelwright.checkpoint.helpers import Helpers
 from modelwright.checkpoint.safetensors_header import DTYPES, file_identity, read_header
 from modelwright.core.errors import CheckpointError
 
-# What is read and cast at a time: it stays in the caches of a core, and torch does not split so few elements among
-# threads, which would have to wait for each other thousands of times (on a busy machine, a hundred times as long).
-PIECE_BYTES = 1 << 17
+# What is read and cast at a time: it stays in the caches of a core, and Python's lock is asked for seldom.
+PIECE_BYTES = 1 << 19
+# torch does not split so few elements among its threads, which would be more than there are cores.
+_SERIAL_ELEMENTS = 1 << 15
 _LARGE_BYTES = 1 << 20
-# A tensor of this size is cast by several threads: two take little more than half the time, many gain nothing.
+# A tensor of this size is cast by several threads: most of the time goes into the pages of its new memory.
 _SPLIT_BYTES, _MAX_THREADS = 1 << 22, 4
 
 
@@ -54,6 +55,8 @@ class SafetensorsFile(CheckpointBase):
         self._handle: Any = None
         self._mapped: set[str] = set()
         self._seeking = threading.Lock()  # where there are no reads at a place, all share one place in the file
+        self._helpers = Helpers()
+        self._buffers = threading.local()
         self.infos = self._header.infos
         self.metadata = self._header.metadata
         self.files = (path,)
@@ -86,6 +89,8 @@ class SafetensorsFile(CheckpointBase):
         """Release the file; tensors already read stay valid."""
         self._unmap()
         self._release()
+        self._helpers.close()
+        self._buffers = threading.local()
 
     def _check(self) -> None:
         if not self._release.alive:
@@ -120,27 +125,29 @@ class SafetensorsFile(CheckpointBase):
         if not info.nbytes:
             return tensor
         flat = tensor.view(-1)
-        if device.type != "cpu":
-            self._cast(name, flat, 0, info.numel)
-        elif dtype == info.dtype:
+        if device.type == "cpu" and dtype == info.dtype:
             self._fill(name, 0, flat)
-        else:
-            # Most of the time goes into the new memory's pages, which threads of torch's own cast would not share.
-            threads = min(torch.get_num_threads(), _MAX_THREADS) if info.nbytes >= _SPLIT_BYTES else 1
-            starts = [index * info.numel // threads for index in range(threads + 1)]
-            with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
-                run = map if pool is None else pool.map
-                list(run(functools.partial(self._cast, name, flat), starts, starts[1:]))
+            return tensor
+        count = PIECE_BYTES // max(dtype.itemsize, info.dtype.itemsize)
+        cast = functools.partial(self._cast, name, flat, count, iter(range(0, info.numel, count)))
+        shared = device.type == "cpu" and info.nbytes >= _SPLIT_BYTES
+        self._helpers.run(cast, min(torch.get_num_threads(), _MAX_THREADS) if shared else 1)
         return tensor
 
-    def _cast(self, name: str, flat: torch.Tensor, start: int, stop: int) -> None:
-        """Read the elements from `start` to `stop` of the tensor `name` into the same ones of `flat`, in pieces."""
+    def _cast(self, name: str, flat: torch.Tensor, count: int, starts: Iterator[int]) -> None:
+        """Read `count` elements of the tensor `name` from each of `starts` on into the same ones of `flat`."""
         dtype = self.infos[name].dtype
-        piece = _memory(min(stop - start, PIECE_BYTES // max(4, dtype.itemsize)), dtype)
-        for first in range(start, stop, len(piece)):
-            part = piece[: stop - first]
-            self._fill(name, first * dtype.itemsize, part)
-            flat[first : first + len(part)].copy_(part)
+        try:
+            buffer = self._buffers.bytes
+        except AttributeError:  # the first piece of this thread
+            buffer = self._buffers.bytes = torch.empty(PIECE_BYTES, dtype=torch.uint8)
+        step = _SERIAL_ELEMENTS if flat.device.type == "cpu" else count
+        for start in starts:
+            into = flat[start : start + count]
+            piece = buffer[: len(into) * dtype.itemsize].view(dtype)
+            self._fill(name, start * dtype.itemsize, piece)
+            # One call for all parts: between calls, the threads would wait for Python's lock.
+            torch._foreach_copy_(torch.split(into, step), torch.split(piece, step))
 
     def _fill(self, name: str, offset: int, flat: torch.Tensor) -> None:
         """Read the bytes of the tensor `name` from its byte `offset` on into the whole of `flat`."""
