@@ -124,30 +124,31 @@ class SafetensorsFile(CheckpointBase):
             tensor = _memory(info.numel, dtype).view(info.shape)
         if not info.nbytes:
             return tensor
-        flat = tensor.view(-1)
-        if device.type == "cpu" and dtype == info.dtype:
-            self._fill(name, 0, flat)
-            return tensor
         count = PIECE_BYTES // max(dtype.itemsize, info.dtype.itemsize)
-        cast = functools.partial(self._cast, name, flat, count, iter(range(0, info.numel, count)))
+        work = functools.partial(self._fill_pieces, name, tensor.view(-1), count, iter(range(0, info.numel, count)))
         shared = device.type == "cpu" and info.nbytes >= _SPLIT_BYTES
-        self._helpers.run(cast, min(torch.get_num_threads(), _MAX_THREADS) if shared else 1)
+        self._helpers.run(work, min(torch.get_num_threads(), _MAX_THREADS) if shared else 1)
         return tensor
 
-    def _cast(self, name: str, flat: torch.Tensor, count: int, starts: Iterator[int]) -> None:
+    def _fill_pieces(self, name: str, flat: torch.Tensor, count: int, starts: Iterator[int]) -> None:
         """Read `count` elements of the tensor `name` from each of `starts` on into the same ones of `flat`."""
         dtype = self.infos[name].dtype
-        try:
-            buffer = self._buffers.bytes
-        except AttributeError:  # the first piece of this thread
-            buffer = self._buffers.bytes = torch.empty(PIECE_BYTES, dtype=torch.uint8)
+        direct = flat.device.type == "cpu" and flat.dtype == dtype
         step = _SERIAL_ELEMENTS if flat.device.type == "cpu" else count
         for start in starts:
             into = flat[start : start + count]
-            piece = buffer[: len(into) * dtype.itemsize].view(dtype)
+            piece = into if direct else self._buffer()[: len(into) * dtype.itemsize].view(dtype)
             self._fill(name, start * dtype.itemsize, piece)
-            # One call for all parts: between calls, the threads would wait for Python's lock.
-            torch._foreach_copy_(torch.split(into, step), torch.split(piece, step))
+            if not direct:
+                # One call for all parts: between calls, the threads would wait for Python's lock.
+                torch._foreach_copy_(torch.split(into, step), torch.split(piece, step))
+
+    def _buffer(self) -> torch.Tensor:
+        """Return the memory of this thread for what is to be cast."""
+        if not hasattr(self._buffers, "bytes"):
+            self._buffers.bytes = torch.empty(PIECE_BYTES, dtype=torch.uint8)
+        buffer: torch.Tensor = self._buffers.bytes
+        return buffer
 
     def _fill(self, name: str, offset: int, flat: torch.Tensor) -> None:
         """Read the bytes of the tensor `name` from its byte `offset` on into the whole of `flat`."""
