@@ -126,28 +126,33 @@ class SafetensorsFile(CheckpointBase):
             return tensor
         count = PIECE_BYTES // max(dtype.itemsize, info.dtype.itemsize)
         work = functools.partial(self._fill_pieces, name, tensor.view(-1), count, iter(range(0, info.numel, count)))
-        shared = device.type == "cpu" and info.nbytes >= _SPLIT_BYTES
-        self._helpers.run(work, min(torch.get_num_threads(), _MAX_THREADS) if shared else 1)
+        if device.type == "cpu" and info.nbytes >= _SPLIT_BYTES:
+            self._helpers.run(work, min(torch.get_num_threads(), _MAX_THREADS))
+        else:
+            work()
         return tensor
 
     def _fill_pieces(self, name: str, flat: torch.Tensor, count: int, starts: Iterator[int]) -> None:
         """Read `count` elements of the tensor `name` from each of `starts` on into the same ones of `flat`."""
-        dtype = self.infos[name].dtype
-        direct = flat.device.type == "cpu" and flat.dtype == dtype
-        step = _SERIAL_ELEMENTS if flat.device.type == "cpu" else count
+        dtype, on_cpu = self.infos[name].dtype, flat.device.type == "cpu"
         for start in starts:
             into = flat[start : start + count]
-            piece = into if direct else self._buffer()[: len(into) * dtype.itemsize].view(dtype)
+            if on_cpu and flat.dtype == dtype:
+                self._fill(name, start * dtype.itemsize, into)
+                continue
+            piece = self._buffer()[: len(into) * dtype.itemsize].view(dtype)
             self._fill(name, start * dtype.itemsize, piece)
-            if not direct:
+            if on_cpu and len(into) > _SERIAL_ELEMENTS:
                 # One call for all parts: between calls, the threads would wait for Python's lock.
-                torch._foreach_copy_(torch.split(into, step), torch.split(piece, step))
+                torch._foreach_copy_(torch.split(into, _SERIAL_ELEMENTS), torch.split(piece, _SERIAL_ELEMENTS))
+            else:
+                into.copy_(piece)
 
     def _buffer(self) -> torch.Tensor:
         """Return the memory of this thread for what is to be cast."""
-        if not hasattr(self._buffers, "bytes"):
-            self._buffers.bytes = torch.empty(PIECE_BYTES, dtype=torch.uint8)
-        buffer: torch.Tensor = self._buffers.bytes
+        buffer: torch.Tensor | None = getattr(self._buffers, "bytes", None)
+        if buffer is None:
+            buffer = self._buffers.bytes = torch.empty(PIECE_BYTES, dtype=torch.uint8)
         return buffer
 
     def _fill(self, name: str, offset: int, flat: torch.Tensor) -> None:
