@@ -8,7 +8,6 @@ twice, and no page of the file stays mapped that nobody needs.
 import ctypes
 import functools
 import json
-import mmap
 import os
 import threading
 import weakref
@@ -29,7 +28,6 @@ from modelwright.core.errors import CheckpointError
 PIECE_BYTES = 1 << 19
 # torch does not split so few elements among its threads, which would be more than there are cores.
 _SERIAL_ELEMENTS = 1 << 15
-_LARGE_BYTES = 1 << 20
 # A tensor of this size is cast by several threads: most of the time goes into the pages of its new memory.
 _SPLIT_BYTES, _MAX_THREADS = 1 << 22, 4
 
@@ -118,10 +116,7 @@ class SafetensorsFile(CheckpointBase):
 
     def _copy(self, name: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         info = self.infos[name]
-        if device.type != "cpu" or not info.nbytes:
-            tensor = torch.empty(info.shape, dtype=dtype, device=device)
-        else:
-            tensor = _memory(info.numel, dtype).view(info.shape)
+        tensor = torch.empty(info.shape, dtype=dtype, device=device)
         if not info.nbytes:
             return tensor
         count = PIECE_BYTES // max(dtype.itemsize, info.dtype.itemsize)
@@ -172,19 +167,6 @@ class SafetensorsFile(CheckpointBase):
         with self._seeking, open(self._descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(offset)
             return file.readinto(view) or 0
-
-
-def _memory(numel: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return memory for `numel` elements which, if it is not small, the system gets back whole.
-
-    From the heap of the C library it would leave holes. Large pages are not asked for: where a virtual machine gives
-    free memory back to its host, they took ten times as long to come.
-    """
-    nbytes = numel * dtype.itemsize
-    if nbytes < _LARGE_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
-        return torch.empty(numel, dtype=dtype)
-    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return torch.frombuffer(memory, dtype=dtype)
 
 
 def write_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:
