@@ -1,9 +1,11 @@
 """Loading a checkpoint: ours against transformers 5.23.0 and 4.57.1, interleaved, each side in a worker of its own.
 
-Cases: "load" in fp32; "touch", the same and a look at every page; "bf16", the cast (seconds, and peak memory over what
-the worker had before); "cold", a new process that imports, loads and runs one forward. The checkpoints are BERT-large's
-and T5-large's shapes times `--scale`, and a BERT of 775 small tensors, made here with random weights; with `--folder`
-they stay there for the next run. Before anything is timed the sums of all weights are compared.
+Cases: "load" in fp32; "touch", the same and a look at every page; "bf16", the cast, in a new process for each round,
+which has loaded a tiny model before; "bf16 again", the cast in a process that has loaded and dropped the same model: a
+side whose C library keeps the freed memory gets no new pages, and starts with it as memory it had before; "cold", a new
+process that imports, loads and runs one forward. Memory is the peak over what the worker had before. The checkpoints
+are BERT-large's and T5-large's shapes times `--scale`, and a BERT of 775 small tensors, made here with random weights;
+with `--folder` they stay there for the next run. Before anything is timed the sums of all weights are compared.
 """
 
 import argparse
@@ -37,11 +39,16 @@ SHAPES: dict[str, tuple[str, dict[str, int]]] = {
         {"hidden_size": 64, "num_hidden_layers": 48, "num_attention_heads": 4, "intermediate_size": 256},
     ),
 }
+TINY: dict[str, dict[str, int]] = {
+    "BertModel": {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64},
+    "T5ForConditionalGeneration": {"d_model": 64, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 4},
+}
 LAYERS = ("num_hidden_layers", "num_layers")
 CASES = {  # name: (what the workers do, dtype)
     "load": ("load", "float32"),
     "touch": ("touch", "float32"),
-    "bf16": ("load", "bfloat16"),
+    "bf16": ("first", "bfloat16"),
+    "bf16 again": ("load", "bfloat16"),
     "cold": None,
 }
 
@@ -138,16 +145,24 @@ def cold_starts(folder: str, model: str, rounds: int, threads: int) -> dict[str,
     return harness.summarise(taken)
 
 
-def run_case(call: str, folder: str, model: str, dtype: str, rounds: int, threads: int) -> dict[str, dict[str, float]]:
-    """Measure one case on all sides; leave if they do not load the same weights."""
-    workers = {
-        side: harness.Worker(python, Path(__file__), side, "--threads", str(threads), environment=environment(threads))
-        for side, python in SIDES.items()
-    }
-    what = {"folder": folder, "model": model, "dtype": dtype}
-    sums = {side: each.call("sample", **what) for side, each in workers.items()}
+def worker_of(side: str, threads: int) -> harness.Worker:
+    """Start a worker of a side."""
+    return harness.Worker(
+        SIDES[side], Path(__file__), side, "--threads", str(threads), environment=environment(threads)
+    )
+
+
+def compare(sums: dict[str, float]) -> None:
+    """Leave if the sides did not load the same weights."""
     if max(sums.values()) - min(sums.values()) > 1e-3 * max(1.0, *map(abs, sums.values())):
         sys.exit(f"the sides do not load the same weights: {sums}")
+
+
+def run_case(call: str, folder: str, model: str, dtype: str, rounds: int, threads: int) -> dict[str, dict[str, float]]:
+    """Measure one case on all sides."""
+    workers = {side: worker_of(side, threads) for side in SIDES}
+    what = {"folder": folder, "model": model, "dtype": dtype}
+    compare({side: each.call("sample", **what) for side, each in workers.items()})
     taken: dict[str, list[dict[str, float]]] = {side: [] for side in workers}
     for index in range(rounds + 1):
         for side, each in workers.items():
@@ -156,6 +171,27 @@ def run_case(call: str, folder: str, model: str, dtype: str, rounds: int, thread
                 taken[side].append(figures)
     for each in workers.values():
         each.close()
+    return harness.summarise(taken)
+
+
+def first_loads(
+    tiny: str, folder: str, model: str, dtype: str, rounds: int, threads: int
+) -> dict[str, dict[str, float]]:
+    """Measure the first load of a process that has only loaded the model in `tiny`, on all sides in turn."""
+    what = {"folder": folder, "model": model, "dtype": dtype}
+
+    def first(call: str, side: str) -> Any:
+        worker = worker_of(side, threads)
+        worker.call("sample", **{**what, "folder": tiny})
+        result = worker.call(call, **what)
+        worker.close()
+        return result
+
+    compare({side: first("sample", side) for side in SIDES})
+    taken: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for _ in range(rounds):
+        for side in SIDES:
+            taken[side].append(first("load", side))
     return harness.summarise(taken)
 
 
@@ -176,12 +212,17 @@ def measure_shape(name: str, place: Path, arguments: argparse.Namespace) -> dict
     folder = place / name.replace(" ", "-")
     if not (folder / "model.safetensors").exists():
         make(folder, model, shape, 1.0 if name == "small tensors" else arguments.scale)
+    tiny = place / f"tiny-{model}"
+    if not (tiny / "model.safetensors").exists():
+        make(tiny, model, TINY[model], 1.0)
     what = (str(folder), model)
     title = f"{name} ({(folder / 'model.safetensors').stat().st_size / 1e9:.2f} GB)"
     results = {}
     for case in arguments.cases:
         work = CASES[case]
-        if work is not None:
+        if work is not None and work[0] == "first":
+            results[f"{title}, {case}"] = first_loads(str(tiny), *what, work[1], arguments.rounds, arguments.threads)
+        elif work is not None:
             results[f"{title}, {case}"] = run_case(work[0], *what, work[1], arguments.rounds, arguments.threads)
         elif model == "BertModel":
             results[f"{title}, {case}"] = cold_starts(*what, arguments.rounds, arguments.threads)

@@ -5,15 +5,13 @@ or, if they are to be cast or are for another device, piece by piece through a s
 twice, and no page of the file stays mapped that nobody needs.
 """
 
-import contextlib
 import ctypes
 import functools
 import json
-import mmap
 import os
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,15 @@ from safetensors import SafetensorError, safe_open
 
 from modelwright.checkpoint.filesystem import is_remote
 from modelwright.checkpoint.headers import CheckpointBase
+from modelwright.checkpoint.helpers import Helpers
 from modelwright.checkpoint.safetensors_header import DTYPES, file_identity, read_header
 from modelwright.core.errors import CheckpointError
 
-# What is read and cast at a time: it stays in the caches of a core, and torch does not split so few elements among
-# threads, which would have to wait for each other thousands of times (on a busy machine, a hundred times as long).
-PIECE_BYTES = 1 << 17
-_LARGE_BYTES = 1 << 20
-# A tensor of this size is cast by several threads: two take little more than half the time, many gain nothing.
+# What is read and cast at a time: it stays in the caches of a core, and Python's lock is asked for seldom.
+PIECE_BYTES = 1 << 19
+# torch does not split so few elements among its threads, which would be more than there are cores.
+_SERIAL_ELEMENTS = 1 << 15
+# A tensor of this size is cast by several threads: most of the time goes into the pages of its new memory.
 _SPLIT_BYTES, _MAX_THREADS = 1 << 22, 4
 
 
@@ -54,6 +53,8 @@ class SafetensorsFile(CheckpointBase):
         self._handle: Any = None
         self._mapped: set[str] = set()
         self._seeking = threading.Lock()  # where there are no reads at a place, all share one place in the file
+        self._helpers = Helpers()
+        self._buffers = threading.local()
         self.infos = self._header.infos
         self.metadata = self._header.metadata
         self.files = (path,)
@@ -86,6 +87,8 @@ class SafetensorsFile(CheckpointBase):
         """Release the file; tensors already read stay valid."""
         self._unmap()
         self._release()
+        self._helpers.close()
+        self._buffers = threading.local()
 
     def _check(self) -> None:
         if not self._release.alive:
@@ -113,34 +116,39 @@ class SafetensorsFile(CheckpointBase):
 
     def _copy(self, name: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         info = self.infos[name]
-        if device.type != "cpu" or not info.nbytes:
-            tensor = torch.empty(info.shape, dtype=dtype, device=device)
-        else:
-            tensor = _memory(info.numel, dtype).view(info.shape)
+        tensor = torch.empty(info.shape, dtype=dtype, device=device)
         if not info.nbytes:
             return tensor
-        flat = tensor.view(-1)
-        if device.type != "cpu":
-            self._cast(name, flat, 0, info.numel)
-        elif dtype == info.dtype:
-            self._fill(name, 0, flat)
+        count = PIECE_BYTES // max(dtype.itemsize, info.dtype.itemsize)
+        work = functools.partial(self._fill_pieces, name, tensor.view(-1), count, iter(range(0, info.numel, count)))
+        if device.type == "cpu" and info.nbytes >= _SPLIT_BYTES:
+            self._helpers.run(work, min(torch.get_num_threads(), _MAX_THREADS))
         else:
-            # Most of the time goes into the new memory's pages, which threads of torch's own cast would not share.
-            threads = min(torch.get_num_threads(), _MAX_THREADS) if info.nbytes >= _SPLIT_BYTES else 1
-            starts = [index * info.numel // threads for index in range(threads + 1)]
-            with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
-                run = map if pool is None else pool.map
-                list(run(functools.partial(self._cast, name, flat), starts, starts[1:]))
+            work()
         return tensor
 
-    def _cast(self, name: str, flat: torch.Tensor, start: int, stop: int) -> None:
-        """Read the elements from `start` to `stop` of the tensor `name` into the same ones of `flat`, in pieces."""
-        dtype = self.infos[name].dtype
-        piece = _memory(min(stop - start, PIECE_BYTES // max(4, dtype.itemsize)), dtype)
-        for first in range(start, stop, len(piece)):
-            part = piece[: stop - first]
-            self._fill(name, first * dtype.itemsize, part)
-            flat[first : first + len(part)].copy_(part)
+    def _fill_pieces(self, name: str, flat: torch.Tensor, count: int, starts: Iterator[int]) -> None:
+        """Read `count` elements of the tensor `name` from each of `starts` on into the same ones of `flat`."""
+        dtype, on_cpu = self.infos[name].dtype, flat.device.type == "cpu"
+        for start in starts:
+            into = flat[start : start + count]
+            if on_cpu and flat.dtype == dtype:
+                self._fill(name, start * dtype.itemsize, into)
+                continue
+            piece = self._buffer()[: len(into) * dtype.itemsize].view(dtype)
+            self._fill(name, start * dtype.itemsize, piece)
+            if on_cpu and len(into) > _SERIAL_ELEMENTS:
+                # One call for all parts: between calls, the threads would wait for Python's lock.
+                torch._foreach_copy_(torch.split(into, _SERIAL_ELEMENTS), torch.split(piece, _SERIAL_ELEMENTS))
+            else:
+                into.copy_(piece)
+
+    def _buffer(self) -> torch.Tensor:
+        """Return the memory of this thread for what is to be cast."""
+        buffer: torch.Tensor | None = getattr(self._buffers, "bytes", None)
+        if buffer is None:
+            buffer = self._buffers.bytes = torch.empty(PIECE_BYTES, dtype=torch.uint8)
+        return buffer
 
     def _fill(self, name: str, offset: int, flat: torch.Tensor) -> None:
         """Read the bytes of the tensor `name` from its byte `offset` on into the whole of `flat`."""
@@ -159,19 +167,6 @@ class SafetensorsFile(CheckpointBase):
         with self._seeking, open(self._descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(offset)
             return file.readinto(view) or 0
-
-
-def _memory(numel: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return memory for `numel` elements which, if it is not small, the system gets back whole.
-
-    From the heap of the C library it would leave holes. Large pages are not asked for: where a virtual machine gives
-    free memory back to its host, they took ten times as long to come.
-    """
-    nbytes = numel * dtype.itemsize
-    if nbytes < _LARGE_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
-        return torch.empty(numel, dtype=dtype)
-    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return torch.frombuffer(memory, dtype=dtype)
 
 
 def write_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:
