@@ -11,7 +11,7 @@ from modelwright.attention.caches import EncoderDecoderCache, StaticCache
 from modelwright.core import logging
 from modelwright.core.errors import ConfigError, InputError
 from modelwright.models.prophetnet import modeling_prophetnet as prophetnet
-from modelwright.models.prophetnet import ngram_attention
+from modelwright.models.prophetnet import ngram_attention, relative_buckets
 from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
 from modelwright.models.prophetnet.ngram_kernel import attend_one
 
@@ -360,3 +360,11 @@ def test_the_loss_is_that_of_a_head_which_is_more_than_its_weight(model, kind):
         torch.testing.assert_close(output.loss, expected)
         output.loss.backward()
     assert all(parameter.grad is not None for parameter in model.get_output_embeddings().parameters())
+
+
+def test_training_after_inference_mode(model):
+    relative_buckets._kept_table.cache_clear()
+    with torch.inference_mode():
+        model.generate(IDS, attention_mask=MASK, max_new_tokens=2)
+        model(IDS, MASK, decoder_input_ids=TARGET)
+    model(IDS, MASK, decoder_input_ids=TARGET, labels=TARGET).loss.backward()

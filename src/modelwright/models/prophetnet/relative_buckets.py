@@ -32,4 +32,8 @@ def _table(count: int, num_buckets: int, max_distance: int, device: torch.device
     return torch.where(distances < exact, distances, far)
 
 
-_kept_table = functools.lru_cache(maxsize=16)(_table)
+@functools.lru_cache(maxsize=16)
+def _kept_table(count: int, num_buckets: int, max_distance: int, device: torch.device) -> Tensor:
+    # Of inference mode autograd would keep nothing later.
+    with torch.inference_mode(False):
+        return _table(count, num_buckets, max_distance, device)
