@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from modelwright.models.prophetnet.streams import Diagonals, Places
-from modelwright.nn.dropout import seeded_keep
+from modelwright.nn.dropout import Source, seeded_generator, seeded_keep
 from modelwright.nn.precision import at_least_float32
 from modelwright.nn.products import is_watched
 
@@ -126,7 +126,7 @@ class _Part:
     own_k: Tensor | None
     own_v: Tensor | None
     call: Whole
-    generator: torch.Generator | None
+    generator: Source | None
 
     def weights(self) -> Tensor:
         """Return the probabilities (R, T, U)."""
@@ -178,7 +178,7 @@ def _parts(q: Tensor, r: Tensor, k: Tensor, v: Tensor, call: Whole) -> Iterator[
     B, G, H, T, _ = q.shape
     K = k.shape[1]
     # One stream of numbers for all parts, the same in the forward and in the backward.
-    generator = None if call.seed is None else torch.Generator(q.device).manual_seed(call.seed)
+    generator = None if call.seed is None else seeded_generator(call.seed, 0, q.device)
     step = max(1, _SCORES // (H * T * (T + 2)))
     for start in range(0, B, step):
         rows = slice(start, min(start + step, B))
