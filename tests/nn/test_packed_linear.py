@@ -2,6 +2,7 @@ import copy
 import gc
 import pickle
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -119,3 +120,24 @@ def test_prophetnet_writes_the_same(beams):
     decoder, encoder = model.get_decoder().layers[1], model.get_encoder().layers[0]
     assert kept(decoder.self_attn.query_proj).keys() == {4}
     assert not kept(encoder.self_attn.query_proj)
+
+
+@torch.no_grad()
+def test_a_new_weight_in_the_memory_of_one_that_is_gone_is_packed():
+    layer, x = nn.Linear(24, 7, bias=False), torch.randn(3, 24)
+    lay_out_for_decoding(layer, packed=True)
+    memory = numpy.empty((7, 24), numpy.float32)
+    for number in (1, 2):
+        memory[:] = number
+        layer.weight = nn.Parameter(torch.from_numpy(memory))  # at the same place, never changed
+        torch.testing.assert_close(apply_linear(layer, x), *wanted(x, layer))
+
+
+@torch.no_grad()
+def test_a_bias_of_inference_mode_is_added():
+    layer, x = nn.Linear(24, 7, bias=False), torch.randn(3, 24)
+    lay_out_for_decoding(layer, packed=True)
+    apply_linear(layer, x)
+    with torch.inference_mode():
+        layer.bias = nn.Parameter(torch.ones(7), requires_grad=False)
+    torch.testing.assert_close(apply_linear(layer, x), *wanted(x, layer))

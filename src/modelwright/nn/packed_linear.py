@@ -10,7 +10,7 @@ Legend: R rows, K inputs, N outputs.
 """
 
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +32,19 @@ class PackedLinear(nn.Linear):
 
 @dataclass(frozen=True)
 class _Pack:
-    """The weights of layers, one behind the other, and their biases; `state` tells what they were made of."""
+    """The weights of layers, one behind the other, and their biases; `made_of` and `state` tell of which tensors."""
 
     weight: Tensor
     bias: Tensor | None
+    made_of: list[ref[Tensor] | None]
     state: list[tuple[int, int] | None]
+
+    def is_of(self, made_of: list[Tensor | None], state: list[tuple[int, int] | None]) -> bool:
+        """Tell whether it was made of these tensors, and they are as they were."""
+        # The state alone may be that of another tensor, in the memory of one that is gone.
+        return self.state == state and all(
+            each is None or (old is not None and old() is each) for each, old in zip(made_of, self.made_of, strict=True)
+        )
 
 
 # By the first of the layers that are multiplied as one, and by how many they are.
@@ -61,7 +69,7 @@ def packed_product(x: Tensor, layers: tuple[PackedLinear, ...]) -> Tensor | None
     state = [None if each is None or each.is_inference() else (each.data_ptr(), each._version) for each in made_of]
     packs = _PACKS.get(layers[0])
     pack = None if packs is None else packs.get(len(layers))
-    if pack is None or pack.state != state:
+    if pack is None or not pack.is_of(made_of, state):
         pack = _packed(made_of, state)
         if pack is None:
             return None
@@ -78,7 +86,8 @@ def _packed(made_of: list[Tensor | None], state: list[tuple[int, int] | None]) -
         return None
     together: Tensor = weights[0] if len(weights) == 1 else torch.cat(weights)  # type: ignore[assignment, arg-type]
     bias = torch.cat(biased) if biased else None
-    return _Pack(torch.ops.mkldnn._reorder_linear_weight(together.detach().contiguous()), bias, state)
+    reordered = torch.ops.mkldnn._reorder_linear_weight(together.detach().contiguous())
+    return _Pack(reordered, bias, [None if each is None else ref(each) for each in made_of], state)
 
 
 def forget(layer: nn.Module) -> None:
