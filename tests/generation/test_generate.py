@@ -175,6 +175,31 @@ def test_dict_output_holds_scores_and_logits_of_each_step(fake_model):
     assert "scores" not in model.generate(PROMPT, max_new_tokens=2, return_dict_in_generate=True)
 
 
+@pytest.mark.parametrize("writes", [False, True])
+def test_the_models_own_logits_are_left_alone_and_not_kept(fake_model, writes):
+    model = fake_model()
+    forward = model.forward
+
+    def into_the_same_memory(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.logits = buffer.copy_(output.logits[:, -1:])
+        return output
+
+    def never_five(_ids, scores):
+        scores[:, 5] = -float("inf")
+        return scores
+
+    options = {"max_new_tokens": 4, "return_dict_in_generate": True, "output_logits": True}
+    options["logits_processor"] = [never_five] if writes else None
+    wanted = model.generate(PROMPT, **options)
+    buffer = torch.empty(len(PROMPT), 1, 13)
+    model.forward = into_the_same_memory
+    found = model.generate(PROMPT, **options)
+    assert torch.equal(found.sequences, wanted.sequences)
+    assert all(map(torch.equal, found.logits, wanted.logits))
+    assert buffer.isfinite().all()
+
+
 def test_attentions_are_refused_by_a_model_without_them(fake_model):
     with pytest.raises(InputError, match="output_attentions=True, but FakeModel does not take it"):
         fake_model().generate(PROMPT, max_new_tokens=1, return_dict_in_generate=True, output_attentions=True)

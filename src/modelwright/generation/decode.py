@@ -46,9 +46,10 @@ class Rows:
     def add(self, logits: Tensor, outputs: Any) -> Tensor:
         """Choose each row's next token by its logits [batch, vocabulary], and return the tokens [batch]."""
         run = self._run
-        # A copy if they are a part of the logits of a whole prefix, so that those can go.
-        is_part = logits.numel() < logits.untyped_storage().nbytes() // logits.element_size()
-        logits = logits.to(device=self.ids.device, dtype=torch.float32, copy=is_part)
+        # A copy if processors may write on them, or they are kept: they belong to the model, which may use their memory
+        # again, and are a part of the logits of a whole prefix, which can go.
+        copies = bool(run.processors) or self.kept.of_logits
+        logits = logits.to(device=self.ids.device, dtype=torch.float32, copy=copies)
         scores = run.processors(self.ids, logits)
         self.kept.add(logits, scores, outputs)
         chosen = self.or_pad(_choose(scores, run))

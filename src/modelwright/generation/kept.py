@@ -35,6 +35,11 @@ class Kept:
         self._of_model: dict[str, tuple[Any, ...]] = {name: () for name, kind in names.items() if kind in self._kinds}
 
     @property
+    def of_logits(self) -> bool:
+        """Whether each step's logits are kept, as they are or as scores."""
+        return self.scores is not None or self.logits is not None
+
+    @property
     def needs_all_rows(self) -> bool:
         """Whether something is kept of the model's output itself, in which each row of the batch has its place."""
         return bool(self._of_model)
