@@ -72,3 +72,5 @@ def test_what_is_left_to_the_fused_kernel(monkeypatch):
         assert not run(*states())
     with FlopCounterMode(display=False):
         assert not run(*states())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not run(*states())

@@ -16,9 +16,12 @@ _MOST_QUERIES, _LEAST_HEADS, _LEAST_KEYS = 16, 32, 128
 
 
 def suits_few(query_BHTD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask: Tensor | None) -> bool:
-    """Tell whether `attend_few` takes these and is faster than torch's kernel: fp32 on the CPU, without gradients."""
+    """Tell whether `attend_few` takes these and is faster than torch's kernel: fp32 on the CPU, without gradients.
+
+    Nor under autocast, which would round the scores.
+    """
     # Asked first: a tracer would also write down what is asked of sizes.
-    if torch.is_grad_enabled() or is_watched(query_BHTD, key_BHSD, value_BHSD):
+    if torch.is_grad_enabled() or is_watched(query_BHTD, key_BHSD, value_BHSD) or torch.is_autocast_enabled("cpu"):
         return False
     B, H, T, _ = query_BHTD.shape
     return (
