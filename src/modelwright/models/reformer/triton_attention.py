@@ -149,7 +149,11 @@ def _precision() -> str:
     """Return how fp32 products are taken: three products in TF32 are as exact as one, and several times as fast."""
     if torch.version.hip is not None:
         return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    matmul: Any = torch.backends.cuda.matmul
+    # Since torch 2.9, where the older name raises if the newer one was set.
+    is_new = hasattr(matmul, "fp32_precision")
+    allowed = matmul.fp32_precision == "tf32" if is_new else matmul.allow_tf32
+    return "tf32" if allowed else "tf32x3"
 
 
 def kept_shape(order_BHNL: Tensor) -> tuple[int, ...]:
