@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -212,6 +213,25 @@ def test_which_tensors_they_take():
         assert triton_attention.can_run(cpu.cuda(), 2)
         assert not triton_attention.can_run(cpu.cuda(), 1)
         assert not triton_attention.can_run(cpu.cuda().double(), 2)
+
+
+def test_how_fp32_products_are_taken(monkeypatch):
+    assert triton_attention._precision() == "tf32x3"
+    # Since torch 2.9 the older name raises where the newer one was set; before, there is no newer one.
+    for matmul in ({"fp32_precision": "tf32"}, {"allow_tf32": True}):
+        monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(**matmul))
+        assert triton_attention._precision() == "tf32"
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(fp32_precision="ieee"))
+    assert triton_attention._precision() == "tf32x3"
+
+
+@on_gpu
+def test_more_sequences_than_a_grid_has_in_its_second_dimension():
+    shape = Windows(4, 1, 0, causal=True)
+    q, k, v = (x.to("cuda") for x in tensors(3, 4, 8, batch=33000))
+    out = triton_attention.local_attention(q, k, v, None, 2, shape)
+    last = [x[-2:].cpu() for x in (q, k, v)]
+    assert_near([out[-2:]], [local_attention(*last, None, 2, shape)], 1e-5)
 
 
 @on_gpu

@@ -69,10 +69,10 @@ class _Launch:
         return self.like.new_empty((self.batch, self.num_heads, *sizes), dtype=torch.float32)
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Return the number of tiles of a round, and of sequences."""
+    def grid(self) -> tuple[int]:
+        """Return the number of tiles of a round of all sequences: in one dimension, as a second may have 65535."""
         chunk = self.shape.chunk_length
-        return self.length // chunk * -(-chunk // self.tile), self.batch * self.num_heads
+        return (self.length // chunk * -(-chunk // self.tile) * self.batch * self.num_heads,)
 
     def attend(
         self,
@@ -125,7 +125,7 @@ class _Launch:
     def products(self, x_BLE: Tensor, y_BLE: Tensor) -> Tensor:
         """Return the inner products (B, H, L) of the vectors of each token and head."""
         result = self.empty(self.length)
-        grid = -(-self.length // self.tile), self.batch * self.num_heads
+        grid = (-(-self.length // self.tile) * self.batch * self.num_heads,)
         with self.device:
             self.kernels.multiply_rows[grid](x_BLE, y_BLE, result, self.num_heads, self.length, **self.constants)
         return result

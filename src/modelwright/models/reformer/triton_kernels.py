@@ -95,10 +95,11 @@ def _key_tile(
 @triton.jit
 def _own_tile(order_ptr, turn, length, ring, chunk, SHARED: tl.constexpr, BLOCK_Q: tl.constexpr):
     """Return which tile of tokens this program has: sequence, chunk, numbers in it, whether inside, places, tokens."""
-    group = tl.program_id(1)
     tiles = tl.cdiv(chunk, BLOCK_Q)
-    number = tl.program_id(0) // tiles
-    inner_Q = tl.program_id(0) % tiles * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    of_group = length // chunk * tiles
+    group, tile = tl.program_id(0) // of_group, tl.program_id(0) % of_group
+    number = tile // tiles
+    inner_Q = tile % tiles * BLOCK_Q + tl.arange(0, BLOCK_Q)
     ok_Q = inner_Q < chunk
     place_Q = turn * length + number * chunk + inner_Q
     return group, number, inner_Q, ok_Q, place_Q, _tokens(order_ptr, group, place_Q, ring, ok_Q, SHARED)
@@ -217,8 +218,9 @@ def multiply_rows(
     x_ptr, y_ptr, product_ptr, heads, length, SIZE: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr
 ):  # fmt: skip
     """The inner products (B, H, L) of the vectors of two tensors (B, L, H, D)."""
-    group = tl.program_id(1)
-    token_Q = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    tiles = tl.cdiv(length, BLOCK_Q)
+    group = tl.program_id(0) // tiles
+    token_Q = tl.program_id(0) % tiles * BLOCK_Q + tl.arange(0, BLOCK_Q)
     ok_Q = token_Q < length
     offsets = _offsets(group, token_Q, heads, length, SIZE, BLOCK_D)
     x = _load(x_ptr, offsets, ok_Q, SIZE, BLOCK_D).to(tl.float32)
