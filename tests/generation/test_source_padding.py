@@ -79,5 +79,24 @@ def test_all_states_are_there_for_who_looks_at_them(model, packed):
     handle = layer.register_forward_hook(lambda _module, _args, output: seen.append(tuple(output.shape[:2])))
     scores(model, input_ids=SOURCE)
     handle.remove()
+    layer.train()
+    scores(model, input_ids=SOURCE)
     scores(model.train(), input_ids=SOURCE)
     assert seen == [(3, 40)] and not packed
+
+
+def test_layers_from_elsewhere_get_all_tokens(model, packed):
+    class RangeOfAll(torch.nn.Linear):
+        """Rounds by the range of all tokens, as dynamic quantization does."""
+
+        def forward(self, input):
+            step = input.abs().max() / 127
+            return super().forward((input / step).round() * step)
+
+    for layer in model.get_encoder().modules():
+        if type(layer) is torch.nn.Linear:
+            layer.__class__ = RangeOfAll
+    with torch.no_grad():
+        states = model.get_encoder()(SOURCE, attention_mask=MASK)
+    torch.testing.assert_close(scores(model, input_ids=SOURCE), scores(model, encoder_outputs=states), rtol=0, atol=0)
+    assert not packed

@@ -18,6 +18,8 @@ from modelwright.outputs.model_outputs import BaseModelOutput
 
 # Keywords that are about the decoder or its cache, whatever the encoder's signature says.
 _NOT_FOR_THE_ENCODER = ("decoder_", "cross_attn", "encoder_outputs", "past_key_values", "use_cache")
+# Where the modules are from that make the same of a token whatever the others are, but for attention.
+_TOKEN_BY_TOKEN = ("torch.nn.modules.", "modelwright.attention.", "modelwright.models.", "modelwright.nn.")
 
 
 def encode_source(
@@ -130,12 +132,20 @@ def _encoder_keywords(encoder: Any, settings: GenerationConfig, model_kwargs: di
 def _without_padding(encoder: Any, keywords: dict[str, Any]) -> AbstractContextManager[None]:
     """Return a context in which the encoder may leave padding out, unless somebody may look at the states of padding.
 
-    The decoder does not; a caller who asked for all states does, and so do hooks. Dropout draws for padding too.
+    The decoder does not; a caller who asked for all states does.
     """
     looked_at = keywords.get("output_hidden_states") or keywords.get("output_attentions")
-    if looked_at or not isinstance(encoder, nn.Module) or encoder.training or any(map(is_hooked, encoder.modules())):
+    if looked_at or not isinstance(encoder, nn.Module) or any(map(_may_look_at_padding, encoder.modules())):
         return nullcontext()
     return leaving_out_padding()
+
+
+def _may_look_at_padding(module: nn.Module) -> bool:
+    """Tell whether a module may do other things with padding away: dropout draws for it, hooks and foreign code look.
+
+    Such as layers that take the range of what they quantize from all tokens of the batch.
+    """
+    return module.training or is_hooked(module) or not type(module).__module__.startswith(_TOKEN_BY_TOKEN)
 
 
 def _as_output(outputs: Any, ids: Tensor | None) -> ModelOutput:
