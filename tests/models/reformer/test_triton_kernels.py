@@ -215,6 +215,17 @@ def test_which_tensors_they_take():
         assert not triton_attention.can_run(cpu.cuda().double(), 2)
 
 
+@pytest.mark.parametrize(("capability", "takes"), [((7, 5), False), ((8, 0), True), ((12, 0), True)])
+def test_which_gpus_they_run_on(monkeypatch, capability, takes):
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    monkeypatch.setattr(triton_attention, "_has_triton", lambda: True)
+    monkeypatch.setattr(triton_attention, "_is_old", triton_attention._is_old.__wrapped__)
+    x = SimpleNamespace(is_cuda=True, dtype=torch.float32, shape=(1, 4, 8), device=torch.device("cuda", 0))
+    assert triton_attention.can_run(x, 2) is takes
+
+
 def test_how_fp32_products_are_taken(monkeypatch):
     assert triton_attention._precision() == "tf32x3"
     # Since torch 2.9 the older name raises where the newer one was set; before, there is no newer one.

@@ -28,8 +28,19 @@ def _has_triton() -> bool:
 
 
 def can_run(x: Tensor, num_heads: int) -> bool:
-    """Return whether these kernels take tensors of that kind, (B, L, H*D): on a GPU, not fp64, D at most 256."""
-    return x.is_cuda and x.dtype in _DTYPES and x.shape[-1] // num_heads <= _MOST_SIZE and _has_triton()
+    """Return whether these kernels take tensors of that kind, (B, L, H*D): on a GPU, not fp64, D at most 256.
+
+    NVIDIA's GPUs before Ampere have too little shared memory for the tiles.
+    """
+    takes = x.is_cuda and x.dtype in _DTYPES and x.shape[-1] // num_heads <= _MOST_SIZE
+    return takes and _has_triton() and not _is_old(x.device)
+
+
+@cache
+def _is_old(device: torch.device) -> bool:
+    if torch.version.hip is not None or not torch.cuda.is_available():  # fake tensors need no GPU
+        return False
+    return torch.cuda.get_device_capability(device) < (8, 0)
 
 
 class _Launch:
