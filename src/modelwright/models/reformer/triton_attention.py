@@ -20,6 +20,8 @@ from modelwright.models.reformer.local_kernel import Windows
 _LEVELS = 2**16
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MOST_SIZE = 256
+# Positions are compared as fp32.
+_MOST_TOKENS = 2**24
 
 
 @cache
@@ -32,7 +34,8 @@ def can_run(x: Tensor, num_heads: int) -> bool:
 
     NVIDIA's GPUs before Ampere have too little shared memory for the tiles.
     """
-    takes = x.is_cuda and x.dtype in _DTYPES and x.shape[-1] // num_heads <= _MOST_SIZE
+    fits = x.shape[-1] // num_heads <= _MOST_SIZE and x.shape[1] <= _MOST_TOKENS
+    takes = x.is_cuda and x.dtype in _DTYPES and fits
     return takes and _has_triton() and not _is_old(x.device)
 
 
