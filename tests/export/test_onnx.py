@@ -81,6 +81,15 @@ def test_attention_is_one_node_that_has_a_mask_only_where_there_is_padding(bert,
     assert {node.domain for node in standard.graph.node} == {""}
 
 
+def test_a_model_of_16_bit_numbers_has_no_node_that_knows_32_only(bert, batch, tmp_path):
+    batch["attention_mask"][2] = 0
+    exported = OnnxModel(export_onnx(bert.half(), tmp_path / "a.onnx"))(**batch)
+    with torch.no_grad():
+        expected = bert(**batch)[0]
+    assert exported[0].dtype == torch.float16
+    torch.testing.assert_close(exported[0], expected, atol=2e-2, rtol=2e-2)
+
+
 @pytest.mark.parametrize(
     "recipe",
     [
