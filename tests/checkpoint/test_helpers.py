@@ -1,3 +1,6 @@
+import errno
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -114,3 +117,84 @@ def test_a_file_that_is_cut_between_check_and_read(tmp_path, three_threads, monk
     with pytest.raises(CheckpointError, match="bytes of 'large' could not be read: the file was cut"):
         file.read("large", dtype=dtype)
     file.close()
+
+
+def test_a_large_cast_in_inference_mode(tmp_path, three_threads):
+    save_file({"large": torch.arange(1 << 21) / 7}, tmp_path / "model.safetensors")
+    with SafetensorsFile(tmp_path / "model.safetensors") as file:
+        with torch.inference_mode():
+            inside = file.read("large", dtype=torch.float16)
+        outside = file.read("large", dtype=torch.float16)
+    assert inside.is_inference()
+    assert not outside.is_inference()
+    assert torch.equal(inside, outside)
+
+
+def test_a_cast_below_another_device(tmp_path, three_threads):
+    tensors = {"large": torch.arange(1 << 21) / 7, "small": torch.ones(3)}
+    save_file(tensors, tmp_path / "model.safetensors")
+
+    def cast():
+        with SafetensorsFile(tmp_path / "model.safetensors") as file, torch.device("meta"):
+            read.update({name: file.read(name, "cpu", torch.float16) for name in tensors})
+
+    read: dict[str, torch.Tensor] = {}
+    caller = threading.Thread(target=cast)  # has no memory for casts yet
+    caller.start()
+    caller.join()
+    assert all(torch.equal(read[name], tensor.half()) for name, tensor in tensors.items())
+
+
+def test_open_files_share_their_threads_which_end_with_the_last(tmp_path, three_threads):
+    before = set(threading.enumerate())
+    files = []
+    for i in range(10):
+        save_file({"large": torch.full((1 << 20,), float(i))}, tmp_path / f"{i}.safetensors")
+        files.append(SafetensorsFile(tmp_path / f"{i}.safetensors"))
+        assert torch.equal(files[i].read("large", dtype=torch.float16), torch.full((1 << 20,), i, dtype=torch.float16))
+    started = set(threading.enumerate()) - before
+    assert len(started) <= 2
+    for file in files:
+        file.close()
+    for thread in started:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_no_thread_can_be_started(helpers, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    parts, done = iter(range(3)), []
+    helpers.run(lambda: done.extend(parts), 3)
+    assert done == [0, 1, 2]
+
+
+def test_a_thread_that_outlives_the_main_one_reads(tmp_path):
+    save_file({"large": torch.ones(1 << 21)}, tmp_path / "model.safetensors")
+    code = """
+import sys, threading, pathlib, torch
+from modelwright.checkpoint.safetensors_file import SafetensorsFile
+torch.set_num_threads(3)
+def read():
+    threading.main_thread().join()
+    with SafetensorsFile(pathlib.Path(sys.argv[1])) as file:
+        print(file.read("large", dtype=torch.float16).sum(dtype=torch.float32).item())
+threading.Thread(target=read).start()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "model.safetensors")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [f"{1 << 21}.0"], done.stderr
+
+
+def test_a_read_that_fails_names_file_and_tensor(tmp_path, monkeypatch):
+    save_file({"small": torch.ones(3)}, tmp_path / "model.safetensors")
+    with SafetensorsFile(tmp_path / "model.safetensors", mmap=False) as file:
+
+        def fail(view, offset):
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(file, "_read_at", fail)
+        with pytest.raises(CheckpointError, match=r"model.safetensors: 'small' could not be read: Input/output error"):
+            file.read("small")

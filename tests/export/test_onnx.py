@@ -81,6 +81,44 @@ def test_attention_is_one_node_that_has_a_mask_only_where_there_is_padding(bert,
     assert {node.domain for node in standard.graph.node} == {""}
 
 
+def test_t5_encoder_with_other_sizes_than_the_example(batch, tmp_path, enlarge):
+    torch.manual_seed(0)
+    config = modelwright.T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+    model = enlarge(modelwright.T5EncoderModel(config))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    exported = OnnxModel(export_onnx(model, tmp_path / "a.onnx"))
+    for call in (inputs, {name: value[:1, :5] for name, value in inputs.items()}):
+        with torch.no_grad():
+            expected = model(**call)[0]
+        torch.testing.assert_close(exported(**call)[0], expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Llama"])
+def test_causal_models_with_padding(batch, tmp_path, enlarge, name):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    more = {"GPT2": {"n_positions": 40}, "Llama": {"intermediate_size": 48, "num_key_value_heads": 2}}[name]
+    config = getattr(modelwright, f"{name}Config")(**sizes, **more)
+    kind = {"GPT2": "GPT2LMHeadModel", "Llama": "LlamaForCausalLM"}[name]
+    model = enlarge(getattr(modelwright, kind)(config))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    inputs["attention_mask"][2, :4] = 0
+    exported = OnnxModel(export_onnx(model, tmp_path / "a.onnx", inputs=list(inputs)))
+    for call in (inputs, {name: value[:1, :5] for name, value in inputs.items()}):
+        with torch.no_grad():
+            expected = model(**call, use_cache=False)[0]
+        torch.testing.assert_close(exported(**call)[0], expected, atol=5e-5, rtol=1e-4)
+
+
+def test_a_model_of_16_bit_numbers_has_no_node_that_knows_32_only(bert, batch, tmp_path):
+    batch["attention_mask"][2] = 0
+    exported = OnnxModel(export_onnx(bert.half(), tmp_path / "a.onnx"))(**batch)
+    with torch.no_grad():
+        expected = bert(**batch)[0]
+    assert exported[0].dtype == torch.float16
+    torch.testing.assert_close(exported[0], expected, atol=2e-2, rtol=2e-2)
+
+
 @pytest.mark.parametrize(
     "recipe",
     [

@@ -46,6 +46,13 @@ def test_the_whole_model_comes_back_in_evaluation_mode(toys, saved, said):
     assert said() == []
 
 
+def test_in_inference_mode(toys, saved):
+    model, folder = saved
+    with torch.inference_mode():
+        loaded = toys.ToyForCausalLM.from_pretrained(folder)
+    assert same(model, loaded)
+
+
 def test_nothing_initialised_means_no_random_number_drawn(toys, saved):
     state = torch.get_rng_state()
     toys.ToyForCausalLM.from_pretrained(saved[1])

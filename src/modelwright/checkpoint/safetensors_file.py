@@ -32,6 +32,10 @@ _SERIAL_ELEMENTS = 1 << 15
 _SPLIT_BYTES, _MAX_THREADS = 1 << 22, 4
 
 
+# The memory of each thread for what is to be cast: one for all files, of which hundreds may be open.
+_buffers = threading.local()
+
+
 class SafetensorsFile(CheckpointBase):
     """The tensors of the safetensors file `path`; raises CheckpointError if its header is not sound.
 
@@ -54,7 +58,6 @@ class SafetensorsFile(CheckpointBase):
         self._mapped: set[str] = set()
         self._seeking = threading.Lock()  # where there are no reads at a place, all share one place in the file
         self._helpers = Helpers()
-        self._buffers = threading.local()
         self.infos = self._header.infos
         self.metadata = self._header.metadata
         self.files = (path,)
@@ -88,7 +91,6 @@ class SafetensorsFile(CheckpointBase):
         self._unmap()
         self._release()
         self._helpers.close()
-        self._buffers = threading.local()
 
     def _check(self) -> None:
         if not self._release.alive:
@@ -135,7 +137,7 @@ class SafetensorsFile(CheckpointBase):
             if on_cpu and flat.dtype == dtype:
                 self._fill(name, start * dtype.itemsize, into)
                 continue
-            piece = self._buffer()[: len(into) * dtype.itemsize].view(dtype)
+            piece = _buffer()[: len(into) * dtype.itemsize].view(dtype)
             self._fill(name, start * dtype.itemsize, piece)
             if on_cpu and len(into) > _SERIAL_ELEMENTS:
                 # One call for all parts: between calls, the threads would wait for Python's lock.
@@ -143,18 +145,15 @@ class SafetensorsFile(CheckpointBase):
             else:
                 into.copy_(piece)
 
-    def _buffer(self) -> torch.Tensor:
-        """Return the memory of this thread for what is to be cast."""
-        buffer: torch.Tensor | None = getattr(self._buffers, "bytes", None)
-        if buffer is None:
-            buffer = self._buffers.bytes = torch.empty(PIECE_BYTES, dtype=torch.uint8)
-        return buffer
-
     def _fill(self, name: str, offset: int, flat: torch.Tensor) -> None:
         """Read the bytes of the tensor `name` from its byte `offset` on into the whole of `flat`."""
         view, offset = _bytes_of(flat), self._header.starts[name] + offset
-        while view and (count := self._read_at(view, offset)):
-            view, offset = view[count:], offset + count
+        try:
+            while view and (count := self._read_at(view, offset)):
+                view, offset = view[count:], offset + count
+        except OSError as error:
+            self._check()  # closed meanwhile, by another thread
+            raise CheckpointError(f"{self._path}: {name!r} could not be read: {error.strerror or error}") from error
         if view:
             raise CheckpointError(
                 f"{self._path}: {len(view):,} bytes of {name!r} could not be read: the file was cut while it was open. "
@@ -167,6 +166,14 @@ class SafetensorsFile(CheckpointBase):
         with self._seeking, open(self._descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(offset)
             return file.readinto(view) or 0
+
+
+def _buffer() -> torch.Tensor:
+    buffer: torch.Tensor | None = getattr(_buffers, "bytes", None)
+    if buffer is None:
+        # Said to be on the CPU: the caller may be in a `with torch.device(...)`.
+        buffer = _buffers.bytes = torch.empty(PIECE_BYTES, dtype=torch.uint8, device="cpu")
+    return buffer
 
 
 def write_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:

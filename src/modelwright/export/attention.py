@@ -53,15 +53,18 @@ def onnx_attention(
     if attention_mask is not None:
         scores, sighted = _masked(scores, attention_mask)
     weights = torch.softmax(scores, dim=-1)
-    if groups == 1 and softcap is None and head_mask is None and _is_fused(attention_mask):
+    if groups == 1 and softcap is None and head_mask is None and _is_fused(query, attention_mask):
         return _fused(query, key, value, attention_mask, scaling), weights
     output = torch.matmul(scale_heads(weights, head_mask), repeat_kv(value, groups)).transpose(1, 2)
     return output if sighted is None else output * sighted, weights
 
 
-def _is_fused(mask: Tensor | None) -> bool:
-    """Return whether ONNX Runtime's own node can do what the mask says: nothing, or which keys are padding."""
-    if current_target() != "onnxruntime-cpu" or not torch.onnx.is_in_onnx_export():
+def _is_fused(query: Tensor, mask: Tensor | None) -> bool:
+    """Return whether ONNX Runtime's own node can do what the mask says: nothing, or which keys are padding.
+
+    On a CPU it knows 32-bit numbers only.
+    """
+    if current_target() != "onnxruntime-cpu" or not torch.onnx.is_in_onnx_export() or query.dtype != torch.float32:
         return False
     return mask is None or (mask.dtype == torch.bool and mask.shape[1] == 1 and mask.shape[2] == 1)
 

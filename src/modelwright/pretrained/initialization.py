@@ -194,13 +194,17 @@ class _Unset:
     """A buffer as it was made, to see later whether anything wrote values into it or put another in its place."""
 
     def __init__(self, buffer: Tensor) -> None:
-        self._buffer, self._values, self._version = buffer, buffer.clone(), buffer._version
+        self._buffer, self._values, self._version = buffer, buffer.clone(), _version_of(buffer)
 
     def is_untouched(self, buffer: Tensor) -> bool:
-        if buffer is not self._buffer or buffer._version != self._version:
+        if buffer is not self._buffer or _version_of(buffer) != self._version:
             return False
         # A write through .data leaves no trace but the values.
         return torch.equal(buffer.nan_to_num(), self._values.nan_to_num())
+
+
+def _version_of(buffer: Tensor) -> int | None:
+    return None if buffer.is_inference() else buffer._version
 
 
 def _parent(name: str) -> str:

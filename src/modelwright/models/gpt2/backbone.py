@@ -122,6 +122,8 @@ class GPT2Model(GPT2PreTrainedModel):
             past_key_values = None
         past_key_values = cache_of_call(past_key_values, switches.use_cache, encoder_hidden_states is not None)
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        # Masks read the first of these positions, which an export cannot; without them they know it themselves.
+        given_position = cache_position
         if cache_position is None:
             cache_position = torch.arange(past, past + hidden.shape[1], device=hidden.device)
         hidden = self._embed(hidden, position_ids, token_type_ids, cache_position, past)
@@ -130,7 +132,7 @@ class GPT2Model(GPT2PreTrainedModel):
                 config=self.config,
                 inputs_embeds=hidden,
                 attention_mask=attention_mask,
-                cache_position=cache_position,
+                cache_position=given_position,
                 past_key_values=past_key_values,
             ),
         }

@@ -120,6 +120,8 @@ class LlamaModel(LlamaPreTrainedModel):
             past_key_values = DynamicCache(config=self.config)
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         length = past + hidden.shape[1]
+        # Masks read the first of these positions, which an export cannot; without them they know it themselves.
+        given_position = cache_position
         if cache_position is None:
             cache_position = torch.arange(past, length, device=hidden.device)
         masks = {
@@ -127,7 +129,7 @@ class LlamaModel(LlamaPreTrainedModel):
                 self.config,
                 hidden,
                 attention_mask,
-                cache_position=cache_position,
+                cache_position=given_position,
                 past_key_values=past_key_values,
                 position_ids=position_ids,
             )

@@ -58,6 +58,10 @@ def relative_bias(
     values_HR = table_NH.t()[:, buckets]
     if T == 1:
         return values_HR[None, :, None]
+    if torch.compiler.is_exporting():
+        # `unfold` would make a constant of the number of keys.
+        keys_TS = torch.arange(T - 1, -1, -1, device=table_NH.device)[:, None] + torch.arange(S, device=table_NH.device)
+        return values_HR[:, keys_TS][None]
     return values_HR.unfold(-1, S, 1).flip(-2)[None]
 
 
