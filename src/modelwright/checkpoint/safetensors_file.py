@@ -32,7 +32,8 @@ _SERIAL_ELEMENTS = 1 << 15
 _SPLIT_BYTES, _MAX_THREADS = 1 << 22, 4
 
 
-# The memory of each thread for what is to be cast: one for all files, of which hundreds may be open.
+# The memory of each thread for what is to be cast: one for all files, of which hundreds may be open. Who closes a file
+# gives its own back; a helper's goes with its thread.
 _buffers = threading.local()
 
 
@@ -91,6 +92,7 @@ class SafetensorsFile(CheckpointBase):
         self._unmap()
         self._release()
         self._helpers.close()
+        vars(_buffers).pop("bytes", None)
 
     def _check(self) -> None:
         if not self._release.alive:
