@@ -50,3 +50,17 @@ def hub(_running_hub):
     _running_hub.forget()
     yield _running_hub
     assert _running_hub.faults == []
+
+
+@pytest.fixture
+def rotations_of_the_processor(monkeypatch):
+    """Let Reformer hash on every device as on the processor: generators of a GPU draw other rotations."""
+    import torch
+
+    original = torch.randn
+
+    def draw(shape, *, device, dtype, generator):
+        there = torch.Generator().manual_seed(generator.initial_seed())
+        return original(shape, dtype=dtype, generator=there).to(device)
+
+    monkeypatch.setattr("modelwright.models.reformer.hashing.torch.randn", draw)

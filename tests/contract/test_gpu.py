@@ -5,19 +5,10 @@ import torch
 
 from modelwright.placement.planner import total_bytes
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-@pytest.fixture(autouse=True)
-def rotations_of_the_processor(monkeypatch):
-    """Let Reformer hash on both devices alike: generators of a GPU draw other rotations."""
-    original = torch.randn
-
-    def draw(shape, *, device, dtype, generator):
-        there = torch.Generator().manual_seed(generator.initial_seed())
-        return original(shape, dtype=dtype, generator=there).to(device)
-
-    monkeypatch.setattr("modelwright.models.reformer.hashing.torch.randn", draw)
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.usefixtures("rotations_of_the_processor"),
+]
 
 
 def moved(inputs):

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_LEVELS = 2**16
+# A probability is taken to the nearest of so many parts.
+LEVELS = 2**16
 _WORD = 2**64 - 1
 # Numbers that are worked on at once where memory counts: 2 MB in fp32.
 _PART = 2**19
@@ -36,17 +37,17 @@ def seeded_keep(like: Tensor, probability: float, generator: Source | None) -> T
     neither read nor moved. The probability, in [0, 1], is taken to the nearest 1/65536.
     Source: Srivastava et al. 2014; replay in a reversible stack: Gomez et al. 2017, section 3.
     """
-    kept_levels = round((1.0 - probability) * _LEVELS)
-    if generator is None or kept_levels == _LEVELS:
+    kept_levels = round((1.0 - probability) * LEVELS)
+    if generator is None or kept_levels == LEVELS:
         return None
     if kept_levels == 0:
         return torch.zeros_like(like, requires_grad=False)
     if like.is_cuda and isinstance(generator, torch.Generator):
         # One pass where the work is done by many.
-        keep = torch.empty_like(like, requires_grad=False).bernoulli_(kept_levels / _LEVELS, generator=generator)
+        keep = torch.empty_like(like, requires_grad=False).bernoulli_(kept_levels / LEVELS, generator=generator)
     else:
-        keep = _draw(like, generator).lt(kept_levels - _LEVELS // 2).to(like.dtype)
-    return keep.mul_(_LEVELS / kept_levels)
+        keep = _draw(like, generator).lt(kept_levels - LEVELS // 2).to(like.dtype)
+    return keep.mul_(LEVELS / kept_levels)
 
 
 def _draw(like: Tensor, generator: Source | None) -> Tensor:
@@ -99,16 +100,16 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the input with elements dropped, in training."""
-        kept_levels = round((1.0 - self.p) * _LEVELS)
+        kept_levels = round((1.0 - self.p) * LEVELS)
         if (
             not self.training
-            or kept_levels in (0, _LEVELS)
+            or kept_levels in (0, LEVELS)
             or input.device.type != "cpu"
             or torch.compiler.is_compiling()
         ):
             return super().forward(input)
         keep = torch.empty(input.shape, dtype=torch.bool)
         for part in keep.view(-1).split_with_sizes(_sizes(keep)):
-            torch.lt(_draw(part, None), kept_levels - _LEVELS // 2, out=part)
-        dropped: Tensor = _Masked.apply(input, keep, _LEVELS / kept_levels)  # type: ignore[no-untyped-call]
+            torch.lt(_draw(part, None), kept_levels - LEVELS // 2, out=part)
+        dropped: Tensor = _Masked.apply(input, keep, LEVELS / kept_levels)  # type: ignore[no-untyped-call]
         return dropped

@@ -186,20 +186,12 @@ class TestDropout:
 
 
 @here
+@pytest.mark.usefixtures("rotations_of_the_processor")
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
 def test_a_training_step_is_the_processors(monkeypatch, recompute):
     plain = gradients(build(**LARGE, recompute_attention=recompute).train(), ids())
     if INTERPRETED:
         monkeypatch.setattr(triton_attention, "can_run", lambda *_: True)
-    else:
-        # Generators of a GPU draw other rotations.
-        original = torch.randn
-        monkeypatch.setattr(
-            "modelwright.models.reformer.hashing.torch.randn",
-            lambda shape, *, device, dtype, generator: original(
-                shape, dtype=dtype, generator=torch.Generator().manual_seed(generator.initial_seed())
-            ).to(device),
-        )
     model = build(**LARGE, recompute_attention=recompute).train().to(DEVICE)
     loss, ours = gradients(model, ids().to(DEVICE))
     assert loss.item() == pytest.approx(plain[0].item(), rel=1e-5)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from modelwright.models.reformer.local_kernel import Windows
+from modelwright.nn.dropout import LEVELS
 
-_LEVELS = 2**16
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MOST_SIZE = 256
 # Positions are compared as fp32.
@@ -63,8 +63,8 @@ class _Launch:
         wide = _power(self.size)
         block, warps = _tiling(wide * q_BLE.element_size())
         self.tile = min(block, _power(shape.chunk_length))
-        dropped = round(shape.dropout * _LEVELS)
-        self.dropout = dropped, _LEVELS / max(1, _LEVELS - dropped), shape.seed
+        dropped = round(shape.dropout * LEVELS)
+        self.dropout = dropped, LEVELS / max(1, LEVELS - dropped), shape.seed
         self.constants: dict[str, Any] = {"SIZE": self.size, "BLOCK_D": wide, "BLOCK_Q": self.tile}
         self.windowed: dict[str, Any] = {
             "CAUSAL": shape.causal,
@@ -231,7 +231,8 @@ def lsh_attention(
     kept = torch.empty(kept_shape(order_BHNL), dtype=torch.float32, device=qk_BLE.device)
     into = torch.empty_like(v_BLE) if into is None else into
     # Several rounds are added up in fp32.
-    out_BLE = into if rounds == 1 else into.to(torch.float32)
+    adds_up = rounds == 1 or into.dtype is torch.float32
+    out_BLE = into if adds_up else torch.empty_like(into, dtype=torch.float32)
     total = launch.empty(launch.length, 2) if rounds > 1 else None
     for turn in range(rounds):
         launch.attend(turn, qk_BLE, qk_BLE, v_BLE, order_BHNL, kept, out=out_BLE, total=total)
