@@ -5,13 +5,11 @@ or, if they are to be cast or are for another device, piece by piece through a s
 twice, and no page of the file stays mapped that nobody needs.
 """
 
-import ctypes
-import functools
 import json
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +17,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from modelwright.checkpoint.filesystem import is_remote
+from modelwright.checkpoint.filling import Filling, bytes_of, drop_buffer, fill
 from modelwright.checkpoint.headers import CheckpointBase
 from modelwright.checkpoint.helpers import Helpers
 from modelwright.checkpoint.safetensors_header import DTYPES, file_identity, read_header
 from modelwright.core.errors import CheckpointError
-
-# What is read and cast at a time: it stays in the caches of a core, and Python's lock is asked for seldom.
-PIECE_BYTES = 1 << 19
-# torch does not split so few elements among its threads, which would be more than there are cores.
-_SERIAL_ELEMENTS = 1 << 15
-# A tensor of this size is cast by several threads: most of the time goes into the pages of its new memory.
-_SPLIT_BYTES, _MAX_THREADS = 1 << 22, 4
-
-
-# The memory of each thread for what is to be cast: one for all files, of which hundreds may be open. Who closes a file
-# gives its own back; a helper's goes with its thread.
-_buffers = threading.local()
 
 
 class SafetensorsFile(CheckpointBase):
@@ -59,20 +46,60 @@ class SafetensorsFile(CheckpointBase):
         self._mapped: set[str] = set()
         self._seeking = threading.Lock()  # where there are no reads at a place, all share one place in the file
         self._helpers = Helpers()
+        self._later: list[Filling] = []
         self.infos = self._header.infos
         self.metadata = self._header.metadata
         self.files = (path,)
 
     def read(self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return the tensor `name`; see `Checkpoint.read`."""
+        later: list[Filling] = []
+        tensor = self._read(name, device, dtype, later, lambda: None)
+        fill(later, self._fill, self._helpers)
+        return tensor
+
+    def read_later(
+        self, name: str, device: torch.device | str, dtype: torch.dtype | None, done: Callable[[], None]
+    ) -> torch.Tensor:
+        """Return the tensor `name`, perhaps without its values; see `Checkpoint.read_later`."""
+        return self._read(name, device, dtype, self._later, done)
+
+    def finish(self) -> None:
+        """Read what was left for later; see `Checkpoint.finish`."""
+        later, self._later = self._later, []
+        if later:
+            self._check()
+            fill(later, self._fill, self._helpers)
+
+    def _read(
+        self,
+        name: str,
+        device: torch.device | str,
+        dtype: torch.dtype | None,
+        later: list[Filling],
+        done: Callable[[], None],
+    ) -> torch.Tensor:
+        """Return the tensor `name`; what must be read into memory of this machine is left to `later`."""
         info = self.infos[name]
         dtype = dtype or info.dtype
         device = torch.device(device)
-        if device.type == "meta":
-            return torch.empty(info.shape, dtype=dtype, device=device)
-        self._check()
-        if device.type != "cpu" or not self.maps(name, dtype):
-            return self._copy(name, device, dtype)
+        if device.type != "meta":
+            self._check()
+        if device.type == "cpu" and self.maps(name, dtype):
+            tensor = self._mapped_tensor(name)
+        else:
+            tensor = torch.empty(info.shape, dtype=dtype, device=device)
+            if tensor.numel() and device.type != "meta":
+                filling = Filling(name, tensor, info.dtype, done)
+                if device.type == "cpu":
+                    later.append(filling)
+                else:
+                    fill([filling], self._fill, None)
+                return tensor
+        done()
+        return tensor
+
+    def _mapped_tensor(self, name: str) -> torch.Tensor:
         if name in self._mapped:
             # The first reader of this map may have written to it: a second one gets a map of its own.
             self._unmap()
@@ -90,9 +117,10 @@ class SafetensorsFile(CheckpointBase):
     def close(self) -> None:
         """Release the file; tensors already read stay valid."""
         self._unmap()
+        self._later = []
         self._release()
         self._helpers.close()
-        vars(_buffers).pop("bytes", None)
+        drop_buffer()
 
     def _check(self) -> None:
         if not self._release.alive:
@@ -118,48 +146,19 @@ class SafetensorsFile(CheckpointBase):
         self._handle = None
         self._mapped.clear()
 
-    def _copy(self, name: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        info = self.infos[name]
-        tensor = torch.empty(info.shape, dtype=dtype, device=device)
-        if not info.nbytes:
-            return tensor
-        count = PIECE_BYTES // max(dtype.itemsize, info.dtype.itemsize)
-        work = functools.partial(self._fill_pieces, name, tensor.view(-1), count, iter(range(0, info.numel, count)))
-        if device.type == "cpu" and info.nbytes >= _SPLIT_BYTES:
-            self._helpers.run(work, min(torch.get_num_threads(), _MAX_THREADS))
-        else:
-            work()
-        return tensor
-
-    def _fill_pieces(self, name: str, flat: torch.Tensor, count: int, starts: Iterator[int]) -> None:
-        """Read `count` elements of the tensor `name` from each of `starts` on into the same ones of `flat`."""
-        dtype, on_cpu = self.infos[name].dtype, flat.device.type == "cpu"
-        for start in starts:
-            into = flat[start : start + count]
-            if on_cpu and flat.dtype == dtype:
-                self._fill(name, start * dtype.itemsize, into)
-                continue
-            piece = _buffer()[: len(into) * dtype.itemsize].view(dtype)
-            self._fill(name, start * dtype.itemsize, piece)
-            if on_cpu and len(into) > _SERIAL_ELEMENTS:
-                # One call for all parts: between calls, the threads would wait for Python's lock.
-                torch._foreach_copy_(torch.split(into, _SERIAL_ELEMENTS), torch.split(piece, _SERIAL_ELEMENTS))
-            else:
-                into.copy_(piece)
-
-    def _fill(self, name: str, offset: int, flat: torch.Tensor) -> None:
-        """Read the bytes of the tensor `name` from its byte `offset` on into the whole of `flat`."""
-        view, offset = _bytes_of(flat), self._header.starts[name] + offset
+    def _fill(self, name: str, offset: int, memory: memoryview) -> None:
+        """Read the bytes of the tensor `name` from its byte `offset` on into the whole of `memory`."""
+        offset += self._header.starts[name]
         try:
-            while view and (count := self._read_at(view, offset)):
-                view, offset = view[count:], offset + count
+            while memory and (count := self._read_at(memory, offset)):
+                memory, offset = memory[count:], offset + count
         except OSError as error:
             self._check()  # closed meanwhile, by another thread
             raise CheckpointError(f"{self._path}: {name!r} could not be read: {error.strerror or error}") from error
-        if view:
+        if memory:
             raise CheckpointError(
-                f"{self._path}: {len(view):,} bytes of {name!r} could not be read: the file was cut while it was open. "
-                "Load again."
+                f"{self._path}: {len(memory):,} bytes of {name!r} could not be read: the file was cut while it was "
+                "open. Load again."
             )
 
     def _read_at(self, view: memoryview, offset: int) -> int:
@@ -168,14 +167,6 @@ class SafetensorsFile(CheckpointBase):
         with self._seeking, open(self._descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(offset)
             return file.readinto(view) or 0
-
-
-def _buffer() -> torch.Tensor:
-    buffer: torch.Tensor | None = getattr(_buffers, "bytes", None)
-    if buffer is None:
-        # Said to be on the CPU: the caller may be in a `with torch.device(...)`.
-        buffer = _buffers.bytes = torch.empty(PIECE_BYTES, dtype=torch.uint8, device="cpu")
-    return buffer
 
 
 def write_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:
@@ -187,11 +178,6 @@ def write_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:
     text += b" " * (-len(text) % 8)
     with path.open("xb", buffering=0) as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        view = _bytes_of(tensor) if tensor.nbytes else memoryview(b"")
+        view = bytes_of(tensor) if tensor.nbytes else memoryview(b"")
         while view:
             view = view[file.write(view) :]
-
-
-def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    """Return the memory of a contiguous tensor; not by .numpy(): importing numpy takes more than many a model."""
-    return memoryview((ctypes.c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
