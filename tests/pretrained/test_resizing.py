@@ -41,7 +41,8 @@ def test_tied_embeddings_head_bias_and_config(model, size):
     assert model.config.vocab_size == size
     after = model(IDS)
     assert after.shape[-1] == size
-    assert torch.equal(after[..., :kept], scores[..., :kept])
+    # Not to the last bit: a processor may add up a product of another width in another order.
+    torch.testing.assert_close(after[..., :kept], scores[..., :kept])
     new = weight.detach()[kept:]
     torch.testing.assert_close(new, before.mean(0).expand_as(new), rtol=0, atol=1e-3)
 
