@@ -106,41 +106,6 @@ def test_two_readers_of_one_file(tmp_path, three_threads):
     assert wrong == []
 
 
-@pytest.mark.parametrize("mmap", [True, False])
-def test_tensors_that_are_read_later_have_their_values_after_finish(tmp_path, three_threads, mmap):
-    tensors = {f"{i}": torch.randn(size) for i, size in enumerate([1 << 20, 3, 0, 200_003, 1 << 17, (1 << 17) + 1])}
-    save_file(tensors, tmp_path / "model.safetensors")
-    done: list[str] = []
-    with SafetensorsFile(tmp_path / "model.safetensors", mmap=mmap) as file:
-        for dtype in (torch.bfloat16, torch.float64, torch.float32):
-            later = {name: file.read_later(name, "cpu", dtype, lambda name=name: done.append(name)) for name in tensors}
-            at_once = file.read("0", dtype=dtype)  # does not wait for the others, nor they for it
-            assert torch.equal(at_once, tensors["0"].to(dtype))
-            file.finish()
-            assert all(torch.equal(later[name], tensor.to(dtype)) for name, tensor in tensors.items())
-            assert sorted(done) == sorted(tensors)
-            done.clear()
-            file.finish()  # nothing is left
-    assert done == []
-
-
-def test_what_cannot_be_read_later(tmp_path, three_threads, monkeypatch):
-    path = tmp_path / "model.safetensors"
-    save_file({"one": torch.ones(1 << 20), "two": torch.ones(1 << 20)}, path)
-    file = SafetensorsFile(path)
-    for name in ("one", "two"):
-        file.read_later(name, "cpu", torch.float16, lambda: None)
-    monkeypatch.setattr(file, "_check", lambda: None)
-    with path.open("r+b") as cut:
-        cut.truncate(5 << 20)
-    with pytest.raises(CheckpointError, match="bytes of 'two' could not be read: the file was cut"):
-        file.finish()
-    monkeypatch.undo()
-    file.read_later("one", "meta", None, lambda: None)
-    file.finish()  # nothing is read on meta
-    file.close()
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_file_that_is_cut_between_check_and_read(tmp_path, three_threads, monkeypatch, dtype):
     path = tmp_path / "model.safetensors"

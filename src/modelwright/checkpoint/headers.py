@@ -1,6 +1,6 @@
 """What is known of a checkpoint before its weights are read, and the protocol of an open checkpoint."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,19 +42,6 @@ class Checkpoint(Protocol):
         """
         ...
 
-    def read_later(
-        self, name: str, device: torch.device | str, dtype: torch.dtype | None, done: Callable[[], None]
-    ) -> torch.Tensor:
-        """Return what `read` would, but its values may be there only after `finish`; `done` is called when they are.
-
-        For many tensors that is faster: they are read together. `done` may be called in another thread.
-        """
-        ...
-
-    def finish(self) -> None:
-        """Give all tensors that `read_later` returned their values. Raises CheckpointError if a file cannot be read."""
-        ...
-
     def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:
         """Tell whether `read(name, "cpu", dtype)` returns a map of the file, which takes no memory of its own."""
         ...
@@ -75,7 +62,7 @@ class Checkpoint(Protocol):
 
 
 class CheckpointBase:
-    """What is alike in most kinds of checkpoints: nothing is left for later, comparison, the context manager."""
+    """The part that every kind of checkpoint shares: comparison and the context manager."""
 
     infos: Mapping[str, TensorInfo]
     files: tuple[Path, ...]
@@ -83,17 +70,6 @@ class CheckpointBase:
     def read(self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return the tensor `name`; see `Checkpoint.read`."""
         raise NotImplementedError
-
-    def read_later(
-        self, name: str, device: torch.device | str, dtype: torch.dtype | None, done: Callable[[], None]
-    ) -> torch.Tensor:
-        """Return the tensor `name`, perhaps without its values; see `Checkpoint.read_later`."""
-        tensor = self.read(name, device, dtype)
-        done()
-        return tensor
-
-    def finish(self) -> None:
-        """Read what was left for later; see `Checkpoint.finish`."""
 
     def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:  # noqa: ARG002
         """Tell whether `read(name, "cpu", dtype)` returns a map of the file."""

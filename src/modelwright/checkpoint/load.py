@@ -26,7 +26,7 @@ class ToParameter(Protocol):
         ...
 
 
-def plain_parameter(name: str, tensor: torch.Tensor, requires_grad: bool) -> nn.Parameter:  # noqa: ARG001
+def to_parameter(name: str, tensor: torch.Tensor, requires_grad: bool) -> nn.Parameter:  # noqa: ARG001
     """Return a plain parameter that holds `tensor` itself."""
     return nn.Parameter(tensor, requires_grad=requires_grad)
 
@@ -58,19 +58,18 @@ def load_into(
     plan: LoadPlan,
     device: torch.device | str | Callable[[str], torch.device] = "cpu",
     *,
-    to_parameter: ToParameter | None = None,
+    to_parameter: ToParameter = to_parameter,
     strictness: Strictness = Strictness(),  # noqa: B008 (immutable)
 ) -> LoadReport:
     """Give `module` the tensors of `checkpoint` as `plan` says, on `device` (or the one that it gives for a name),
     and return what was done.
 
-    Every loaded parameter is replaced by a new one (same requires_grad), which `to_parameter` makes out of the loaded
-    tensor if it is given, every loaded buffer by the tensor; `module` may be on the meta device or hold values. Tied
-    names get the same parameter. What the plan does not load stays as it is, on meta or not:
-    `LoadReport.to_initialise`. Each tensor is cast straight to its dtype, so memory never holds more than the model
-    and one tensor. On the CPU a parameter in its stored dtype is a private map of the file. Raises
-    CheckpointMismatchError as `LoadPlan.check` does, before anything is changed, and CheckpointError if a file cannot
-    be read: then `module` is not to be used.
+    Every loaded parameter is replaced by a new one from `to_parameter` (same requires_grad), every loaded buffer by the
+    tensor; `module` may be on the meta device or hold values. Tied names get the same parameter. What the plan does not
+    load stays as it is, on meta or not: `LoadReport.to_initialise`. Tensor by tensor, each is cast straight to its
+    dtype, so that memory never holds more than the model and one tensor. On the CPU a parameter in its stored dtype is
+    a private map of the file. Raises CheckpointMismatchError as `LoadPlan.check` does, before anything is changed, and
+    CheckpointError if a file cannot be read.
     """
     plan.check(strictness)
     slots = _slots(module)
@@ -80,15 +79,10 @@ def load_into(
         for entry in plan.entries:
             if entry.action == "load" and entry.target is not None and entry.source is not None:
                 place = device(entry.target) if callable(device) else device
-                loaded.append(entry)
-                if to_parameter is None:
-                    tensor = checkpoint.read_later(entry.source, place, entry.dtype, progress.advance)
-                    _put(slots, entry.target, tensor, plain_parameter)
-                    continue
                 # Not kept under a name: while the next one is read, it would still be there.
                 _put(slots, entry.target, checkpoint.read(entry.source, place, entry.dtype), to_parameter)
+                loaded.append(entry)
             progress.advance()
-        checkpoint.finish()
     report = LoadReport(
         missing_keys=list(plan.missing),
         unexpected_keys=list(plan.unexpected),
@@ -111,7 +105,7 @@ def materialise(
     names: Iterable[str],
     device: torch.device | str = "cpu",
     *,
-    to_parameter: ToParameter = plain_parameter,
+    to_parameter: ToParameter = to_parameter,
 ) -> None:
     """Give the parameters and buffers `names` that are still on meta memory on `device`, with undefined values.
 

@@ -1,15 +1,18 @@
 """One safetensors file as a checkpoint.
 
-A tensor is a map of the file where that is possible and wise. Otherwise its bytes are read straight into its memory,
-or, if they are to be cast or are for another device, piece by piece through a small buffer. So nothing is in memory
-twice, and no page of the file stays mapped that nobody needs.
+A tensor is a map of the file where that is possible and wise. One that is to be cast is cast straight from a map of the
+file, by torch's threads. Otherwise its bytes are read straight into its memory, or, for a cast or another device, piece
+by piece through a small buffer. So nothing is in memory twice, and no page of the file stays mapped that nobody needs.
 """
 
+import ctypes
+import functools
 import json
+import mmap
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,26 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from modelwright.checkpoint.filesystem import is_remote
-from modelwright.checkpoint.filling import Filling, bytes_of, drop_buffer, fill
 from modelwright.checkpoint.headers import CheckpointBase
 from modelwright.checkpoint.helpers import Helpers
 from modelwright.checkpoint.safetensors_header import DTYPES, file_identity, read_header
 from modelwright.core.errors import CheckpointError
+
+# What is read and cast at a time: it stays in the caches of a core, and Python's lock is asked for seldom.
+PIECE_BYTES = 1 << 19
+# What is cast from a map before its pages of the file are let go, which a few large calls do faster than many small ones.
+_CAST_BYTES = 1 << 24
+# torch does not split so few elements among its threads, which would be more than there are cores.
+_SERIAL_ELEMENTS = 1 << 15
+# A tensor of this size is cast by several threads: most of the time goes into the pages of its new memory.
+_SPLIT_BYTES, _MAX_THREADS = 1 << 22, 4
+# Whether pages of a map can be let go.
+_LETS_GO = hasattr(mmap, "MADV_DONTNEED")
+
+
+# The memory of each thread for what is to be cast: one for all files, of which hundreds may be open. Who closes a file
+# gives its own back; a helper's goes with its thread.
+_buffers = threading.local()
 
 
 class SafetensorsFile(CheckpointBase):
@@ -44,62 +62,26 @@ class SafetensorsFile(CheckpointBase):
         self._header = read_header(path, descriptor=self._descriptor)
         self._handle: Any = None
         self._mapped: set[str] = set()
+        # The map that is cast from, and how many bytes of it have been looked at since its pages were let go.
+        self._source: mmap.mmap | None = None
+        self._seen = 0
         self._seeking = threading.Lock()  # where there are no reads at a place, all share one place in the file
         self._helpers = Helpers()
-        self._later: list[Filling] = []
         self.infos = self._header.infos
         self.metadata = self._header.metadata
         self.files = (path,)
 
     def read(self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return the tensor `name`; see `Checkpoint.read`."""
-        later: list[Filling] = []
-        tensor = self._read(name, device, dtype, later, lambda: None)
-        fill(later, self._fill, self._helpers)
-        return tensor
-
-    def read_later(
-        self, name: str, device: torch.device | str, dtype: torch.dtype | None, done: Callable[[], None]
-    ) -> torch.Tensor:
-        """Return the tensor `name`, perhaps without its values; see `Checkpoint.read_later`."""
-        return self._read(name, device, dtype, self._later, done)
-
-    def finish(self) -> None:
-        """Read what was left for later; see `Checkpoint.finish`."""
-        later, self._later = self._later, []
-        if later:
-            self._check()
-            fill(later, self._fill, self._helpers)
-
-    def _read(
-        self,
-        name: str,
-        device: torch.device | str,
-        dtype: torch.dtype | None,
-        later: list[Filling],
-        done: Callable[[], None],
-    ) -> torch.Tensor:
-        """Return the tensor `name`; what must be read into memory of this machine is left to `later`."""
         info = self.infos[name]
         dtype = dtype or info.dtype
         device = torch.device(device)
-        if device.type != "meta":
-            self._check()
-        if device.type == "cpu" and self.maps(name, dtype):
-            tensor = self._mapped_tensor(name)
-        else:
-            tensor = torch.empty(info.shape, dtype=dtype, device=device)
-            if tensor.numel() and device.type != "meta":
-                filling = Filling(name, tensor, info.dtype, done)
-                if device.type == "cpu":
-                    later.append(filling)
-                else:
-                    fill([filling], self._fill, None)
-                return tensor
-        done()
-        return tensor
-
-    def _mapped_tensor(self, name: str) -> torch.Tensor:
+        if device.type == "meta":
+            return torch.empty(info.shape, dtype=dtype, device=device)
+        self._check()
+        if device.type != "cpu" or not self.maps(name, dtype):
+            casts_from_map = device.type == "cpu" and dtype != info.dtype and self.maps(name) and _LETS_GO
+            return self._cast_from_map(name, dtype) if casts_from_map else self._copy(name, device, dtype)
         if name in self._mapped:
             # The first reader of this map may have written to it: a second one gets a map of its own.
             self._unmap()
@@ -117,10 +99,10 @@ class SafetensorsFile(CheckpointBase):
     def close(self) -> None:
         """Release the file; tensors already read stay valid."""
         self._unmap()
-        self._later = []
+        self._source = None
         self._release()
         self._helpers.close()
-        drop_buffer()
+        vars(_buffers).pop("bytes", None)
 
     def _check(self) -> None:
         if not self._release.alive:
@@ -146,19 +128,64 @@ class SafetensorsFile(CheckpointBase):
         self._handle = None
         self._mapped.clear()
 
-    def _fill(self, name: str, offset: int, memory: memoryview) -> None:
-        """Read the bytes of the tensor `name` from its byte `offset` on into the whole of `memory`."""
-        offset += self._header.starts[name]
+    def _cast_from_map(self, name: str, dtype: torch.dtype) -> torch.Tensor:
+        info, start = self.infos[name], self._header.starts[name]
+        if self._source is None:
+            # Not `_map`, in whose pages a caller may have written what must not be let go.
+            self._source = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_COPY)
+        stored = torch.frombuffer(self._source, dtype=info.dtype, offset=start, count=info.numel)
+        tensor = torch.empty(info.shape, dtype=dtype, device="cpu")
+        count = _CAST_BYTES // info.dtype.itemsize
+        for into, piece in zip(tensor.view(-1).split(count), stored.split(count), strict=True):
+            into.copy_(piece)
+            self._seen += piece.nbytes
+            if self._seen >= _CAST_BYTES:
+                self._source.madvise(mmap.MADV_DONTNEED)
+                self._seen = 0
+        return tensor
+
+    def _copy(self, name: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        info = self.infos[name]
+        tensor = torch.empty(info.shape, dtype=dtype, device=device)
+        if not info.nbytes:
+            return tensor
+        count = PIECE_BYTES // max(dtype.itemsize, info.dtype.itemsize)
+        work = functools.partial(self._fill_pieces, name, tensor.view(-1), count, iter(range(0, info.numel, count)))
+        if device.type == "cpu" and info.nbytes >= _SPLIT_BYTES:
+            self._helpers.run(work, min(torch.get_num_threads(), _MAX_THREADS))
+        else:
+            work()
+        return tensor
+
+    def _fill_pieces(self, name: str, flat: torch.Tensor, count: int, starts: Iterator[int]) -> None:
+        """Read `count` elements of the tensor `name` from each of `starts` on into the same ones of `flat`."""
+        dtype, on_cpu = self.infos[name].dtype, flat.device.type == "cpu"
+        for start in starts:
+            into = flat[start : start + count]
+            if on_cpu and flat.dtype == dtype:
+                self._fill(name, start * dtype.itemsize, into)
+                continue
+            piece = _buffer()[: len(into) * dtype.itemsize].view(dtype)
+            self._fill(name, start * dtype.itemsize, piece)
+            if on_cpu and len(into) > _SERIAL_ELEMENTS:
+                # One call for all parts: between calls, the threads would wait for Python's lock.
+                torch._foreach_copy_(torch.split(into, _SERIAL_ELEMENTS), torch.split(piece, _SERIAL_ELEMENTS))
+            else:
+                into.copy_(piece)
+
+    def _fill(self, name: str, offset: int, flat: torch.Tensor) -> None:
+        """Read the bytes of the tensor `name` from its byte `offset` on into the whole of `flat`."""
+        view, offset = _bytes_of(flat), self._header.starts[name] + offset
         try:
-            while memory and (count := self._read_at(memory, offset)):
-                memory, offset = memory[count:], offset + count
+            while view and (count := self._read_at(view, offset)):
+                view, offset = view[count:], offset + count
         except OSError as error:
             self._check()  # closed meanwhile, by another thread
             raise CheckpointError(f"{self._path}: {name!r} could not be read: {error.strerror or error}") from error
-        if memory:
+        if view:
             raise CheckpointError(
-                f"{self._path}: {len(memory):,} bytes of {name!r} could not be read: the file was cut while it was "
-                "open. Load again."
+                f"{self._path}: {len(view):,} bytes of {name!r} could not be read: the file was cut while it was open. "
+                "Load again."
             )
 
     def _read_at(self, view: memoryview, offset: int) -> int:
@@ -167,6 +194,14 @@ class SafetensorsFile(CheckpointBase):
         with self._seeking, open(self._descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(offset)
             return file.readinto(view) or 0
+
+
+def _buffer() -> torch.Tensor:
+    buffer: torch.Tensor | None = getattr(_buffers, "bytes", None)
+    if buffer is None:
+        # Said to be on the CPU: the caller may be in a `with torch.device(...)`.
+        buffer = _buffers.bytes = torch.empty(PIECE_BYTES, dtype=torch.uint8, device="cpu")
+    return buffer
 
 
 def write_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:
@@ -178,6 +213,11 @@ def write_tensor(path: Path, name: str, tensor: torch.Tensor) -> None:
     text += b" " * (-len(text) % 8)
     with path.open("xb", buffering=0) as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        view = bytes_of(tensor) if tensor.nbytes else memoryview(b"")
+        view = _bytes_of(tensor) if tensor.nbytes else memoryview(b"")
         while view:
             view = view[file.write(view) :]
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Return the memory of a contiguous tensor; not by .numpy(): importing numpy takes more than many a model."""
+    return memoryview((ctypes.c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")

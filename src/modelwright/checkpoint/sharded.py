@@ -43,17 +43,6 @@ class ShardedCheckpoint(CheckpointBase):
         """Return the tensor `name`; see `Checkpoint.read`."""
         return self._shards[self._file_of[name]].read(name, device, dtype)
 
-    def read_later(
-        self, name: str, device: torch.device | str, dtype: torch.dtype | None, done: Callable[[], None]
-    ) -> torch.Tensor:
-        """Return the tensor `name`, perhaps without its values; see `Checkpoint.read_later`."""
-        return self._shards[self._file_of[name]].read_later(name, device, dtype, done)
-
-    def finish(self) -> None:
-        """Read what was left for later; see `Checkpoint.finish`."""
-        for shard in self._shards.values():
-            shard.finish()
-
     def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:
         """Tell whether `read(name, "cpu", dtype)` returns a map of the file."""
         return self._shards[self._file_of[name]].maps(name, dtype)

@@ -1,7 +1,6 @@
 """A progress bar on stderr for what takes longer than a second, and nothing for what does not."""
 
 import sys
-import threading
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -14,8 +13,6 @@ _AFTER_SECONDS = 1.0
 class Progress:
     """A context that counts to `total`; the bar appears after a second, on a terminal, unless only errors are logged.
 
-    Several threads may count.
-
     >>> with Progress("loading", total=2) as progress:
     ...     progress.advance()
     """
@@ -25,7 +22,6 @@ class Progress:
         self._start = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
-        self._lock = threading.Lock()
         self._wanted = sys.stderr.isatty() and get_verbosity() <= WARNING
 
     def __enter__(self) -> Self:
@@ -39,10 +35,6 @@ class Progress:
 
     def advance(self, count: int = 1) -> None:
         """Note that `count` more of `total` are done."""
-        with self._lock:
-            self._advance(count)
-
-    def _advance(self, count: int) -> None:
         self._done += count
         if not self._wanted or (self._bar is None and time.monotonic() - self._start < _AFTER_SECONDS):
             return

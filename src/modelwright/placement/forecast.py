@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from modelwright.checkpoint.filling import PIECE_BYTES
 from modelwright.checkpoint.headers import Checkpoint
 from modelwright.checkpoint.plan import LoadPlan, PlanEntry
 from modelwright.checkpoint.report import fold_keys, text_table
+from modelwright.checkpoint.safetensors_file import PIECE_BYTES
 from modelwright.placement.atoms import all_tensors, atoms_of
 from modelwright.placement.devices import DISK, Device
 from modelwright.placement.placement import Placement, is_offloaded
