@@ -1,7 +1,9 @@
 import errno
+import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,16 +77,50 @@ def three_threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("mmap", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("stored", DTYPES)
-def test_large_tensors_in_every_dtype(tmp_path, three_threads, stored, dtype):
-    large = torch.randn(1031, 2053, dtype=torch.float64).to(stored)  # whole pieces and a rest
-    save_file({"large": large}, tmp_path / "model.safetensors")
-    file = SafetensorsFile(tmp_path / "model.safetensors", mmap=False)
-    read = file.read("large", dtype=dtype)
-    file.close()
-    assert read.dtype == dtype
-    assert torch.equal(read, large.to(dtype))
+def test_large_tensors_in_every_dtype(tmp_path, three_threads, stored, dtype, mmap):
+    large = torch.randn(2311, 2053, dtype=torch.float64).to(stored)  # whole pieces and a rest
+    save_file(
+        {"large": large, "scalar": large[0, 0].clone(), "none": large[:0].clone()}, tmp_path / "model.safetensors"
+    )
+    with SafetensorsFile(tmp_path / "model.safetensors", mmap=mmap) as file:
+        read = {name: file.read(name, dtype=dtype) for name in file.infos}
+    assert all(tensor.dtype == dtype for tensor in read.values())
+    assert torch.equal(read["large"], large.to(dtype))
+    assert torch.equal(read["scalar"], large[0, 0].to(dtype))
+    assert read["none"].shape == (0, 2053)
+
+
+def test_what_a_caller_wrote_into_a_map_stays_when_others_are_cast(tmp_path):
+    tensors = {name: torch.zeros(5_000_001) for name in ("first", "second")}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with SafetensorsFile(tmp_path / "model.safetensors") as file:
+        mapped = {name: file.read(name).fill_(7) for name in tensors}
+        for name in tensors:
+            assert not file.read(name, dtype=torch.bfloat16).any()
+    assert all((tensor == 7).all() for tensor in mapped.values())
+
+
+def mapped_bytes_of(path):
+    """The bytes of this process's maps of a file that are in memory, and how many maps there are."""
+    maps = Path("/proc/self/smaps").read_text().split("VmFlags")
+    ours = [each for each in maps if str(path) in each]
+    return sum(int(re.search(r"Rss:\s+(\d+)", each)[1]) << 10 for each in ours), len(ours)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs /proc")
+def test_pages_that_were_cast_are_let_go(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({f"{i}": torch.ones(1 << 20) for i in range(20)} | {"large": torch.ones(12 << 20)}, path)
+    most = 0
+    with SafetensorsFile(path) as file:
+        for name in file.infos:
+            assert file.read(name, dtype=torch.float16).all()
+            most = max(most, mapped_bytes_of(path)[0])
+    assert 0 < most <= 16 << 20
+    assert mapped_bytes_of(path) == (0, 0)
 
 
 def test_two_readers_of_one_file(tmp_path, three_threads):

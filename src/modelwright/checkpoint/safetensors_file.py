@@ -46,8 +46,8 @@ class SafetensorsFile(CheckpointBase):
     """The tensors of the safetensors file `path`; raises CheckpointError if its header is not sound.
 
     With `mmap`, tensors on the CPU in their stored dtype are private maps of the file and cost no memory until they are
-    written to. Such a file must not be truncated while they live (replacing or deleting it is fine): the system would
-    end the process. Without `mmap`, and on network file systems, each tensor is read into memory of its own.
+    written to. Such a file must not be truncated while they live or one is cast (replacing or deleting it is fine): the
+    system would end the process. Without `mmap`, and on network file systems, each tensor is read into memory of its own.
     """
 
     def __init__(self, path: Path, *, mmap: bool = True) -> None:
