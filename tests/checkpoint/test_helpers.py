@@ -103,6 +103,17 @@ def test_what_a_caller_wrote_into_a_map_stays_when_others_are_cast(tmp_path):
     assert all((tensor == 7).all() for tensor in mapped.values())
 
 
+def test_a_cast_where_there_is_no_room_for_a_map(tmp_path, monkeypatch):
+    save_file({"large": torch.arange(1 << 21) / 7}, tmp_path / "model.safetensors")
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("mmap.mmap", refuse)
+    with SafetensorsFile(tmp_path / "model.safetensors") as file:
+        assert torch.equal(file.read("large", dtype=torch.float16), (torch.arange(1 << 21) / 7).half())
+
+
 def mapped_bytes_of(path):
     """The bytes of this process's maps of a file that are in memory, and how many maps there are."""
     maps = Path("/proc/self/smaps").read_text().split("VmFlags")

@@ -5,6 +5,7 @@ file, by torch's threads. Otherwise its bytes are read straight into its memory,
 by piece through a small buffer. So nothing is in memory twice, and no page of the file stays mapped that nobody needs.
 """
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -27,7 +28,7 @@ from modelwright.core.errors import CheckpointError
 
 # What is read and cast at a time: it stays in the caches of a core, and Python's lock is asked for seldom.
 PIECE_BYTES = 1 << 19
-# What is cast from a map before its pages of the file are let go, which a few large calls do faster than many small ones.
+# What is cast from a map before its pages of the file are let go: a few large calls are faster than many small ones.
 _CAST_BYTES = 1 << 24
 # torch does not split so few elements among its threads, which would be more than there are cores.
 _SERIAL_ELEMENTS = 1 << 15
@@ -47,7 +48,7 @@ class SafetensorsFile(CheckpointBase):
 
     With `mmap`, tensors on the CPU in their stored dtype are private maps of the file and cost no memory until they are
     written to. Such a file must not be truncated while they live or one is cast (replacing or deleting it is fine): the
-    system would end the process. Without `mmap`, and on network file systems, each tensor is read into memory of its own.
+    system would end the process. Without `mmap`, and on network file systems, each tensor is read into its own memory.
     """
 
     def __init__(self, path: Path, *, mmap: bool = True) -> None:
@@ -80,7 +81,7 @@ class SafetensorsFile(CheckpointBase):
             return torch.empty(info.shape, dtype=dtype, device=device)
         self._check()
         if device.type != "cpu" or not self.maps(name, dtype):
-            casts_from_map = device.type == "cpu" and dtype != info.dtype and self.maps(name) and _LETS_GO
+            casts_from_map = device.type == "cpu" and dtype != info.dtype and self.maps(name) and self._has_source()
             return self._cast_from_map(name, dtype) if casts_from_map else self._copy(name, device, dtype)
         if name in self._mapped:
             # The first reader of this map may have written to it: a second one gets a map of its own.
@@ -128,19 +129,26 @@ class SafetensorsFile(CheckpointBase):
         self._handle = None
         self._mapped.clear()
 
+    def _has_source(self) -> bool:
+        """Map the file for casts, if that is not done, and tell whether there is such a map."""
+        if self._source is None and _LETS_GO:
+            # Not `_map`, in whose pages a caller may have written what must not be let go. Where there is no room for a
+            # map (the process may have a limit), the file is read.
+            with contextlib.suppress(OSError):
+                self._source = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_COPY)
+        return self._source is not None
+
     def _cast_from_map(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        info, start = self.infos[name], self._header.starts[name]
-        if self._source is None:
-            # Not `_map`, in whose pages a caller may have written what must not be let go.
-            self._source = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_COPY)
-        stored = torch.frombuffer(self._source, dtype=info.dtype, offset=start, count=info.numel)
+        info, source = self.infos[name], self._source
+        assert source is not None
+        stored = torch.frombuffer(source, dtype=info.dtype, offset=self._header.starts[name], count=info.numel)
         tensor = torch.empty(info.shape, dtype=dtype, device="cpu")
         count = _CAST_BYTES // info.dtype.itemsize
         for into, piece in zip(tensor.view(-1).split(count), stored.split(count), strict=True):
             into.copy_(piece)
             self._seen += piece.nbytes
             if self._seen >= _CAST_BYTES:
-                self._source.madvise(mmap.MADV_DONTNEED)
+                source.madvise(mmap.MADV_DONTNEED)
                 self._seen = 0
         return tensor
 
