@@ -15,10 +15,15 @@ from modelwright.nn.precision import at_least_float32
 from modelwright.nn.products import add_product_, linear
 from modelwright.nn.tracing import is_recorded
 
-# Scores that are in memory at once: 16 MB in fp32. From 32 MB on, malloc gives them back to the system each time.
-_SCORES = 2**22
+# Scores that are in memory at once: 16 MB in fp32, 32 MB in half precision, where more rows spare reading and writing
+# the gradient of the weight. Above 32 MB malloc gives them back to the system each time.
+_SCORES, _HALF_SCORES = 2**22, 2**24
+# Those that are worked on at once: 4 MB in fp32.
+_CACHED_SCORES = 2**20
 # Rows in a multiple of this number suit the kernels of products.
 _STEP = 32
+# Of a smaller probability not all digits are right in fp32.
+_LEAST_PROBABILITY = 1e-30
 
 IGNORED = -100
 
@@ -183,36 +188,67 @@ def _of_rows(
     hidden: Tensor, weight: Tensor, targets_R: Tensor, label_smoothing: float, needed: tuple[bool, ...]
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     """Return the sum of the losses of all rows, and its gradients in fp32 or wider, those that are needed."""
-    V, weight = weight.shape[0], weight.to(hidden.dtype)
+    weight = weight.to(hidden.dtype)
+    make = torch.empty_like if len(targets_R) else torch.zeros_like
     d_hidden, d_weight = (
-        torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) if wanted else None
+        make(x, dtype=torch.promote_types(x.dtype, torch.float32)) if wanted else None
         for x, wanted in zip((hidden, weight), needed, strict=False)
     )
     total = at_least_float32(hidden.new_zeros(()))
-    step = max(1, _SCORES // V)
-    if step > _STEP:
-        step -= step % _STEP
-    for start in range(0, len(targets_R), step):
-        rows = slice(start, start + step)
+    for rows in _shares(len(targets_R), weight.shape[0], hidden.dtype):
         h_RE, target_R1 = hidden[rows], targets_R[rows, None]
-        scores_RV = at_least_float32(linear(h_RE, weight))
-        of_target_R1 = scores_RV.gather(1, target_R1)
-        if label_smoothing:
-            mean_R1 = scores_RV.mean(dim=1, keepdim=True)
-            of_target_R1 = (1 - label_smoothing) * of_target_R1 + label_smoothing * mean_R1
-        highest_R1 = scores_RV.amax(dim=1, keepdim=True)
-        # In place of the scores: a new block of memory costs more time than the softmax, and exp_ alone costs more.
-        d_RV = torch.softmax(scores_RV, dim=1, out=scores_RV)
-        # The highest probability is 1 / sum(exp(score - highest)).
-        total += (highest_R1 - d_RV.amax(dim=1, keepdim=True).log() - of_target_R1).sum()
-        if d_hidden is None and d_weight is None:
-            continue
-        d_RV.scatter_add_(1, target_R1, d_RV.new_full((), label_smoothing - 1).expand_as(target_R1))
-        if label_smoothing:
-            d_RV -= label_smoothing / V
-        d_RV = d_RV.to(hidden.dtype)
+        scores_RV = linear(h_RE, weight)
+        for part in _parts(*scores_RV.shape):
+            total += _to_gradients(scores_RV[part], target_R1[part], label_smoothing, h_RE[part], weight)
         if d_hidden is not None:
-            d_hidden[rows] = linear(d_RV, weight.t())
+            d_hidden[rows] = linear(scores_RV, weight.t())
         if d_weight is not None:
-            add_product_(d_weight, d_RV.t(), h_RE)
+            add_product_(d_weight, scores_RV.t(), h_RE, beta=1 if rows.start else 0)
+        del scores_RV  # Not beside those of the next rows.
     return total, (d_hidden, d_weight)
+
+
+def _to_gradients(
+    scores_RV: Tensor, target_R1: Tensor, label_smoothing: float, hidden_RE: Tensor, weight: Tensor
+) -> Tensor:
+    """Put the gradients of rows in the place of their scores, `hidden W^T`; return the sum of their losses."""
+    V = scores_RV.shape[1]
+    d_RV = at_least_float32(scores_RV)
+    if label_smoothing:
+        of_target_R1, mean_R1 = d_RV.gather(1, target_R1), d_RV.mean(dim=1, keepdim=True)
+    # In place of the scores: a new block of memory costs more time than the softmax, and exp_ alone costs more.
+    torch.softmax(d_RV, dim=1, out=d_RV)
+    probability_R1 = d_RV.gather(1, target_R1)
+    losses_R1 = -probability_R1.log()
+    if label_smoothing:
+        losses_R1 += label_smoothing * (of_target_R1 - mean_R1)
+    lost_R = (probability_R1 < _LEAST_PROBABILITY).squeeze(1)
+    if bool(lost_R.any()):
+        # Too small for its logarithm to be right, or zero: of these few rows the scores are made again.
+        again = at_least_float32(linear(hidden_RE[lost_R], weight))
+        right = F.cross_entropy(again, target_R1[lost_R, 0], label_smoothing=label_smoothing, reduction="none")
+        losses_R1[lost_R] = right.unsqueeze(1)
+    d_RV.scatter_add_(1, target_R1, d_RV.new_full((), label_smoothing - 1).expand_as(target_R1))
+    if label_smoothing:
+        d_RV -= label_smoothing / V
+    if d_RV is not scores_RV:
+        scores_RV.copy_(d_RV)
+    return losses_R1.sum()
+
+
+def _shares(rows: int, classes: int, dtype: torch.dtype) -> Iterator[slice]:
+    """Yield the rows whose scores are in memory at once, as few times and as many each as fit."""
+    most = (_SCORES if dtype.itemsize > 2 else _HALF_SCORES) // classes
+    count = -(-rows // max(1, most))
+    step = max(1, -(-rows // max(1, count)))
+    if most > _STEP:
+        step = min(most - most % _STEP, step + -step % _STEP)
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def _parts(rows: int, classes: int) -> Iterator[slice]:
+    """Yield the rows whose softmax is made at once, in a cache."""
+    step = max(1, _CACHED_SCORES // classes)
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
