@@ -22,6 +22,7 @@ def test_equals_cross_entropy_of_the_scores(smoothing, block, monkeypatch):
     torch.testing.assert_close(found, expected)
     for left, right in zip(torch.autograd.grad(3 * found, (hidden, weight)), wanted, strict=True):
         torch.testing.assert_close(left, right)
+    torch.testing.assert_close(linear_cross_entropy(hidden.detach(), weight.detach(), targets, smoothing), expected)
     (alone,) = torch.autograd.grad(linear_cross_entropy(hidden.detach(), weight, targets, smoothing), weight)
     torch.testing.assert_close(alone, wanted[1] / 3)
 

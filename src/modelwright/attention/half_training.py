@@ -34,7 +34,7 @@ def suits_half_training(query_BHTD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor
         and key_BHSD.shape[:2] == value_BHSD.shape[:2] == (B, H)
         and key_BHSD.shape[3] == value_BHSD.shape[3] == D
         and not (mask is not None and mask.requires_grad)
-        and torch.backends.cuda.flash_sdp_enabled()  # which says so for CPUs too
+        and torch._C._get_flash_sdp_enabled()  # for CPUs too
     )
 
 

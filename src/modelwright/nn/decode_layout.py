@@ -72,7 +72,8 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
             result = linear(hidden, block, torch.cat(biases) if biases else None)
             return tuple(result.split_with_sizes(sizes, dim=-1))
     device = hidden.device.type
-    if hidden.dtype == torch.float32 and torch.is_autocast_enabled(device) and all(map(is_plain_linear, layers)):
+    is_cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if is_cast and hidden.dtype == torch.float32 and all(map(is_plain_linear, layers)):
         # Once for all: autocast would do it for each, and their gradients would be cast and added one by one.
         hidden = hidden.to(torch.get_autocast_dtype(device))
     return tuple(apply_linear(layer, hidden) for layer in layers)

@@ -18,12 +18,10 @@ from modelwright.nn.tracing import is_recorded
 # Scores that are in memory at once: 16 MB in fp32, 32 MB in half precision, where more rows spare reading and writing
 # the gradient of the weight. Above 32 MB malloc gives them back to the system each time.
 _SCORES, _HALF_SCORES = 2**22, 2**24
-# Those that are worked on at once: 4 MB in fp32.
+# Those that are worked on at once on a CPU: 4 MB in fp32.
 _CACHED_SCORES = 2**20
 # Rows in a multiple of this number suit the kernels of products.
 _STEP = 32
-# Of a smaller probability not all digits are right in fp32.
-_LEAST_PROBABILITY = 1e-30
 
 IGNORED = -100
 
@@ -198,8 +196,8 @@ def _of_rows(
     for rows in _shares(len(targets_R), weight.shape[0], hidden.dtype):
         h_RE, target_R1 = hidden[rows], targets_R[rows, None]
         scores_RV = linear(h_RE, weight)
-        for part in _parts(*scores_RV.shape):
-            total += _to_gradients(scores_RV[part], target_R1[part], label_smoothing, h_RE[part], weight)
+        for part in _parts(scores_RV):
+            total += _to_gradients(scores_RV[part], target_R1[part], label_smoothing, any(needed[:2]))
         if d_hidden is not None:
             d_hidden[rows] = linear(scores_RV, weight.t())
         if d_weight is not None:
@@ -208,32 +206,26 @@ def _of_rows(
     return total, (d_hidden, d_weight)
 
 
-def _to_gradients(
-    scores_RV: Tensor, target_R1: Tensor, label_smoothing: float, hidden_RE: Tensor, weight: Tensor
-) -> Tensor:
-    """Put the gradients of rows in the place of their scores, `hidden W^T`; return the sum of their losses."""
-    V = scores_RV.shape[1]
+def _to_gradients(scores_RV: Tensor, target_R1: Tensor, label_smoothing: float, wanted: bool) -> Tensor:
+    """Put the gradients of rows, if they are wanted, in the place of their scores; return the sum of their losses."""
     d_RV = at_least_float32(scores_RV)
+    of_target_R1 = d_RV.gather(1, target_R1)
     if label_smoothing:
-        of_target_R1, mean_R1 = d_RV.gather(1, target_R1), d_RV.mean(dim=1, keepdim=True)
+        mean_R1 = d_RV.mean(dim=1, keepdim=True)
+        of_target_R1 = (1 - label_smoothing) * of_target_R1 + label_smoothing * mean_R1
+    highest_R1 = d_RV.amax(dim=1, keepdim=True)
     # In place of the scores: a new block of memory costs more time than the softmax, and exp_ alone costs more.
     torch.softmax(d_RV, dim=1, out=d_RV)
-    probability_R1 = d_RV.gather(1, target_R1)
-    losses_R1 = -probability_R1.log()
-    if label_smoothing:
-        losses_R1 += label_smoothing * (of_target_R1 - mean_R1)
-    lost_R = (probability_R1 < _LEAST_PROBABILITY).squeeze(1)
-    if bool(lost_R.any()):
-        # Too small for its logarithm to be right, or zero: of these few rows the scores are made again.
-        again = at_least_float32(linear(hidden_RE[lost_R], weight))
-        right = F.cross_entropy(again, target_R1[lost_R, 0], label_smoothing=label_smoothing, reduction="none")
-        losses_R1[lost_R] = right.unsqueeze(1)
+    # The highest probability is 1 / sum(exp(score - highest)).
+    loss = (highest_R1 - d_RV.amax(dim=1, keepdim=True).log() - of_target_R1).sum()
+    if not wanted:
+        return loss
     d_RV.scatter_add_(1, target_R1, d_RV.new_full((), label_smoothing - 1).expand_as(target_R1))
     if label_smoothing:
-        d_RV -= label_smoothing / V
+        d_RV -= label_smoothing / scores_RV.shape[1]
     if d_RV is not scores_RV:
         scores_RV.copy_(d_RV)
-    return losses_R1.sum()
+    return loss
 
 
 def _shares(rows: int, classes: int, dtype: torch.dtype) -> Iterator[slice]:
@@ -247,8 +239,9 @@ def _shares(rows: int, classes: int, dtype: torch.dtype) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-def _parts(rows: int, classes: int) -> Iterator[slice]:
-    """Yield the rows whose softmax is made at once, in a cache."""
-    step = max(1, _CACHED_SCORES // classes)
+def _parts(scores_RV: Tensor) -> Iterator[slice]:
+    """Yield the rows whose softmax is made at once, on a CPU in a cache."""
+    rows, classes = scores_RV.shape
+    step = max(1, (_CACHED_SCORES if scores_RV.is_cpu else _SCORES) // classes)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))

@@ -78,12 +78,12 @@ def add_product_(sum_NK: Tensor, left_NR: Tensor, right_RK: Tensor, *, beta: int
     # Neither oneDNN nor a sum of another dtype adds as it multiplies, so the product is made in parts that are added
     # while they are in a cache.
     for rows in range(0, len(sum_NK), _PART):
-        part = slice(rows, rows + _PART)
-        product = _by_onednn(left_NR[part], right_KR, None) if by_onednn else left_NR[part] @ right_RK
+        left, into = left_NR[rows : rows + _PART], sum_NK[rows : rows + _PART]
+        product = _by_onednn(left, right_KR, None) if by_onednn else left @ right_RK
         if beta:
-            sum_NK[part] += product
+            into.add_(product)
         else:
-            sum_NK[part] = product
+            into.copy_(product)
 
 
 class _Linear(torch.autograd.Function):

@@ -30,7 +30,8 @@ class TiedTable:
 
     def rows(self, ids: Tensor, padding_idx: int | None) -> Tensor:
         """Return the rows of `ids`, (...) -> (..., E); that of `padding_idx` gets no gradient."""
-        self.weight, rows = _Rows.apply(self.weight, ids, padding_idx)  # type: ignore[no-untyped-call]
+        looked_up: tuple[Tensor, Tensor] = _Rows.apply(self.weight, ids, padding_idx)  # type: ignore[no-untyped-call]
+        self.weight, rows = looked_up
         return rows
 
 

@@ -124,7 +124,8 @@ class _WithHead(ProphetNetPreTrainedModel):
     def _loss(self, streams_BQE: Tensor, labels_BT: Tensor, tokens: int, table: TiedTable | None) -> Tensor:
         """Return the mean cross-entropy of all streams, or of the first; each predicts the same labels.
 
-        `table` is the head's, where it is tied. `config.eps` of a label's weight is spread over the vocabulary. Raises InputError for labels of another shape.
+        `table` is the head's, where it is tied. `config.eps` of a label's weight is spread over the vocabulary. Raises
+        InputError for labels of another shape.
         """
         B, _, E = streams_BQE.shape
         if tuple(labels_BT.shape) != (B, tokens):
