@@ -107,6 +107,29 @@ def test_siblings_are_one_product(bias, dtype, monkeypatch):
     assert seen == [(8, 8)] * 2
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_under_autocast_the_input_is_cast_once(bias, monkeypatch):
+    torch.manual_seed(0)
+    layers = [nn.Linear(8, outputs, bias=bias) for outputs in (6, 5, 7)]
+    x, seen, real = torch.randn(2, 3, 8, requires_grad=True), [], decode_layout.linear
+    monkeypatch.setattr(decode_layout, "linear", lambda *args: (seen.append(args[0]), real(*args))[1])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = apply_each(x, *layers)
+        expected = [layer(x) for layer in layers]
+        assert len(seen) == 3 and all(each is seen[0] for each in seen)
+        apply_each(x, *layers, nn.Sequential(layers[0]))  # nor is another class's input touched
+        assert seen[-1].dtype == torch.float32
+    assert all(map(torch.equal, found, expected))
+    weights = [weight for layer in layers for weight in layer.parameters()]
+    results = [
+        torch.autograd.grad(sum(each.float().square().sum() for each in several), (x, *weights))
+        for several in (found, expected)
+    ]
+    for left, right in zip(*results, strict=True):
+        torch.testing.assert_close(left, right, rtol=0.02, atol=0.05)
+    assert seen[0].dtype == torch.bfloat16 and results[0][0].dtype == torch.float32
+
+
 @torch.no_grad()
 def test_hooks_and_replaced_layers_are_called():
     row, called = torch.randn(1, 1, 8), []

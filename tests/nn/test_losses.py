@@ -12,6 +12,7 @@ from modelwright.nn.losses import causal_lm_loss, lean_causal_lm_loss, linear_cr
 @pytest.mark.parametrize("block", [1, 40, 10_000])
 def test_equals_cross_entropy_of_the_scores(smoothing, block, monkeypatch):
     monkeypatch.setattr(losses, "_SCORES", block)
+    monkeypatch.setattr(losses, "_CACHED_SCORES", block // 2)
     hidden, weight = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((9, 5), (13, 5)))
     targets = torch.randint(0, 13, (9,))
     targets[[2, 5]] = -100
@@ -21,6 +22,7 @@ def test_equals_cross_entropy_of_the_scores(smoothing, block, monkeypatch):
     torch.testing.assert_close(found, expected)
     for left, right in zip(torch.autograd.grad(3 * found, (hidden, weight)), wanted, strict=True):
         torch.testing.assert_close(left, right)
+    torch.testing.assert_close(linear_cross_entropy(hidden.detach(), weight.detach(), targets, smoothing), expected)
     (alone,) = torch.autograd.grad(linear_cross_entropy(hidden.detach(), weight, targets, smoothing), weight)
     torch.testing.assert_close(alone, wanted[1] / 3)
 
@@ -40,6 +42,37 @@ def test_the_scores_are_never_whole():
     with Watch():
         linear_cross_entropy(hidden, weight, torch.zeros(4000, dtype=torch.long))
     assert largest <= losses._SCORES < 4000 * 8000
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize(("scores", "cached"), [(2**22, 2**20), (13 * 70, 13 * 33), (5, 5)])
+def test_half_precision_is_that_of_its_products(smoothing, scores, cached, monkeypatch):
+    monkeypatch.setattr(losses, "_HALF_SCORES", scores)
+    monkeypatch.setattr(losses, "_CACHED_SCORES", cached)
+    torch.manual_seed(0)
+    hidden = torch.randn(150, 8).bfloat16().requires_grad_()
+    weight = torch.randn(13, 8).bfloat16().float().requires_grad_()
+    targets = torch.randint(0, 13, (150,))
+    expected = F.cross_entropy(hidden.float() @ weight.t(), targets, label_smoothing=smoothing)
+    found = linear_cross_entropy(hidden, weight, targets, smoothing)
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=2e-3)
+    wanted = torch.autograd.grad(expected, (hidden, weight))
+    for left, right in zip(torch.autograd.grad(found, (hidden, weight)), wanted, strict=True):
+        assert left.dtype == right.dtype
+        assert (left - right).float().norm() < 0.01 * right.float().norm()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_target_whose_probability_is_nothing(smoothing, dtype):
+    hidden = torch.tensor([[90.0, 0.0], [-300.0, 40.0], [1.0, 1.0]], dtype=dtype, requires_grad=True)
+    weight = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -1.0]], requires_grad=True)
+    targets = torch.tensor([1, 0, 2])
+    expected = F.cross_entropy(hidden.float() @ weight.t(), targets, label_smoothing=smoothing)
+    found = linear_cross_entropy(hidden, weight, targets, smoothing)
+    torch.testing.assert_close(found, expected)
+    for left, right in zip(*(torch.autograd.grad(each, (hidden, weight)) for each in (found, expected)), strict=True):
+        torch.testing.assert_close(left, right, atol=1e-6 if dtype == torch.float32 else 1e-2, rtol=1e-2)
 
 
 def _lean(hidden, weight, targets):

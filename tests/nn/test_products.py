@@ -164,6 +164,9 @@ def test_a_product_is_added_in_parts(dtype, onednn, monkeypatch):
     expected = total + (left.t() @ right).float()
     add_product_(total, left.t(), right)
     torch.testing.assert_close(total, expected, atol=1e-5, rtol=1e-5)
+    unset = torch.full_like(total, float("nan"))
+    add_product_(unset, left.t(), right, beta=0)
+    torch.testing.assert_close(unset, (left.t() @ right).float(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

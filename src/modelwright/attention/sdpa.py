@@ -18,6 +18,7 @@ from modelwright.attention.common import (
 )
 from modelwright.attention.eager import eager_attention_forward
 from modelwright.attention.few_queries import attend_few, suits_few
+from modelwright.attention.half_training import attend_half_training, suits_half_training
 from modelwright.core.logging import get_logger
 from modelwright.nn.tracing import is_jit_traced
 
@@ -83,6 +84,8 @@ def sdpa_attention_forward(
             attention_mask = attention_mask.float()
     if not (causal or probability) and suits_few(query, key, value, attention_mask):
         output = attend_few(query, key, value, attention_mask, scaling)
+    elif not probability and suits_half_training(query, key, value, attention_mask):
+        output = attend_half_training(query, key, value, attention_mask, scaling, causal)
     else:
         output = F.scaled_dot_product_attention(
             query,

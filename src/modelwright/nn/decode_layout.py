@@ -71,6 +71,11 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
             block = weights[0].as_strided((N, inputs), (1, N))
             result = linear(hidden, block, torch.cat(biases) if biases else None)
             return tuple(result.split_with_sizes(sizes, dim=-1))
+    device = hidden.device.type
+    is_cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if is_cast and hidden.dtype == torch.float32 and all(map(is_plain_linear, layers)):
+        # Once for all: autocast would do it for each, and their gradients would be cast and added one by one.
+        hidden = hidden.to(torch.get_autocast_dtype(device))
     return tuple(apply_linear(layer, hidden) for layer in layers)
 
 

@@ -15,8 +15,11 @@ from modelwright.nn.precision import at_least_float32
 from modelwright.nn.products import add_product_, linear
 from modelwright.nn.tracing import is_recorded
 
-# Scores that are in memory at once: 16 MB in fp32. From 32 MB on, malloc gives them back to the system each time.
-_SCORES = 2**22
+# Scores that are in memory at once: 16 MB in fp32, 32 MB in half precision, where more rows spare reading and writing
+# the gradient of the weight. Above 32 MB malloc gives them back to the system each time.
+_SCORES, _HALF_SCORES = 2**22, 2**24
+# Those that are worked on at once on a CPU: 4 MB in fp32.
+_CACHED_SCORES = 2**20
 # Rows in a multiple of this number suit the kernels of products.
 _STEP = 32
 
@@ -183,36 +186,62 @@ def _of_rows(
     hidden: Tensor, weight: Tensor, targets_R: Tensor, label_smoothing: float, needed: tuple[bool, ...]
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     """Return the sum of the losses of all rows, and its gradients in fp32 or wider, those that are needed."""
-    V, weight = weight.shape[0], weight.to(hidden.dtype)
+    weight = weight.to(hidden.dtype)
+    make = torch.empty_like if len(targets_R) else torch.zeros_like
     d_hidden, d_weight = (
-        torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) if wanted else None
+        make(x, dtype=torch.promote_types(x.dtype, torch.float32)) if wanted else None
         for x, wanted in zip((hidden, weight), needed, strict=False)
     )
     total = at_least_float32(hidden.new_zeros(()))
-    step = max(1, _SCORES // V)
-    if step > _STEP:
-        step -= step % _STEP
-    for start in range(0, len(targets_R), step):
-        rows = slice(start, start + step)
+    for rows in _shares(len(targets_R), weight.shape[0], hidden.dtype):
         h_RE, target_R1 = hidden[rows], targets_R[rows, None]
-        scores_RV = at_least_float32(linear(h_RE, weight))
-        of_target_R1 = scores_RV.gather(1, target_R1)
-        if label_smoothing:
-            mean_R1 = scores_RV.mean(dim=1, keepdim=True)
-            of_target_R1 = (1 - label_smoothing) * of_target_R1 + label_smoothing * mean_R1
-        highest_R1 = scores_RV.amax(dim=1, keepdim=True)
-        # In place of the scores: a new block of memory costs more time than the softmax, and exp_ alone costs more.
-        d_RV = torch.softmax(scores_RV, dim=1, out=scores_RV)
-        # The highest probability is 1 / sum(exp(score - highest)).
-        total += (highest_R1 - d_RV.amax(dim=1, keepdim=True).log() - of_target_R1).sum()
-        if d_hidden is None and d_weight is None:
-            continue
-        d_RV.scatter_add_(1, target_R1, d_RV.new_full((), label_smoothing - 1).expand_as(target_R1))
-        if label_smoothing:
-            d_RV -= label_smoothing / V
-        d_RV = d_RV.to(hidden.dtype)
+        scores_RV = linear(h_RE, weight)
+        for part in _parts(scores_RV):
+            total += _to_gradients(scores_RV[part], target_R1[part], label_smoothing, any(needed[:2]))
         if d_hidden is not None:
-            d_hidden[rows] = linear(d_RV, weight.t())
+            d_hidden[rows] = linear(scores_RV, weight.t())
         if d_weight is not None:
-            add_product_(d_weight, d_RV.t(), h_RE)
+            add_product_(d_weight, scores_RV.t(), h_RE, beta=1 if rows.start else 0)
+        del scores_RV  # Not beside those of the next rows.
     return total, (d_hidden, d_weight)
+
+
+def _to_gradients(scores_RV: Tensor, target_R1: Tensor, label_smoothing: float, wanted: bool) -> Tensor:
+    """Put the gradients of rows, if they are wanted, in the place of their scores; return the sum of their losses."""
+    d_RV = at_least_float32(scores_RV)
+    of_target_R1 = d_RV.gather(1, target_R1)
+    if label_smoothing:
+        mean_R1 = d_RV.mean(dim=1, keepdim=True)
+        of_target_R1 = (1 - label_smoothing) * of_target_R1 + label_smoothing * mean_R1
+    highest_R1 = d_RV.amax(dim=1, keepdim=True)
+    # In place of the scores: a new block of memory costs more time than the softmax, and exp_ alone costs more.
+    torch.softmax(d_RV, dim=1, out=d_RV)
+    # The highest probability is 1 / sum(exp(score - highest)).
+    loss = (highest_R1 - d_RV.amax(dim=1, keepdim=True).log() - of_target_R1).sum()
+    if not wanted:
+        return loss
+    d_RV.scatter_add_(1, target_R1, d_RV.new_full((), label_smoothing - 1).expand_as(target_R1))
+    if label_smoothing:
+        d_RV -= label_smoothing / scores_RV.shape[1]
+    if d_RV is not scores_RV:
+        scores_RV.copy_(d_RV)
+    return loss
+
+
+def _shares(rows: int, classes: int, dtype: torch.dtype) -> Iterator[slice]:
+    """Yield the rows whose scores are in memory at once, as few times and as many each as fit."""
+    most = (_SCORES if dtype.itemsize > 2 else _HALF_SCORES) // classes
+    count = -(-rows // max(1, most))
+    step = max(1, -(-rows // max(1, count)))
+    if most > _STEP:
+        step = min(most - most % _STEP, step + -step % _STEP)
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def _parts(scores_RV: Tensor) -> Iterator[slice]:
+    """Yield the rows whose softmax is made at once, on a CPU in a cache."""
+    rows, classes = scores_RV.shape
+    step = max(1, (_CACHED_SCORES if scores_RV.is_cpu else _SCORES) // classes)
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))

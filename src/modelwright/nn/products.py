@@ -64,19 +64,26 @@ def is_watched(*tensors: Tensor) -> bool:
     return is_recorded() or any(type(each) not in _PLAIN for each in tensors)
 
 
-def add_product_(sum_NK: Tensor, left_NR: Tensor, right_RK: Tensor) -> None:
-    """Add `left @ right` to `sum`, in place and without gradients; half precision is added to a sum in fp32."""
+def add_product_(sum_NK: Tensor, left_NR: Tensor, right_RK: Tensor, *, beta: int = 1) -> None:
+    """Add `left @ right` to `sum`, in place and without gradients; half precision is added to a sum in fp32.
+
+    beta: 0 puts the product in the place of what `sum` holds, which may be anything.
+    """
     right_KR = right_RK.t()
     is_mixed = sum_NK.dtype != left_NR.dtype
     by_onednn = _is_ordinary(left_NR, right_KR, None) and _suits_onednn(left_NR, right_KR)
     if not (is_mixed or by_onednn):
-        sum_NK.addmm_(left_NR, right_RK)
+        sum_NK.addmm_(left_NR, right_RK, beta=beta)
         return
     # Neither oneDNN nor a sum of another dtype adds as it multiplies, so the product is made in parts that are added
     # while they are in a cache.
     for rows in range(0, len(sum_NK), _PART):
-        part = slice(rows, rows + _PART)
-        sum_NK[part] += _by_onednn(left_NR[part], right_KR, None) if by_onednn else left_NR[part] @ right_RK
+        left, into = left_NR[rows : rows + _PART], sum_NK[rows : rows + _PART]
+        product = _by_onednn(left, right_KR, None) if by_onednn else left @ right_RK
+        if beta:
+            into.add_(product)
+        else:
+            into.copy_(product)
 
 
 class _Linear(torch.autograd.Function):

@@ -368,3 +368,36 @@ def test_training_after_inference_mode(model):
         model.generate(IDS, attention_mask=MASK, max_new_tokens=2)
         model(IDS, MASK, decoder_input_ids=TARGET)
     model(IDS, MASK, decoder_input_ids=TARGET, labels=TARGET).loss.backward()
+
+
+@pytest.mark.parametrize("name", ["ProphetNetForConditionalGeneration", "ProphetNetForCausalLM"])
+@pytest.mark.parametrize("of_the_loss", [True, False])
+def test_the_tied_table_gets_the_gradient_of_its_modules(name, of_the_loss, monkeypatch):
+    model, ids, labels = make(name).train(), IDS.clone(), TARGET.clone()
+    ids[0, 5:] = model.config.pad_token_id
+    labels[1, 4:] = -100
+    causal = name == "ProphetNetForCausalLM"
+    inputs = {"input_ids": TARGET, "labels": labels} if causal else {"input_ids": ids, "labels": labels}
+    made, real = [], prophetnet.tied_table
+    monkeypatch.setattr(prophetnet, "tied_table", lambda *args: (made.append(real(*args)), made[-1])[1])
+
+    def gradients():
+        output = model(**inputs, output_hidden_states=True)
+        states = output.hidden_states if causal else output.encoder_hidden_states
+        loss = output.loss if of_the_loss else states[-1].square().sum()
+        model.zero_grad()
+        loss.backward()
+        weight = model.lm_head.weight.grad
+        assert weight.layout is torch.strided
+        return weight
+
+    found = gradients()
+    # Who looks at a lookup has it made by the module.
+    lookup = model.get_input_embeddings().register_forward_hook(lambda *_: None)
+    expected = gradients()
+    assert made[0] is not None and made[1] is None
+    lookup.remove()
+    torch.testing.assert_close(found, expected)
+    both_kinds = {**inputs, "inputs_embeds": model.get_input_embeddings()(inputs["input_ids"])}
+    with pytest.raises(InputError, match="both"):
+        model(**both_kinds)

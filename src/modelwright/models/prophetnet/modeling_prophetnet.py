@@ -35,6 +35,7 @@ from modelwright.models.prophetnet.positions import ProphetNetPositionalEmbeddin
 from modelwright.nn.decode_layout import RowLinear, apply_linear
 from modelwright.nn.losses import linear_cross_entropy
 from modelwright.nn.precision import at_least_float32
+from modelwright.nn.tied_table import TiedTable, tied_table
 from modelwright.placement.offload import at_hand
 from modelwright.pretrained.switches import wants_dict
 
@@ -68,6 +69,7 @@ class _WithHead(ProphetNetPreTrainedModel):
     _supports_cache_objects = True
     lm_head: nn.Linear
     disable_ngram_loss: bool
+    padding_idx: int | None
 
     def get_output_embeddings(self) -> nn.Module:
         """Return the output projection."""
@@ -105,16 +107,25 @@ class _WithHead(ProphetNetPreTrainedModel):
         )
         return False
 
+    def _looked_up(
+        self, table: TiedTable, input_ids: Tensor | None, inputs_embeds: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the ids' rows of the table in their place; what fits no call stays for the call to refuse."""
+        if input_ids is None or inputs_embeds is not None:
+            return input_ids, inputs_embeds
+        return None, table.rows(input_ids, self.padding_idx)
+
     def _scores(self, streams_BQE: Tensor, tokens: int) -> tuple[Tensor, Tensor | None]:
         """Return the logits (B, T, V) of the first stream, and those of the others, (B, G - 1, T, V), if there are."""
         B, _, E = streams_BQE.shape
         logits_BGTV = apply_linear(self.lm_head, streams_BQE.reshape(B, -1, tokens, E))
         return logits_BGTV[:, 0], logits_BGTV[:, 1:] if logits_BGTV.shape[1] > 1 else None
 
-    def _loss(self, streams_BQE: Tensor, labels_BT: Tensor, tokens: int) -> Tensor:
+    def _loss(self, streams_BQE: Tensor, labels_BT: Tensor, tokens: int, table: TiedTable | None) -> Tensor:
         """Return the mean cross-entropy of all streams, or of the first; each predicts the same labels.
 
-        `config.eps` of a label's weight is spread over the vocabulary. Raises InputError for labels of another shape.
+        `table` is the head's, where it is tied. `config.eps` of a label's weight is spread over the vocabulary. Raises
+        InputError for labels of another shape.
         """
         B, _, E = streams_BQE.shape
         if tuple(labels_BT.shape) != (B, tokens):
@@ -133,7 +144,8 @@ class _WithHead(ProphetNetPreTrainedModel):
             scores_RV = at_least_float32(apply_linear(head, streams_RE))
             return F.cross_entropy(scores_RV, labels_R, label_smoothing=self.config.eps)
         with at_hand(head):
-            return linear_cross_entropy(streams_RE, head.weight, labels_R, label_smoothing=self.config.eps)
+            weight = head.weight if table is None else table.weight
+            return linear_cross_entropy(streams_RE, weight, labels_R, label_smoothing=self.config.eps)
 
 
 class ProphetNetForConditionalGeneration(_WithHead):
@@ -201,6 +213,13 @@ class ProphetNetForConditionalGeneration(_WithHead):
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self._shift_right(labels)
+        given: Any = decoder_inputs_embeds if decoder_input_ids is None else decoder_input_ids
+        parts = self.prophetnet.encoder, self.prophetnet.decoder
+        table = None if labels is None else tied_table(self.lm_head, *(part.word_embeddings for part in parts))
+        if table is not None:
+            if encoder_outputs is None:
+                input_ids, inputs_embeds = self._looked_up(table, input_ids, inputs_embeds)
+            decoder_input_ids, decoder_inputs_embeds = self._looked_up(table, decoder_input_ids, decoder_inputs_embeds)
         output = self.prophetnet(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -222,10 +241,9 @@ class ProphetNetForConditionalGeneration(_WithHead):
             num_streams=num_streams,
             with_main_states=False,
         )
-        given: Any = decoder_inputs_embeds if decoder_input_ids is None else decoder_input_ids
         streams, T = output.last_hidden_state_ngram, given.shape[1]
         result = ProphetNetSeq2SeqLMOutput(
-            loss=None if labels is None else self._loss(streams, labels, T),
+            loss=None if labels is None else self._loss(streams, labels, T, table),
             past_key_values=output.past_key_values,
             decoder_hidden_states=output.decoder_hidden_states,
             decoder_ngram_hidden_states=output.decoder_ngram_hidden_states,
@@ -339,6 +357,10 @@ class ProphetNetForCausalLM(_WithHead):
         Labels are not shifted here: that of a token is the one that follows it. `num_streams` and `output_logits` are
         as in `ProphetNetForConditionalGeneration.forward`, the rest as in `ProphetNetDecoder.forward`.
         """
+        given: Any = inputs_embeds if input_ids is None else input_ids
+        table = None if labels is None else tied_table(self.lm_head, self.prophetnet.decoder.word_embeddings)
+        if table is not None:
+            input_ids, inputs_embeds = self._looked_up(table, input_ids, inputs_embeds)
         output = self.prophetnet.decoder(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -356,10 +378,9 @@ class ProphetNetForCausalLM(_WithHead):
             num_streams=num_streams,
             with_main_states=False,
         )
-        given: Any = inputs_embeds if input_ids is None else input_ids
         streams, T = output.last_hidden_state_ngram, given.shape[1]
         result = ProphetNetDecoderLMOutput(
-            loss=None if labels is None else self._loss(streams, labels, T),
+            loss=None if labels is None else self._loss(streams, labels, T, table),
             past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
             hidden_states_ngram=output.hidden_states_ngram,
