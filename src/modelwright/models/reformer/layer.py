@@ -91,6 +91,12 @@ class ReformerAttention(nn.Module):
         free = not (layer.training or call.keep is not None or is_recorded() or is_hooked(self.layer_norm))
         return free and isinstance(self.self_attention, LocalSelfAttention) and self.self_attention.attends_in_parts(x)
 
+    def in_parts(self, x: Tensor, call: ForwardCall, layer: LayerCall) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+        """Yield rows and places of parts of `x`, with what is added to the first stream there."""
+        assert isinstance(self.self_attention, LocalSelfAttention)
+        for at, attended in self.self_attention.attend_in_parts(x, self.layer_norm, call, layer):
+            yield at, self.finish(attended, call, layer, 0)
+
     def forward(self, x: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return what is added to the first stream, and the probabilities."""
         attended, probs = self.self_attention(self.layer_norm(x), call, layer)

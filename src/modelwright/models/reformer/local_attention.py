@@ -98,7 +98,7 @@ class LocalSelfAttention(nn.Module):
         return apply_each(x_BLE, self.query, self.key, self.value)
 
     def overwrites_queries(self, _q: Tensor) -> bool:
-        """Tell whether the output can be written over the queries: they have served when their places are attended to."""
+        """Tell whether the output can be written over the queries: each has served when its place is attended to."""
         return True
 
     def attends_in_parts(self, x_BLE: Tensor) -> bool:
@@ -109,9 +109,9 @@ class LocalSelfAttention(nn.Module):
     def attend_in_parts(
         self, x_BLE: Tensor, norm: Callable[[Tensor], Tensor], call: ForwardCall, layer: LayerCall
     ) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
-        """Yield rows and places of parts of `norm(x)`, with their output (rows, places, H*D): nothing is of full length.
+        """Yield rows and places of parts of `norm(x)` with their output (rows, places, H*D), without gradients.
 
-        Without gradients. What a part sees before and after itself is projected once more.
+        Nothing is of full length. What a part sees before and after itself is projected once more.
         """
         length = x_BLE.shape[1]
         shape = self._windows(length, call, layer)

@@ -196,9 +196,8 @@ class _AttentionBranch:
         """Add the update to the moved stream, in place; return what the backward needs besides the streams."""
         read, moved = tape.stream(self.reads), tape.stream(1 - self.reads)
         if tape.forgets and self.module.goes_in_parts(read, tape.call, self.layer):
-            attention, norm = self.module.self_attention, self.module.layer_norm
-            for at, attended in attention.attend_in_parts(read, norm, tape.call, self.layer):
-                moved[at].add_(self.module.finish(attended, tape.call, self.layer, 0))
+            for at, update in self.module.in_parts(read, tape.call, self.layer):
+                moved[at].add_(update)
             return ()
         whole: tuple[Tensor, ...] = ()
         for index, part in token_slices(read):
