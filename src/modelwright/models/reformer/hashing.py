@@ -14,9 +14,9 @@ from torch import Tensor
 
 Buckets = int | list[int]
 
-# Numbers that hashing has at once, of vectors and of rotated ones: on a CPU 2 MB in fp32, which stay in cache, on a GPU
+# Numbers that hashing has at once, of vectors and of rotated ones: on a CPU 4 MB in fp32, which stay in cache, on a GPU
 # 256 MB.
-_HASHED, _HASHED_ON_GPU = 2**19, 2**26
+_HASHED, _HASHED_ON_GPU = 2**20, 2**26
 
 
 def choose_num_buckets(sequence_length: int, chunk_length: int, max_position_embeddings: int) -> Buckets:
