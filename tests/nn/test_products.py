@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -227,3 +228,15 @@ def test_onednn_is_not_used_where_it_is_switched_off(onednn, monkeypatch):
     monkeypatch.setattr(products, "_by_onednn", lambda *_: pytest.fail("oneDNN is off"))
     with torch.backends.mkldnn.flags(enabled=False):
         linear(torch.randn(70, 130), torch.randn(90, 130, requires_grad=True))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_row_prepares_no_gradient(mode):
+    weight = nn.Parameter(torch.randn(6, 4).t())
+    row, bias = torch.randn(1, 6), nn.Parameter(torch.randn(4))
+    with mode(), profile() as prof:
+        result = linear(row, weight, bias)
+    names = {event.name for event in prof.events()}
+    assert "aten::_embedding_bag_forward_only" in names
+    assert "aten::_embedding_bag" not in names
+    torch.testing.assert_close(result.clone(), (row @ weight.t() + bias).detach())

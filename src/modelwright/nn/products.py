@@ -181,10 +181,11 @@ def _times_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     scale, pieces = row.reshape(K), parts if by_outputs else 1
     if pieces > 1:
         scale = torch.cat([scale] * pieces)
-    table = weight.as_strided((K * pieces, N // pieces), (N // pieces, 1), weight.storage_offset())
+    # Detached: for a table that wants a gradient, in inference mode too, torch prepares one.
+    table = weight.detach().as_strided((K * pieces, N // pieces), (N // pieces, 1), weight.storage_offset())
     result = torch.embedding_bag(table, indices, offsets, False, 0, False, scale)[0]
     result = (result if by_outputs else result.sum(dim=0)).view(*row.shape[:-1], N)
-    return result if bias is None else result + bias
+    return result if bias is None else result.add_(bias)
 
 
 @functools.lru_cache(maxsize=256)

@@ -83,6 +83,6 @@ def test_buckets_of_some_tokens_at_a_time_are_those_of_all(monkeypatch):
         return hash_vectors(part, *settings)
 
     monkeypatch.setattr(hashing, "hash_vectors", watched)
-    monkeypatch.setattr(hashing, "_ROTATED", 2 * 3 * 2 * 5 * 16)
+    monkeypatch.setattr(hashing, "_HASHED", 2 * 3 * (8 + 2 * 5) * 16)
     assert torch.equal(hashing.hash_and_sort(vectors, rotations, [4, 6], mask), whole)
     assert taken == [16, 16, 8]

@@ -5,10 +5,11 @@ import torch
 
 from modelwright.models.reformer import window_kernel
 from modelwright.models.reformer.local_attention import local_attention_with_probabilities
-from modelwright.models.reformer.local_kernel import Windows, local_attention, local_attention_backward
+from modelwright.models.reformer.local_kernel import Part, Windows, local_attention, local_attention_backward
 from modelwright.models.reformer.lsh_attention import lsh_attention_with_probabilities
 from modelwright.models.reformer.lsh_kernel import lsh_attention, lsh_attention_backward
 from modelwright.models.reformer.operators import hash_order, local_attention_op, lsh_attention_op
+from modelwright.models.reformer.window_kernel import ring_slice
 from modelwright.models.reformer.windows import merge_heads, split_heads
 
 HEADS, SIZE = 2, 4
@@ -166,7 +167,7 @@ def test_vectors_of_all_tokens_are_never_gathered(monkeypatch):
 @pytest.mark.parametrize("mask", ["all", "padded"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @torch.no_grad()
-def test_the_output_goes_where_it_is_asked_to_and_a_local_one_to_the_queries(shape, mask):
+def test_the_output_goes_where_it_is_asked_to_and_may_go_to_the_queries(shape, mask):
     q, k, v = tensors(3)
     mask = masks()[mask]
     into = q.clone()
@@ -179,3 +180,22 @@ def test_the_output_goes_where_it_is_asked_to_and_a_local_one_to_the_queries(sha
         assert out is into
         assert torch.equal(out, wanted[0])
         assert torch.equal(weights, wanted[1])
+        over = q.clone()
+        out, weights = lsh_attention(over, v, orders(rounds), mask, shape, into=over)
+        assert out is over
+        assert torch.equal(out, wanted[0])
+        assert torch.equal(weights, wanted[1])
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("mask", ["all", "padded"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@torch.no_grad()
+def test_a_part_is_attended_to_as_in_the_whole(shape, mask):
+    q, k, v = tensors(3)
+    mask = masks()[mask]
+    whole = local_attention(q, k, v, mask, HEADS, shape)
+    for first, last in ((0, 8), (8, 16), (0, 16)):
+        seen = [ring_slice(x, *shape.span(first, last)) for x in (k, v)]
+        out = local_attention(q[:, first:last], *seen, mask, HEADS, shape, part=Part(first, 16))
+        torch.testing.assert_close(out, whole[:, first:last])

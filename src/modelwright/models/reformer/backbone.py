@@ -20,9 +20,11 @@ from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.decoding import CachedCall, go_on, read_prompt
 from modelwright.models.reformer.encoder import ReformerEncoder
 from modelwright.models.reformer.hashing import choose_num_buckets
-from modelwright.models.reformer.layer import ReformerLayer
+from modelwright.models.reformer.layer import ReformerLayer, token_slices
 from modelwright.models.reformer.lsh_attention import needs_hashing
+from modelwright.nn.decode_layout import is_hooked
 from modelwright.nn.precision import at_least_float32
+from modelwright.nn.tracing import is_recorded
 from modelwright.outputs.base import ModelOutput
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.switches import check_one_input, wants_dict
@@ -269,7 +271,7 @@ class ReformerModel(ReformerPreTrainedModel):
             keep=keep,
             keeps_states=keep is not None and (keeps_states or torch.is_grad_enabled()),
         )
-        streams = self._streams(self.embeddings(input_ids, position_ids, inputs_embeds))
+        streams = self._streams(input_ids, position_ids, inputs_embeds)
         last, hidden_states, attentions = self.encoder(
             streams,
             call,
@@ -282,9 +284,26 @@ class ReformerModel(ReformerPreTrainedModel):
             attentions=attentions,
         )
 
-    def _streams(self, embedded: Tensor) -> Tensor:
+    def _streams(self, input_ids: Tensor | None, position_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """Return both residual streams (B, L, 2, E), which start as the embeddings, in memory of their own."""
-        return at_least_float32(embedded).unsqueeze(2).repeat(1, 1, 2, 1)
+        given = input_ids if input_ids is not None else inputs_embeds
+        assert given is not None
+        parts = [part for _, part in token_slices(given)]
+        watched = torch.is_grad_enabled() or is_recorded() or any(map(is_hooked, self.embeddings.modules()))
+        if len(parts) < 2 or self.training or watched:
+            embedded = self.embeddings(input_ids, position_ids, inputs_embeds)
+            return at_least_float32(embedded).unsqueeze(2).repeat(1, 1, 2, 1)
+        if position_ids is None:
+            position_ids = torch.arange(given.shape[1], device=given.device).unsqueeze(0)
+        streams: Tensor | None = None
+        for part in parts:
+            inputs = (None if each is None else each[:, part] for each in (input_ids, position_ids, inputs_embeds))
+            embedded = self.embeddings(*inputs)
+            if streams is None:
+                streams = at_least_float32(embedded[:0]).new_empty(*given.shape[:2], 2, embedded.shape[-1])
+            streams[:, part] = embedded.unsqueeze(2)
+        assert streams is not None
+        return streams
 
     def padding(self, length: int) -> int:
         """Return how many tokens to add so that the sequence is cut into whole chunks."""

@@ -156,7 +156,10 @@ def _read(model: ReformerModel, cache: ReformerCache, call: CachedCall, columns:
     """Read the new tokens one after the other."""
     outputs: list[Any] = []
     for column in range(columns):
-        inputs = call.part(slice(None), slice(column, column + 1))
+        if columns == 1:
+            inputs = {name: getattr(call, name) for name in _PLACED}
+        else:
+            inputs = call.part(slice(None), slice(column, column + 1))
         if inputs["position_ids"] is None:
             words = inputs["inputs_embeds"]
             if words is None:

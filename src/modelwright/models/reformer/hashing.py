@@ -14,8 +14,9 @@ from torch import Tensor
 
 Buckets = int | list[int]
 
-# Rotated numbers that are there at once: on a CPU 4 MB in fp32, which stay in cache, on a GPU 256 MB.
-_ROTATED, _ROTATED_ON_GPU = 2**20, 2**26
+# Numbers that hashing has at once, of vectors and of rotated ones: on a CPU 4 MB in fp32, which stay in cache, on a GPU
+# 256 MB.
+_HASHED, _HASHED_ON_GPU = 2**20, 2**26
 
 
 def choose_num_buckets(sequence_length: int, chunk_length: int, max_position_embeddings: int) -> Buckets:
@@ -114,12 +115,12 @@ def hash_and_sort(
     vectors_BHLD: Tensor, rotations_HDNR: Tensor, factors: Sequence[int], key_mask_BL: Tensor | None
 ) -> Tensor:
     """Return `sort_by_bucket` of `hash_vectors`, some tokens at a time: all rotated vectors are never stored."""
-    batch, heads, length, _ = vectors_BHLD.shape
+    batch, heads, length, size = vectors_BHLD.shape
     num_buckets = math.prod(factors)
     rounds = rotations_HDNR.shape[2]
     buckets_BHNL = torch.empty((batch, heads, rounds, length), dtype=_narrow(num_buckets), device=vectors_BHLD.device)
-    room = _ROTATED_ON_GPU if vectors_BHLD.is_cuda else _ROTATED
-    step = max(1, room // (batch * heads * rounds * rotations_HDNR.shape[-1]))
+    room = _HASHED_ON_GPU if vectors_BHLD.is_cuda else _HASHED
+    step = max(1, room // (batch * heads * (size + rounds * rotations_HDNR.shape[-1])))
     for start in range(0, length, step):
         part = slice(start, start + step)
         buckets_BHNL[..., part] = hash_vectors(vectors_BHLD[:, :, part], rotations_HDNR, factors)

@@ -15,11 +15,16 @@ from modelwright.nn.precision import at_least_float32
 
 
 def local_attention(
-    q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, num_heads: int, shape: Windows, **into: Tensor
+    q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, num_heads: int, shape: Windows, **more: Any
 ) -> Tensor:
-    """Attend within chunks and their neighbours; return (B, L, H*D)."""
+    """Attend within chunks and their neighbours; return (B, L, H*D). `part` needs `local_attends_in_parts`."""
     kernel: Any = triton_attention if triton_attention.can_run(q, num_heads) else local_kernel
-    return kernel.local_attention(q, k, v, key_mask, num_heads, shape, **into)  # type: ignore[no-any-return]
+    return kernel.local_attention(q, k, v, key_mask, num_heads, shape, **more)  # type: ignore[no-any-return]
+
+
+def local_attends_in_parts(x: Tensor, num_heads: int) -> bool:
+    """Tell whether `local_attention` takes a `part` of what is projected of `x`, and that is worth it."""
+    return not x.is_cuda and not triton_attention.can_run(x, num_heads)
 
 
 def local_attention_backward(
@@ -45,6 +50,11 @@ def lsh_attention(
     """Attend among tokens that `order` sorts next to each other; return (B, L, H*D) and what the backward needs."""
     kernel: Any = triton_attention if triton_attention.can_run(qk, order.shape[1]) else lsh_kernel
     return kernel.lsh_attention(qk, v, order, key_mask, shape, **into)  # type: ignore[no-any-return]
+
+
+def lsh_overwrites(qk: Tensor, num_heads: int) -> bool:
+    """Tell whether `lsh_attention` can write its output over `qk`: not where all heads are at work at once."""
+    return not triton_attention.can_run(qk, num_heads)
 
 
 def empty_rounds(qk: Tensor, order: Tensor) -> Tensor:

@@ -15,10 +15,11 @@ from modelwright.models.reformer.configuration_reformer import ReformerConfig
 from modelwright.models.reformer.local_attention import LocalSelfAttention
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention
 from modelwright.nn.activations import get_activation
-from modelwright.nn.decode_layout import apply_linear
+from modelwright.nn.decode_layout import apply_linear, is_hooked
 from modelwright.nn.dropout import seeded_dropout
 from modelwright.nn.norm import LayerNorm
 from modelwright.nn.pruning import prune_linear_layer
+from modelwright.nn.tracing import is_recorded
 
 Result = TypeVar("Result")
 
@@ -84,6 +85,17 @@ class ReformerAttention(nn.Module):
             attended = (per_head * mask_H.to(attended.dtype).unsqueeze(-1)).flatten(-2)
         generator = layer.generator(call, "attention_output", index, attended.device)
         return seeded_dropout(self.output(attended), self.dropout, generator)
+
+    def goes_in_parts(self, x: Tensor, call: ForwardCall, layer: LayerCall) -> bool:
+        """Tell whether the branch can be computed part by part of a text, some tokens twice, with nobody to notice."""
+        free = not (layer.training or call.keep is not None or is_recorded() or is_hooked(self.layer_norm))
+        return free and isinstance(self.self_attention, LocalSelfAttention) and self.self_attention.attends_in_parts(x)
+
+    def in_parts(self, x: Tensor, call: ForwardCall, layer: LayerCall) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+        """Yield rows and places of parts of `x`, with what is added to the first stream there."""
+        assert isinstance(self.self_attention, LocalSelfAttention)
+        for at, attended in self.self_attention.attend_in_parts(x, self.layer_norm, call, layer):
+            yield at, self.finish(attended, call, layer, 0)
 
     def forward(self, x: Tensor, call: ForwardCall, layer: LayerCall) -> tuple[Tensor, Tensor | None]:
         """Return what is added to the first stream, and the probabilities."""

@@ -3,7 +3,7 @@
 Shapes: B batch, L tokens, H heads, D head size, C chunks, Q tokens of a chunk, W of its window, E hidden size.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from modelwright.models.reformer.attention_maps import ChunkPlaces
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
-from modelwright.models.reformer.kernels import local_attention, local_attention_backward
-from modelwright.models.reformer.local_kernel import Windows
+from modelwright.models.reformer.kernels import local_attends_in_parts, local_attention, local_attention_backward
+from modelwright.models.reformer.local_kernel import Part, Windows, row_groups
 from modelwright.models.reformer.operators import local_attention_op
+from modelwright.models.reformer.window_kernel import BLOCK_TOKENS, ring_slice
 from modelwright.models.reformer.windows import (
     MASKED_BIAS,
     attend_in_windows,
@@ -22,8 +23,11 @@ from modelwright.models.reformer.windows import (
     pruned,
     split_heads,
 )
-from modelwright.nn.decode_layout import apply_each
+from modelwright.nn.decode_layout import apply_each, is_plain_linear
 from modelwright.nn.dropout import seeded_generator
+
+# A part of a text has so many times the tokens that are projected once more for it.
+FEW = 16
 
 
 def local_attention_with_probabilities(
@@ -65,8 +69,6 @@ class LocalSelfAttention(nn.Module):
 
     # Cheap to compute again, and the backward of the attention itself does without it.
     keeps_output = False
-    # The queries have served when their places are attended to: the output may take their memory.
-    overwrites_queries = True
     _siblings = ("query", "key", "value")
 
     def __init__(
@@ -94,6 +96,37 @@ class LocalSelfAttention(nn.Module):
     def project(self, x_BLE: Tensor) -> tuple[Tensor, ...]:
         """Return queries, keys and values, (B, L, H*D) each."""
         return apply_each(x_BLE, self.query, self.key, self.value)
+
+    def overwrites_queries(self, _q: Tensor) -> bool:
+        """Tell whether the output can be written over the queries: each has served when its place is attended to."""
+        return True
+
+    def attends_in_parts(self, x_BLE: Tensor) -> bool:
+        """Tell whether `attend_in_parts` does the same as `project` and `attend`: of some tokens twice."""
+        layers = (self.query, self.key, self.value)
+        return local_attends_in_parts(x_BLE, self.num_heads) and all(map(is_plain_linear, layers))
+
+    def attend_in_parts(
+        self, x_BLE: Tensor, norm: Callable[[Tensor], Tensor], call: ForwardCall, layer: LayerCall
+    ) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+        """Yield rows and places of parts of `norm(x)` with their output (rows, places, H*D), without gradients.
+
+        Nothing is of full length. What a part sees before and after itself is projected once more.
+        """
+        length = x_BLE.shape[1]
+        shape = self._windows(length, call, layer)
+        chunk = shape.chunk_length
+        size = -(-max(BLOCK_TOKENS, FEW * (shape.window - chunk)) // chunk) * chunk
+        for rows in row_groups(*x_BLE.shape[:2]):
+            mask = None if call.key_mask is None else call.key_mask[rows]
+            for first in range(0, length, size):
+                last = min(first + size, length)
+                low, high = shape.span(first, last)
+                q, k, v = self.project(norm(ring_slice(x_BLE[rows], low, high)))
+                q = q[:, first - low : last - low]
+                into = {"into": q} if q.dtype is v.dtype else {}
+                out = local_attention(q, k, v, mask, self.num_heads, shape, part=Part(first, length), **into)
+                yield (rows, slice(first, last)), out
 
     def attend(
         self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall, into: Tensor | None = None

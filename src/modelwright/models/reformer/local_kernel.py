@@ -53,30 +53,49 @@ class Windows:
         return seeded_generator(self.seed, block, device) if self.dropout else None
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of texts of `length` tokens: the queries of the places from `first` on, and what they see.
+
+    Keys and values are those of `shape.span(first, first + queries)` then, and not of all places.
+    """
+
+    first: int
+    length: int
+
+
 def _blocks(
-    q_RLD: Tensor, k_RLD: Tensor, v_RLD: Tensor, key_mask_BL: Tensor | None, at: tuple[slice, ...], shape: Windows
+    q_RLD: Tensor,
+    k_RLD: Tensor,
+    v_RLD: Tensor,
+    key_mask_BL: Tensor | None,
+    at: tuple[slice, ...],
+    shape: Windows,
+    part: Part | None = None,
 ) -> Iterator[tuple[int, int, tuple[Tensor, ...], dict[str, Any]]]:
-    """Yield each block's first and last (excluded) token, its q, k, v and bias, and the kernel's settings.
+    """Yield each block's first and last (excluded) query, its q, k, v and bias, and the kernel's settings.
 
     `at` says which rows and which columns of the projections these are.
     """
-    rows, length, size = q_RLD.shape
+    rows, queries, size = q_RLD.shape
+    first, length = (0, queries) if part is None else (part.first, part.length)
     chunk, window = shape.chunk_length, shape.window
     inner_1QW: Tensor | None = None
-    for start, stop in block_ranges(length, chunk, window, rows):
-        low, high = shape.span(start, stop)
+    for start, stop in block_ranges(queries, chunk, window, rows):
+        low, high = shape.span(first + start, first + stop)
         if low < 0 or high > length or key_mask_BL is not None:
             mask_RL = None if key_mask_BL is None else key_mask_BL[at[0]]
-            bias_NQW = _bias(start, stop, rows, length, mask_RL, shape, like=q_RLD)
+            bias_NQW = _bias(first + start, first + stop, rows, length, mask_RL, shape, like=q_RLD)
         else:
             # Away from the ends every chunk has the same bias.
             if inner_1QW is None:
-                inner_1QW = _bias(start, start + chunk, 1, length, None, shape, like=q_RLD)
+                inner_1QW = _bias(first + start, first + start + chunk, 1, length, None, shape, like=q_RLD)
             bias_NQW = inner_1QW
         q_NQD = at_least_float32(q_RLD[:, start:stop]).reshape(-1, chunk, size)
-        k_NWD, v_NWD = (windows(at_least_float32(ring_slice(x, low, high)), chunk, window) for x in (k_RLD, v_RLD))
+        seen = [ring_slice(x, low, high) if part is None else x[:, start : start + high - low] for x in (k_RLD, v_RLD)]
+        k_NWD, v_NWD = (windows(at_least_float32(x), chunk, window) for x in seen)
         # A number that no other block of the call has.
-        block = (int(at[2].start) // size << 32) + int(at[0].start) * length + start
+        block = (int(at[2].start) // size << 32) + int(at[0].start) * length + first + start
         generator = shape.generator(block, q_RLD.device)
         settings = {"scale": size**-0.5, "dropout": shape.dropout, "generator": generator}
         yield start, stop, (q_NQD, k_NWD, v_NWD, bias_NQW), settings
@@ -102,7 +121,7 @@ def _bias(
     return bias_NQW
 
 
-def _row_groups(batch: int, length: int) -> Iterator[slice]:
+def row_groups(batch: int, length: int) -> Iterator[slice]:
     """Yield one row of the batch at a time, or several short ones together."""
     step = max(1, BLOCK_TOKENS // length)
     for first in range(0, batch, step):
@@ -119,20 +138,23 @@ def local_attention(
     shape: Windows,
     *,
     into: Tensor | None = None,
+    part: Part | None = None,
 ) -> Tensor:
     """Attend within chunks and their neighbours, in fp32 at least; return (B, L, H*D) in the dtype of `v`.
 
-    The output is written to `into` if there is one, which may be `q`.
+    The output is written to `into` if there is one, which may be `q`. With `part` the queries are those of some whole
+    chunks only, and so is the output; the mask is that of all places.
     """
     size = q_BLE.shape[-1] // num_heads
-    out_BLE = torch.empty_like(v_BLE, memory_format=torch.contiguous_format) if into is None else into
-    for rows in _row_groups(*q_BLE.shape[:2]):
+    out_BLE = v_BLE.new_empty(q_BLE.shape) if into is None else into
+    for rows in row_groups(*q_BLE.shape[:2]):
         for head in range(num_heads):
             at = (rows, slice(None), slice(head * size, (head + 1) * size))
-            for start, stop, operands, settings in _blocks(q_BLE[at], k_BLE[at], v_BLE[at], key_mask_BL, at, shape):
+            blocks = _blocks(q_BLE[at], k_BLE[at], v_BLE[at], key_mask_BL, at, shape, part)
+            for start, stop, operands, settings in blocks:
                 out_NQD, _ = attend_block(*operands, **settings)
-                part = out_BLE[at][:, start:stop]
-                part.copy_(out_NQD.view(part.shape))
+                into_RLD = out_BLE[at][:, start:stop]
+                into_RLD.copy_(out_NQD.view(into_RLD.shape))
     return out_BLE
 
 
@@ -159,7 +181,7 @@ def local_attention_backward(
         else (torch.empty_like(q_BLE), torch.empty_like(k_BLE), torch.empty_like(v_BLE))
     )
     room: Tensor | None = None
-    for rows in _row_groups(*q_BLE.shape[:2]):
+    for rows in row_groups(*q_BLE.shape[:2]):
         for head in range(num_heads):
             at = (rows, slice(None), slice(head * size, (head + 1) * size))
             if room is None:  # of the first group of rows, than which none is larger

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modelwright.models.reformer.attention_maps import ChunkPlaces
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.configuration_reformer import ReformerConfig, bucket_factors
-from modelwright.models.reformer.kernels import lsh_attention, lsh_attention_backward
+from modelwright.models.reformer.kernels import lsh_attention, lsh_attention_backward, lsh_overwrites
 from modelwright.models.reformer.local_kernel import Windows
 from modelwright.models.reformer.lsh_kernel import inverse_order, key_scale, score_bias
 from modelwright.models.reformer.operators import lsh_attention_op, order_by_hash
@@ -100,8 +100,6 @@ class LSHSelfAttention(nn.Module):
 
     # As many attentions as there are hash rounds stand behind it, and their backward needs it.
     keeps_output = True
-    # Queries are keys too, which later blocks read.
-    overwrites_queries = False
     _siblings = ("query_key", "value")
 
     def __init__(
@@ -131,13 +129,18 @@ class LSHSelfAttention(nn.Module):
         """Return the vectors that are queries and keys, and the values, (B, L, H*D) each."""
         return apply_each(x_BLE, self.query_key, self.value)
 
+    def overwrites_queries(self, qk: Tensor) -> bool:
+        """Tell whether the output can be written over the queries, which are keys too."""
+        return lsh_overwrites(qk, self.num_heads)
+
     def attend(
         self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall, into: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """Return the output (B, L, H*D) and what the backward needs of the hash rounds, from what `project` returned.
 
-        The output is written to `into` if there is one, which shares no memory with the projections, and then has no
-        graph. `layer.order` is set by the first call and reused by a replay.
+        The output is written to `into` if there is one, which may be the first of the projections if
+        `overwrites_queries` says so, and then has no graph. `layer.order` is set by the first call and reused by a
+        replay.
         """
         qk, v = projected
         order = self._order(qk, call, layer)

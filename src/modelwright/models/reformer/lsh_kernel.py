@@ -45,7 +45,8 @@ def key_scale(qk: Tensor) -> Tensor:
     Keys have length 1 (epsilon inside the mean of squares): the paper's normalised key with attention's 1/sqrt(D)
     folded in, so that scores need no further scale.
     """
-    scale: Tensor = torch.rsqrt(qk.square().mean(dim=-1, keepdim=True) + KEY_EPSILON) * qk.shape[-1] ** -0.5
+    # D times the mean is the sum, which is half of the work.
+    scale: Tensor = torch.rsqrt(qk.square().sum(dim=-1, keepdim=True) + KEY_EPSILON * qk.shape[-1])
     return scale
 
 
@@ -211,8 +212,10 @@ def lsh_attention(
     """Attend among tokens that `order_BHNL` sorts next to each other, in fp32 at least.
 
     Returns the output (B, L, H*D) in the dtype of `v`, and the weights of the rounds (B, H, N, L) for the backward. The
-    output is written to the contiguous tensor `into` if there is one, which shares no memory with `qk` and `v`.
+    output is written to the contiguous tensor `into` if there is one, which may be `qk`.
     """
+    # A group's blocks read each other's places, other groups never do.
+    at_once = into is not qk_BLE
     out_BLE = torch.empty_like(v_BLE, memory_format=torch.contiguous_format) if into is None else into
     qk_BLE, v_BLE = qk_BLE.contiguous(), v_BLE.contiguous()
     weights_BHNL = torch.ones(order_BHNL.shape, dtype=at_least_float32(qk_BLE[:0]).dtype, device=qk_BLE.device)
@@ -220,9 +223,15 @@ def lsh_attention(
         rounds = _rounds(group, qk_BLE, v_BLE, shape)
         if order_BHNL.shape[2] == 1:
             for turn in rounds:
+                out_GLD = None if at_once else turn.empty(*turn.order.shape)
                 for start, stop, _, operands, settings in turn.blocks():
                     out_CQD, _ = attend_block(*operands, **settings)
-                    group.put(out_BLE, turn.order[:, start:stop], out_CQD)
+                    if out_GLD is None:
+                        group.put(out_BLE, turn.order[:, start:stop], out_CQD)
+                    else:
+                        out_GLD[:, start:stop] = out_CQD.view(-1, stop - start, out_GLD.shape[-1])
+                if out_GLD is not None:
+                    group.put(out_BLE, turn.order, out_GLD)
             continue
         merged_GLD, weights_GNL = _merged(rounds)
         into_BHLD, kept = group.part(out_BLE), weights_BHNL[group.rows, group.heads]

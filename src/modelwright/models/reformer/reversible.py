@@ -61,8 +61,9 @@ def reversible_stack(
     from torch's own stream; they draw the same again. Second derivatives are not supported.
     """
     keep = torch.is_grad_enabled() and not recompute_attention
+    forgets = not torch.is_grad_enabled()
     keepers = sum(block.attention.self_attention.keeps_output for block in blocks)
-    tape = _Tape(call, SameAutocast(streams.device.type), streams.detach(), _Scratch(4), _Scratch(keepers))
+    tape = _Tape(call, SameAutocast(streams.device.type), streams.detach(), _Scratch(4), _Scratch(keepers), forgets)
     for index, (block, layer) in enumerate(zip(blocks, layers, strict=True)):
         ends = index == 0, index == len(blocks) - 1
         streams = block(partial(_run_reversibly, tape, layer, keep, ends), streams)
@@ -118,7 +119,7 @@ class _Tape:
     """What the branches of one call hand to each other past autograd: the streams, changed in place, and memory.
 
     Autograd sees empty stand-ins for the streams between branches; only the last branch's result is real. `scratch` is
-    what one branch after another uses, `kept` has room for the outputs that are kept.
+    what one branch after another uses, `kept` has room for the outputs that are kept. `forgets`: there is no backward.
     """
 
     call: ForwardCall
@@ -126,6 +127,7 @@ class _Tape:
     streams: Tensor | None
     scratch: _Scratch
     kept: _Scratch
+    forgets: bool
     num_kept: int = 0
 
     def stream(self, number: int) -> Tensor:
@@ -193,6 +195,10 @@ class _AttentionBranch:
     def forward(self, tape: _Tape) -> tuple[Tensor, ...]:
         """Add the update to the moved stream, in place; return what the backward needs besides the streams."""
         read, moved = tape.stream(self.reads), tape.stream(1 - self.reads)
+        if tape.forgets and self.module.goes_in_parts(read, tape.call, self.layer):
+            for at, update in self.module.in_parts(read, tape.call, self.layer):
+                moved[at].add_(update)
+            return ()
         whole: tuple[Tensor, ...] = ()
         for index, part in token_slices(read):
             whole = tape.scratch.fill(self.project.first(index, read[:, part]), part, read.shape[1])
@@ -208,7 +214,7 @@ class _AttentionBranch:
         q, v = whole[0], whole[-1]
         if self.keep:
             return tape.room_to_keep(v)
-        overwrites = self.module.self_attention.overwrites_queries and q.dtype is v.dtype
+        overwrites = q.dtype is v.dtype and self.module.self_attention.overwrites_queries(q)
         return q if overwrites else tape.scratch.take(len(whole), tuple(v.shape), v)
 
     def backward(
