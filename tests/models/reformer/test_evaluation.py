@@ -48,6 +48,16 @@ def scores(model, tokens, **arguments):
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_places_of_all_rows_at_once():
+    model = build(ReformerForMaskedLM, **{**LARGE, **BOTH_SIDES}).eval()
+    tokens, places = ids(length=50), torch.arange(50)
+    expected = scores(model, tokens)[0]
+    for position_ids in (places, places[None], places.expand(len(tokens), -1)):
+        for found in scores(model, tokens, position_ids=position_ids):
+            torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("length", [64, 50, 8, 5])
 @pytest.mark.parametrize(("cls", "changes"), KINDS.values(), ids=KINDS)
 class TestParts:

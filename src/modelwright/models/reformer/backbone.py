@@ -297,8 +297,8 @@ class ReformerModel(ReformerPreTrainedModel):
             position_ids = torch.arange(given.shape[1], device=given.device).unsqueeze(0)
         streams: Tensor | None = None
         for part in parts:
-            inputs = (None if each is None else each[:, part] for each in (input_ids, position_ids, inputs_embeds))
-            embedded = self.embeddings(*inputs)
+            ids, embeds = (None if each is None else each[:, part] for each in (input_ids, inputs_embeds))
+            embedded = self.embeddings(ids, position_ids[..., part], embeds)
             if streams is None:
                 streams = at_least_float32(embedded[:0]).new_empty(*given.shape[:2], 2, embedded.shape[-1])
             streams[:, part] = embedded.unsqueeze(2)
