@@ -25,7 +25,7 @@ class _InputTypeError(InputError, TypeError):
 
 
 # What torch and Python raise inside a call whose inputs do not fit.
-FAILURES = (IndexError, RuntimeError, ValueError, TypeError, AttributeError)
+FAILURES = (IndexError, RuntimeError, ValueError, TypeError, AttributeError, ZeroDivisionError)
 _TABLES = {
     "token_type_embeddings": "token_type_ids",
     "position_embeddings": "position_ids",

@@ -401,3 +401,44 @@ def test_the_tied_table_gets_the_gradient_of_its_modules(name, of_the_loss, monk
     both_kinds = {**inputs, "inputs_embeds": model.get_input_embeddings()(inputs["input_ids"])}
     with pytest.raises(InputError, match="both"):
         model(**both_kinds)
+
+
+def test_the_tied_table_leaves_out_the_padding_of_its_modules():
+    model = make().train()
+    table = nn.Embedding(40, 16)
+    table.weight = model.lm_head.weight
+    for part in (model.prophetnet, model.prophetnet.encoder, model.prophetnet.decoder):
+        part.word_embeddings = table
+    ids = IDS.masked_fill(IDS < 12, model.config.pad_token_id)
+
+    def gradient():
+        model.zero_grad()
+        model(ids, MASK, labels=TARGET).loss.backward()
+        return table.weight.grad
+
+    found = gradient()
+    table.register_forward_hook(lambda *_: None)
+    torch.testing.assert_close(found, gradient())
+
+
+@pytest.mark.parametrize("name", ["ProphetNetForConditionalGeneration", "ProphetNetForCausalLM"])
+def test_hooks_of_the_parts_see_ids_in_training(name):
+    model, seen = make(name).train(), []
+    parts = [part for part in model.prophetnet.modules() if type(part).__name__.endswith(("Encoder", "Decoder"))]
+    for part in parts:
+        part.register_forward_pre_hook(lambda _part, _args, given: seen.append(given["input_ids"]), with_kwargs=True)
+    model(TARGET, labels=TARGET).loss.backward()
+    assert len(seen) == len(parts) > 0
+    assert all(ids.shape == TARGET.shape for ids in seen)
+
+
+@pytest.mark.parametrize("labels", [None, TARGET])
+def test_refusals_are_the_same_with_labels(labels):
+    model = make()
+    with pytest.raises(InputError, match=r"expected input_ids of shape \(rows, tokens\), got \(8,\)"):
+        model(IDS[0], decoder_input_ids=TARGET, labels=labels)
+    with pytest.raises(InputError, match="ProphetNetEncoder: expected ids from 0 to 39 in input_ids"):
+        model(IDS + 40, decoder_input_ids=TARGET, labels=labels)
+    with pytest.raises(InputError, match="ProphetNetDecoder: expected ids from 0 to 39 in input_ids"):
+        # The inputs of the decoder are made of them.
+        model(IDS, **({"decoder_input_ids": TARGET + 40} if labels is None else {"labels": labels + 40}))

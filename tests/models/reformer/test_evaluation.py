@@ -5,6 +5,7 @@ import torch
 from small_reformer import LARGE, build, ids
 from torch.profiler import profile
 
+from modelwright.core.errors import InputError
 from modelwright.models.reformer import reversible
 from modelwright.models.reformer.modeling_reformer import ReformerForMaskedLM, ReformerModelWithLMHead
 
@@ -55,6 +56,42 @@ def test_places_of_all_rows_at_once():
     for position_ids in (places, places[None], places.expand(len(tokens), -1)):
         for found in scores(model, tokens, position_ids=position_ids):
             torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("places", [20, 9, 70])
+def test_places_of_another_length_are_refused_in_parts_too(places):
+    model = build(**LARGE).eval()
+    with torch.no_grad(), pytest.raises(InputError, match=r"position_ids of the shape of the tokens, \(2, 64\)"):
+        model(ids(), position_ids=torch.arange(places)[None] % 64, use_cache=False)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_one_place_for_all_tokens():
+    model = build(**LARGE).eval()
+    torch.testing.assert_close(*scores(model, ids(), position_ids=torch.zeros(1, 1, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (0, 8)])
+def test_nothing_to_evaluate_is_refused(shape):
+    model = build(**LARGE).eval()
+    with torch.no_grad(), pytest.raises(InputError, match="at least one row and one token in input_ids"):
+        model(ids(*shape), use_cache=False)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_dropout_of_places_alone_is_drawn_once():
+    model = build(**LARGE, axial_pos_embds=True).eval()
+    places = model.reformer.embeddings.position_embeddings
+    places.dropout = 0.5
+    places.train()
+    with torch.no_grad():
+        streams = model.reformer._streams(ids(), None, None)
+        dropped = (streams[:, :, 0] == model.reformer.embeddings.word_embeddings(ids())).all(dim=-1)
+    # Whole columns: the tokens that share a place on the last axis, which has 8.
+    rows = dropped.view(2, 8, 8)
+    assert torch.equal(rows, rows[:, :1].expand_as(rows))
+    assert 0 < int(dropped.sum()) < dropped.numel()
 
 
 @pytest.mark.usefixtures("small_parts")

@@ -4,6 +4,7 @@ Legend: B batch, T decoder tokens, S encoder tokens, G predict streams, E hidden
 """
 
 import copy
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import torch
@@ -32,11 +33,12 @@ from modelwright.models.prophetnet.outputs import (
     ProphetNetSeq2SeqModelOutput,
 )
 from modelwright.models.prophetnet.positions import ProphetNetPositionalEmbeddings
-from modelwright.nn.decode_layout import RowLinear, apply_linear
+from modelwright.nn.decode_layout import RowLinear, apply_linear, is_hooked
 from modelwright.nn.losses import linear_cross_entropy
 from modelwright.nn.precision import at_least_float32
 from modelwright.nn.tied_table import TiedTable, tied_table
 from modelwright.placement.offload import at_hand
+from modelwright.pretrained.bad_inputs import FAILURES
 from modelwright.pretrained.switches import wants_dict
 
 logger = get_logger(__name__)
@@ -67,9 +69,9 @@ class _WithHead(ProphetNetPreTrainedModel):
 
     _supports_generation_cache = True
     _supports_cache_objects = True
+    prophetnet: Any
     lm_head: nn.Linear
     disable_ngram_loss: bool
-    padding_idx: int | None
 
     def get_output_embeddings(self) -> nn.Module:
         """Return the output projection."""
@@ -107,13 +109,24 @@ class _WithHead(ProphetNetPreTrainedModel):
         )
         return False
 
+    def _tied_table(self, labels: Tensor | None, *parts: Any) -> TiedTable | None:
+        """Return the head's table if a loss is wanted and all parts look up in it; rows can be given to them then.
+
+        Their hooks, and those of the model around them, expect to see the ids.
+        """
+        if labels is None or any(map(is_hooked, (self.prophetnet, *parts))):
+            return None
+        return tied_table(self.lm_head, *(part.word_embeddings for part in parts))
+
+    @staticmethod
     def _looked_up(
-        self, table: TiedTable, input_ids: Tensor | None, inputs_embeds: Tensor | None
+        table: TiedTable | None, part: Any, input_ids: Tensor | None, inputs_embeds: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Return the ids' rows of the table in their place; what fits no call stays for the call to refuse."""
-        if input_ids is None or inputs_embeds is not None:
-            return input_ids, inputs_embeds
-        return None, table.rows(input_ids, self.padding_idx)
+        """Return the ids' rows of the table in their place; what fits no call stays for the part to refuse."""
+        if table is not None and isinstance(input_ids, Tensor) and input_ids.dim() == 2 and inputs_embeds is None:
+            with suppress(*FAILURES):
+                return None, table.rows(input_ids, part.word_embeddings.padding_idx)
+        return input_ids, inputs_embeds
 
     def _scores(self, streams_BQE: Tensor, tokens: int) -> tuple[Tensor, Tensor | None]:
         """Return the logits (B, T, V) of the first stream, and those of the others, (B, G - 1, T, V), if there are."""
@@ -214,12 +227,13 @@ class ProphetNetForConditionalGeneration(_WithHead):
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self._shift_right(labels)
         given: Any = decoder_inputs_embeds if decoder_input_ids is None else decoder_input_ids
-        parts = self.prophetnet.encoder, self.prophetnet.decoder
-        table = None if labels is None else tied_table(self.lm_head, *(part.word_embeddings for part in parts))
-        if table is not None:
-            if encoder_outputs is None:
-                input_ids, inputs_embeds = self._looked_up(table, input_ids, inputs_embeds)
-            decoder_input_ids, decoder_inputs_embeds = self._looked_up(table, decoder_input_ids, decoder_inputs_embeds)
+        encoder, decoder = self.prophetnet.encoder, self.prophetnet.decoder
+        table = self._tied_table(labels, encoder, decoder)
+        if encoder_outputs is None:
+            input_ids, inputs_embeds = self._looked_up(table, encoder, input_ids, inputs_embeds)
+        decoder_input_ids, decoder_inputs_embeds = self._looked_up(
+            table, decoder, decoder_input_ids, decoder_inputs_embeds
+        )
         output = self.prophetnet(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -358,10 +372,10 @@ class ProphetNetForCausalLM(_WithHead):
         as in `ProphetNetForConditionalGeneration.forward`, the rest as in `ProphetNetDecoder.forward`.
         """
         given: Any = inputs_embeds if input_ids is None else input_ids
-        table = None if labels is None else tied_table(self.lm_head, self.prophetnet.decoder.word_embeddings)
-        if table is not None:
-            input_ids, inputs_embeds = self._looked_up(table, input_ids, inputs_embeds)
-        output = self.prophetnet.decoder(
+        decoder = self.prophetnet.decoder
+        table = self._tied_table(labels, decoder)
+        input_ids, inputs_embeds = self._looked_up(table, decoder, input_ids, inputs_embeds)
+        output = decoder(
             input_ids=input_ids,
             attention_mask=attention_mask,
             encoder_hidden_states=encoder_hidden_states,

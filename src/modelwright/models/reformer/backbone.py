@@ -290,7 +290,10 @@ class ReformerModel(ReformerPreTrainedModel):
         assert given is not None
         parts = [part for _, part in token_slices(given)]
         watched = torch.is_grad_enabled() or is_recorded() or any(map(is_hooked, self.embeddings.modules()))
-        if len(parts) < 2 or self.training or watched:
+        drops = any(module.training for module in self.embeddings.modules())
+        # Of other lengths, parts might fit that the whole does not.
+        fits = position_ids is None or position_ids.shape[-1:] == given.shape[1:2]
+        if len(parts) < 2 or watched or drops or not fits:
             embedded = self.embeddings(input_ids, position_ids, inputs_embeds)
             return at_least_float32(embedded).unsqueeze(2).repeat(1, 1, 2, 1)
         if position_ids is None:
