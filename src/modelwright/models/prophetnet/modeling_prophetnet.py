@@ -69,7 +69,6 @@ class _WithHead(ProphetNetPreTrainedModel):
 
     _supports_generation_cache = True
     _supports_cache_objects = True
-    prophetnet: Any
     lm_head: nn.Linear
     disable_ngram_loss: bool
 
@@ -114,7 +113,7 @@ class _WithHead(ProphetNetPreTrainedModel):
 
         Their hooks, and those of the model around them, expect to see the ids.
         """
-        if labels is None or any(map(is_hooked, (self.prophetnet, *parts))):
+        if labels is None or any(map(is_hooked, (self.base_model, *parts))):
             return None
         return tied_table(self.lm_head, *(part.word_embeddings for part in parts))
 
