@@ -51,6 +51,8 @@ class SafetensorsFile(CheckpointBase):
     system would end the process. Without `mmap`, and on network file systems, each tensor is read into its own memory.
     """
 
+    _source: mmap.mmap | None
+
     def __init__(self, path: Path, *, mmap: bool = True) -> None:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -64,7 +66,7 @@ class SafetensorsFile(CheckpointBase):
         self._handle: Any = None
         self._mapped: set[str] = set()
         # The map that is cast from, and how many bytes of it have been looked at since its pages were let go.
-        self._source: mmap.mmap | None = None
+        self._source = None
         self._seen = 0
         self._seeking = threading.Lock()  # where there are no reads at a place, all share one place in the file
         self._helpers = Helpers()
@@ -144,7 +146,7 @@ class SafetensorsFile(CheckpointBase):
         stored = torch.frombuffer(source, dtype=info.dtype, offset=self._header.starts[name], count=info.numel)
         tensor = torch.empty(info.shape, dtype=dtype, device="cpu")
         count = _CAST_BYTES // info.dtype.itemsize
-        for into, piece in zip(tensor.view(-1).split(count), stored.split(count), strict=True):
+        for into, piece in zip(torch.split(tensor.view(-1), count), torch.split(stored, count), strict=True):
             into.copy_(piece)
             self._seen += piece.nbytes
             if self._seen >= _CAST_BYTES:

@@ -69,7 +69,6 @@ class _WithHead(ProphetNetPreTrainedModel):
 
     _supports_generation_cache = True
     _supports_cache_objects = True
-    prophetnet: Any
     lm_head: nn.Linear
     disable_ngram_loss: bool
 
@@ -114,7 +113,7 @@ class _WithHead(ProphetNetPreTrainedModel):
 
         Their hooks, and those of the model around them, expect to see the ids.
         """
-        if labels is None or any(map(is_hooked, (self.prophetnet, *parts))):
+        if labels is None or any(map(is_hooked, (self.base_model, *parts))):
             return None
         return tied_table(self.lm_head, *(part.word_embeddings for part in parts))
 
@@ -227,12 +226,11 @@ class ProphetNetForConditionalGeneration(_WithHead):
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self._shift_right(labels)
         given: Any = decoder_inputs_embeds if decoder_input_ids is None else decoder_input_ids
-        encoder, decoder = self.prophetnet.encoder, self.prophetnet.decoder
-        table = self._tied_table(labels, encoder, decoder)
+        table = self._tied_table(labels, self.prophetnet.encoder, self.prophetnet.decoder)
         if encoder_outputs is None:
-            input_ids, inputs_embeds = self._looked_up(table, encoder, input_ids, inputs_embeds)
+            input_ids, inputs_embeds = self._looked_up(table, self.prophetnet.encoder, input_ids, inputs_embeds)
         decoder_input_ids, decoder_inputs_embeds = self._looked_up(
-            table, decoder, decoder_input_ids, decoder_inputs_embeds
+            table, self.prophetnet.decoder, decoder_input_ids, decoder_inputs_embeds
         )
         output = self.prophetnet(
             input_ids=input_ids,
