@@ -99,6 +99,21 @@ def test_derivatives_twice_and_in_transforms(loss_of):
     assert first.requires_grad
 
 
+def test_second_derivatives_where_the_states_are_made_of_the_weight():
+    torch.manual_seed(0)
+    weight = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    ids, targets = torch.tensor([0, 4, 4, 6]), torch.tensor([4, 1, 6, 0])
+    found = []
+    for loss_of in (
+        linear_cross_entropy,
+        lambda hidden, weight, targets: F.cross_entropy(hidden @ weight.t(), targets),
+    ):
+        loss = loss_of(F.embedding(ids, weight).sin(), weight, targets)
+        (first,) = torch.autograd.grad(loss, weight, create_graph=True)
+        found.append((first, *torch.autograd.grad(first.square().sum(), weight)))
+    torch.testing.assert_close(*found)
+
+
 def test_no_target_counts():
     assert linear_cross_entropy(torch.randn(2, 3), torch.randn(5, 3), torch.tensor([-100, -100])).isnan()
 

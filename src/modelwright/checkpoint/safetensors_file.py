@@ -82,8 +82,8 @@ class SafetensorsFile(CheckpointBase):
             return torch.empty(info.shape, dtype=dtype, device=device)
         self._check()
         if device.type != "cpu" or not self.maps(name, dtype):
-            casts_from_map = device.type == "cpu" and dtype != info.dtype and self.maps(name) and self._has_source()
-            return self._cast_from_map(name, dtype) if casts_from_map else self._copy(name, device, dtype)
+            source = self._map_to_cast() if device.type == "cpu" and dtype != info.dtype and self.maps(name) else None
+            return self._copy(name, device, dtype) if source is None else self._cast(source, name, dtype)
         if name in self._mapped:
             # The first reader of this map may have written to it: a second one gets a map of its own.
             self._unmap()
@@ -130,18 +130,16 @@ class SafetensorsFile(CheckpointBase):
         self._handle = None
         self._mapped.clear()
 
-    def _has_source(self) -> bool:
-        """Map the file for casts, if that is not done, and tell whether there is such a map."""
+    def _map_to_cast(self) -> mmap.mmap | None:
+        """Return the map of the file to cast from; None where the system lets no pages go, or has no room for it."""
         if self._source is None and _LETS_GO:
-            # Not `_map`, in whose pages a caller may have written what must not be let go. Where there is no room for a
-            # map (the process may have a limit), the file is read.
+            # Not `_map`, in whose pages a caller may have written what must not be let go.
             with contextlib.suppress(OSError):
                 self._source = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_COPY)
-        return self._source is not None
+        return self._source
 
-    def _cast_from_map(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        info, source = self.infos[name], self._source
-        assert source is not None
+    def _cast(self, source: mmap.mmap, name: str, dtype: torch.dtype) -> torch.Tensor:
+        info = self.infos[name]
         stored = torch.frombuffer(source, dtype=info.dtype, offset=self._header.starts[name], count=info.numel)
         tensor = torch.empty(info.shape, dtype=dtype, device="cpu")
         count = _CAST_BYTES // info.dtype.itemsize

@@ -167,6 +167,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets_R = ctx.saved_tensors
         if torch.is_grad_enabled():
+            # As tensors of their own: one may be made of the other, as the states are of a table that the head shares.
+            hidden, weight = hidden.view_as(hidden), weight.view_as(weight)
             scores_RV = at_least_float32(F.linear(hidden, weight.to(hidden.dtype)))
             loss = F.cross_entropy(scores_RV, targets_R, label_smoothing=ctx.label_smoothing)
             wanted = [x for x, needed in zip((hidden, weight), ctx.needs_input_grad, strict=False) if needed]

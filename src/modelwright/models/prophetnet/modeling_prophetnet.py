@@ -226,12 +226,11 @@ class ProphetNetForConditionalGeneration(_WithHead):
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self._shift_right(labels)
         given: Any = decoder_inputs_embeds if decoder_input_ids is None else decoder_input_ids
-        encoder, decoder = self.prophetnet.encoder, self.prophetnet.decoder
-        table = self._tied_table(labels, encoder, decoder)
+        table = self._tied_table(labels, self.prophetnet.encoder, self.prophetnet.decoder)
         if encoder_outputs is None:
-            input_ids, inputs_embeds = self._looked_up(table, encoder, input_ids, inputs_embeds)
+            input_ids, inputs_embeds = self._looked_up(table, self.prophetnet.encoder, input_ids, inputs_embeds)
         decoder_input_ids, decoder_inputs_embeds = self._looked_up(
-            table, decoder, decoder_input_ids, decoder_inputs_embeds
+            table, self.prophetnet.decoder, decoder_input_ids, decoder_inputs_embeds
         )
         output = self.prophetnet(
             input_ids=input_ids,
