@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from modelwright.nn.activations import Activation
 from modelwright.nn.decode_layout import apply_linear, is_hooked, is_plain_linear
 from modelwright.nn.dropout import seeded_dropout
+from modelwright.nn.precision import autocast_dtype
 from modelwright.nn.products import is_watched, linear
 
 
@@ -34,8 +35,8 @@ def activated_linear(
     ):
         weight, bias, device = layer.weight, layer.bias, inner.device.type
         seed = int(torch.randint(2**62, (), device="cpu")) if dropout else None
-        if torch.is_autocast_enabled(device) and inner.dtype != torch.float64:  # which autocast leaves alone
-            dtype = torch.get_autocast_dtype(device)
+        dtype = autocast_dtype(inner)
+        if dtype is not None:
             inner, weight = inner.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         with torch.autocast(device, enabled=False):

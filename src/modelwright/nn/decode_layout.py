@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from modelwright.nn.packed_linear import PackedLinear, can_pack, forget, packed_product
+from modelwright.nn.precision import autocast_dtype
 from modelwright.nn.products import ROW_DTYPES, is_free, linear
 from modelwright.nn.tracing import is_tracing
 
@@ -71,11 +72,10 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
             block = weights[0].as_strided((N, inputs), (1, N))
             result = linear(hidden, block, torch.cat(biases) if biases else None)
             return tuple(result.split_with_sizes(sizes, dim=-1))
-    device = hidden.device.type
-    is_cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    if is_cast and hidden.dtype == torch.float32 and all(map(is_plain_linear, layers)):
+    dtype = autocast_dtype(hidden)
+    if dtype is not None and all(map(is_plain_linear, layers)):
         # Once for all: autocast would do it for each, and their gradients would be cast and added one by one.
-        hidden = hidden.to(torch.get_autocast_dtype(device))
+        hidden = hidden.to(dtype)
     return tuple(apply_linear(layer, hidden) for layer in layers)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modelwright.core.errors import InputError
-from modelwright.nn.precision import at_least_float32
+from modelwright.nn.precision import at_least_float32, autocast_dtype
 from modelwright.nn.products import add_product_, linear
 from modelwright.nn.tracing import is_recorded
 
@@ -97,7 +97,7 @@ class _RowsCrossEntropy(torch.autograd.Function):
         targets_R1 = targets_R.masked_fill(~counted_R, 0).unsqueeze(1)
         losses = []
         logsumexp = []
-        for part in _row_parts(scores_RV):
+        for part in _row_parts(scores_RV, _SCORES // 16):
             scores = at_least_float32(scores_RV[part])
             logsumexp.append(scores.logsumexp(dim=1, keepdim=True))
             losses.append(logsumexp[-1] - scores.gather(1, targets_R1[part]))
@@ -114,19 +114,22 @@ class _RowsCrossEntropy(torch.autograd.Function):
             return *torch.autograd.grad(loss, scores_RV, grad, create_graph=True), None, None
         grads_RV = torch.empty_like(scores_RV)
         share_R1 = counted_R1 * (grad / counted_R1.sum())
-        for part in _row_parts(scores_RV):
+        for part in _row_parts(scores_RV, _SCORES // 16):
             probs = (at_least_float32(scores_RV[part]) - logsumexp_R1[part]).exp_()
             probs.scatter_add_(1, targets_R1[part], probs.new_full((), -1.0).expand(targets_R1[part].shape))
             grads_RV[part] = probs.mul_(share_R1[part])
         return grads_RV, None, None
 
 
-def _row_parts(scores_RV: Tensor) -> Iterator[slice]:
-    """Yield the rows whose scores are in memory at once."""
+def _row_parts(scores_RV: Tensor, most: int) -> Iterator[slice]:
+    """Yield the rows that are worked on at once, of which no more than `most` scores, if that is one row at least."""
     rows, classes = scores_RV.shape
-    step = max(1, _SCORES // 16 // classes)
+    return _slices(rows, max(1, most // classes))
+
+
+def _slices(rows: int, step: int) -> Iterator[slice]:
     for start in range(0, rows, step):
-        yield slice(start, start + step)
+        yield slice(start, min(start + step, rows))
 
 
 def linear_cross_entropy(
@@ -141,8 +144,7 @@ def linear_cross_entropy(
     Source: Wijmans et al. 2024 (arXiv 2411.09009), without the gradient filter.
     """
     device = hidden_RE.device.type
-    if torch.is_autocast_enabled(device) and hidden_RE.dtype != torch.float64:  # which autocast leaves alone
-        hidden_RE = hidden_RE.to(torch.get_autocast_dtype(device))
+    hidden_RE = hidden_RE.to(autocast_dtype(hidden_RE) or hidden_RE.dtype)
     if is_recorded():
         scores_RV = at_least_float32(F.linear(hidden_RE, weight_VE.to(hidden_RE.dtype)))
         return F.cross_entropy(scores_RV, targets_R, ignore_index=ignore_index, label_smoothing=label_smoothing)
@@ -198,7 +200,7 @@ def _of_rows(
     for rows in _shares(len(targets_R), weight.shape[0], hidden.dtype):
         h_RE, target_R1 = hidden[rows], targets_R[rows, None]
         scores_RV = linear(h_RE, weight)
-        for part in _parts(scores_RV):
+        for part in _row_parts(scores_RV, _CACHED_SCORES if scores_RV.is_cpu else _SCORES):
             total += _to_gradients(scores_RV[part], target_R1[part], label_smoothing, any(needed[:2]))
         if d_hidden is not None:
             d_hidden[rows] = linear(scores_RV, weight.t())
@@ -237,13 +239,4 @@ def _shares(rows: int, classes: int, dtype: torch.dtype) -> Iterator[slice]:
     step = max(1, -(-rows // max(1, count)))
     if most > _STEP:
         step = min(most - most % _STEP, step + -step % _STEP)
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
-
-
-def _parts(scores_RV: Tensor) -> Iterator[slice]:
-    """Yield the rows whose softmax is made at once, on a CPU in a cache."""
-    rows, classes = scores_RV.shape
-    step = max(1, (_CACHED_SCORES if scores_RV.is_cpu else _SCORES) // classes)
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
+    return _slices(rows, step)

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from modelwright.models.reformer.backbone import ReformerModel, ReformerModelOutput
 
 
-# What a call has for each of its columns.
-_PLACED = ("input_ids", "inputs_embeds", "position_ids")
-
-
 @dataclass(frozen=True)
 class CachedCall:
     """The arguments of one call of the model that has to do with a cache."""
@@ -52,13 +48,17 @@ class CachedCall:
         assert given is not None
         return given
 
+    @property
+    def inputs(self) -> dict[str, Tensor | None]:
+        """The inputs at all places."""
+        return {"input_ids": self.input_ids, "inputs_embeds": self.inputs_embeds, "position_ids": self.position_ids}
+
     def part(self, rows: Any, columns: Any) -> dict[str, Tensor | None]:
         """Return the inputs at some places."""
-        found = {name: getattr(self, name) for name in _PLACED}
         batch = self.given.shape[0]
         return {
             name: None if value is None else value.expand(batch, *value.shape[1:])[rows, columns]
-            for name, value in found.items()
+            for name, value in self.inputs.items()
         }
 
 
@@ -102,7 +102,7 @@ def read_prompt(model: ReformerModel, call: CachedCall) -> ReformerModelOutput:
     for length, rows in groups.items():
         everywhere = length == columns and len(groups) == 1
         if everywhere:
-            inputs = {name: getattr(call, name) for name in _PLACED}
+            inputs = call.inputs
             places.append((slice(None), slice(None)))
         else:
             assert mask is not None
@@ -156,10 +156,7 @@ def _read(model: ReformerModel, cache: ReformerCache, call: CachedCall, columns:
     """Read the new tokens one after the other."""
     outputs: list[Any] = []
     for column in range(columns):
-        if columns == 1:
-            inputs = {name: getattr(call, name) for name in _PLACED}
-        else:
-            inputs = call.part(slice(None), slice(column, column + 1))
+        inputs = call.inputs if columns == 1 else call.part(slice(None), slice(column, column + 1))
         if inputs["position_ids"] is None:
             words = inputs["inputs_embeds"]
             if words is None:
