@@ -11,7 +11,7 @@ from modelwright.nn.losses import causal_lm_loss, lean_causal_lm_loss, linear_cr
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("block", [1, 40, 10_000])
 def test_equals_cross_entropy_of_the_scores(smoothing, block, monkeypatch):
-    monkeypatch.setattr(losses, "_SCORES", block)
+    monkeypatch.setattr(losses, "_BYTES", block * 8)
     monkeypatch.setattr(losses, "_CACHED_SCORES", block // 2)
     hidden, weight = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((9, 5), (13, 5)))
     targets = torch.randint(0, 13, (9,))
@@ -41,13 +41,13 @@ def test_the_scores_are_never_whole():
 
     with Watch():
         linear_cross_entropy(hidden, weight, torch.zeros(4000, dtype=torch.long))
-    assert largest <= losses._SCORES < 4000 * 8000
+    assert largest <= losses._BYTES // 4 < 4000 * 8000
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize(("scores", "cached"), [(2**22, 2**20), (13 * 70, 13 * 33), (5, 5)])
 def test_half_precision_is_that_of_its_products(smoothing, scores, cached, monkeypatch):
-    monkeypatch.setattr(losses, "_HALF_SCORES", scores)
+    monkeypatch.setattr(losses, "_BYTES", scores * 2)
     monkeypatch.setattr(losses, "_CACHED_SCORES", cached)
     torch.manual_seed(0)
     hidden = torch.randn(150, 8).bfloat16().requires_grad_()

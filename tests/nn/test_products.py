@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modelwright.nn import products
 from modelwright.nn.decode_layout import RowLinear
-from modelwright.nn.products import add_product_, is_free, linear, onednn_is_faster
+from modelwright.nn.products import add_product_, is_free, linear, onednn_is_faster, works_in_halves
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3, torch.float64: 1e-12}
 # Forced where the processor would not choose it; every build of torch for x86 has it.
@@ -181,6 +181,29 @@ def test_which_processors(text, capability, answer, tmp_path, monkeypatch):
     file.write_text(f"vendor_id : {text}\n")
     assert onednn_is_faster(str(file)) is answer
     assert onednn_is_faster(str(tmp_path / "none")) is False
+
+
+def test_a_processor_that_works_in_halves(tmp_path):
+    file = tmp_path / "cpuinfo"
+    for family, answer in ((25, True), (26, False)):
+        file.write_text(f"vendor_id : AuthenticAMD\ncpu family\t: {family}\nmodel : 25\n")
+        assert works_in_halves(str(file)) is answer
+        works_in_halves.cache_clear()
+    assert works_in_halves(str(tmp_path / "none")) is False
+
+
+@torch.no_grad()
+def test_there_transposed_inputs_are_not_copied_for_less_than_it_saves(onednn, monkeypatch):
+    taken = []
+    by_onednn = products._by_onednn
+    monkeypatch.setattr(products, "_by_onednn", lambda *call: taken.append(call[0].shape) or by_onednn(*call))
+    monkeypatch.setattr(products, "works_in_halves", lambda: True)
+    monkeypatch.setattr(products, "_FEW", 0)
+    torch.manual_seed(0)
+    rows, few, many = torch.randn(7, 6), torch.randn(7, 3), torch.randn(7, 9)
+    for grad in (few, rows, many):
+        torch.testing.assert_close(linear(grad.t(), rows.t()), grad.t() @ rows)
+    assert taken == [(3, 7)] * onednn
 
 
 @pytest.mark.parametrize(

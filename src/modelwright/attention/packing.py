@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from modelwright.nn.decode_layout import is_hooked
 from modelwright.nn.tracing import is_tracing
 
 # Padding of a row, in tokens, whose layers cost more than a call of attention for each sequence: twice to seven times
 # as much at width 512.
 _WORTH_IT = 16
+# Where the modules are from that make the same of a token whatever the others are, but for attention.
+_TOKEN_BY_TOKEN = ("torch.nn.modules.", "modelwright.attention.", "modelwright.models.", "modelwright.nn.")
 _MAY_LEAVE_OUT: ContextVar[bool] = ContextVar("may_leave_out", default=False)
 
 
@@ -102,6 +105,20 @@ def leaving_out_padding() -> Iterator[None]:
         yield
     finally:
         _MAY_LEAVE_OUT.reset(token)
+
+
+def works_token_by_token(encoder: nn.Module, *, in_training: bool = False) -> bool:
+    """Tell whether no module of an encoder does other things with padding away, but for attention.
+
+    Hooks and foreign code may, such as layers that take the range of what they quantize from all tokens of the batch;
+    and modules in training, where dropout draws for padding too, unless `in_training` says that this does not matter.
+    """
+    return not any(
+        (module.training and not in_training)
+        or is_hooked(module)
+        or not type(module).__module__.startswith(_TOKEN_BY_TOKEN)
+        for module in encoder.modules()
+    )
 
 
 def packing_of(encoder: Unpaddable, attention_mask: Any) -> Packing | None:

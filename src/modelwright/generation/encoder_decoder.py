@@ -7,19 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelwright.attention.packing import leaving_out_padding
+from modelwright.attention.packing import leaving_out_padding, works_token_by_token
 from modelwright.core.errors import InputError
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.prepare import checked_ids, checked_mask, mask_of_padding, prompt_of_call
 from modelwright.generation.protocol import GenerativeModel, call_parameters, encoder_of, takes_any_keyword
-from modelwright.nn.decode_layout import is_hooked
 from modelwright.outputs.base import ModelOutput
 from modelwright.outputs.model_outputs import BaseModelOutput
 
 # Keywords that are about the decoder or its cache, whatever the encoder's signature says.
 _NOT_FOR_THE_ENCODER = ("decoder_", "cross_attn", "encoder_outputs", "past_key_values", "use_cache")
-# Where the modules are from that make the same of a token whatever the others are, but for attention.
-_TOKEN_BY_TOKEN = ("torch.nn.modules.", "modelwright.attention.", "modelwright.models.", "modelwright.nn.")
 
 
 def encode_source(
@@ -135,17 +132,9 @@ def _without_padding(encoder: Any, keywords: dict[str, Any]) -> AbstractContextM
     The decoder does not; a caller who asked for all states does.
     """
     looked_at = keywords.get("output_hidden_states") or keywords.get("output_attentions")
-    if looked_at or not isinstance(encoder, nn.Module) or any(map(_may_look_at_padding, encoder.modules())):
+    if looked_at or not isinstance(encoder, nn.Module) or not works_token_by_token(encoder):
         return nullcontext()
     return leaving_out_padding()
-
-
-def _may_look_at_padding(module: nn.Module) -> bool:
-    """Tell whether a module may do other things with padding away: dropout draws for it, hooks and foreign code look.
-
-    Such as layers that take the range of what they quantize from all tokens of the batch.
-    """
-    return module.training or is_hooked(module) or not type(module).__module__.startswith(_TOKEN_BY_TOKEN)
 
 
 def _as_output(outputs: Any, ids: Tensor | None) -> ModelOutput:

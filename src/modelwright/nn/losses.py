@@ -15,11 +15,11 @@ from modelwright.nn.precision import at_least_float32, autocast_dtype
 from modelwright.nn.products import add_product_, linear
 from modelwright.nn.tracing import is_recorded
 
-# Scores that are in memory at once: 16 MB in fp32, 32 MB in half precision, where more rows spare reading and writing
-# the gradient of the weight. Above 32 MB malloc gives them back to the system each time.
-_SCORES, _HALF_SCORES = 2**22, 2**24
-# Those that are worked on at once on a CPU: 4 MB in fp32.
-_CACHED_SCORES = 2**20
+# Bytes of the scores that are in memory at once: more rows spare reading and writing the gradient of the weight, but
+# above 32 MB malloc gives them back to the system each time.
+_BYTES = 2**25
+# Scores that are worked on at once: 16 MB and, where a CPU's cache is to hold them, 4 MB in fp32.
+_SCORES, _CACHED_SCORES = 2**22, 2**20
 # Rows in a multiple of this number suit the kernels of products.
 _STEP = 32
 
@@ -234,7 +234,7 @@ def _to_gradients(scores_RV: Tensor, target_R1: Tensor, label_smoothing: float, 
 
 def _shares(rows: int, classes: int, dtype: torch.dtype) -> Iterator[slice]:
     """Yield the rows whose scores are in memory at once, as few times and as many each as fit."""
-    most = (_SCORES if dtype.itemsize > 2 else _HALF_SCORES) // classes
+    most = _BYTES // dtype.itemsize // classes
     count = -(-rows // max(1, most))
     step = max(1, -(-rows // max(1, count)))
     if most > _STEP:

@@ -1,7 +1,8 @@
 """The product of a linear layer on the CPU, by the way that is fastest there; elsewhere it is torch's own.
 
 - In fp32 torch multiplies by MKL, which on AMD's processors does not use their 512-bit units. oneDNN, which torch has
-  for half precision, does: it takes half of the time there, in the same precision.
+  for half precision, does: it takes half of the time there, in the same precision, and nine tenths where the units work
+  in halves (Zen 4).
 - One row times a weight that lies by inputs is a weighted sum of the rows of a table, which is `embedding_bag`: it
   reads the weight at the memory's speed on all threads, adds in fp32 and rounds once. In half precision torch's own
   product copies the weight into another order first, which takes three times as long.
@@ -12,6 +13,7 @@ Legend: R rows, K inputs, N outputs.
 
 import functools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +151,14 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
         # With a part of a larger weight it is a hundred times slower than with a whole one.
         and (weight.is_contiguous() or weight.t().is_contiguous())
         and onednn_is_faster()
+        and not (_is_copied(x, weight) and works_in_halves())
         and torch._C._get_mkldnn_enabled()
     )
+
+
+def _is_copied(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether oneDNN first copies the inputs, as those of a weight's gradient, and they are the larger part."""
+    return x.dim() == 2 and x.stride(0) == 1 < x.shape[1] and x.shape[0] >= weight.shape[0]
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -165,11 +173,20 @@ def onednn_is_faster(cpuinfo: str = "/proc/cpuinfo") -> bool:
     """Tell whether this is a processor of AMD with 512-bit units (Linux says so in `cpuinfo`) and torch has oneDNN."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch._C._has_mkldnn:
         return False
+    return "AuthenticAMD" in _read(cpuinfo) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@functools.cache
+def works_in_halves(cpuinfo: str = "/proc/cpuinfo") -> bool:
+    """Tell whether this processor of AMD does 512-bit operations in two halves, as Zen 4 (family 25) does."""
+    return re.search(r"^cpu family\s*: 25$", _read(cpuinfo), re.MULTILINE) is not None
+
+
+def _read(file: str) -> str:
     try:
-        is_amd = "AuthenticAMD" in Path(cpuinfo).read_text()
+        return Path(file).read_text()
     except OSError:
-        return False
-    return is_amd and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        return ""
 
 
 def _times_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

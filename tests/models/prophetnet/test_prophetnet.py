@@ -177,6 +177,37 @@ def test_training_needs_no_logits_and_gives_them_if_asked(model):
     assert model(IDS, MASK, labels=TARGET, output_logits=False).logits is None
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_training_leaves_the_sources_padding_out_where_nobody_looks(checkpointing):
+    model = make(max_position_embeddings=64).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    random = torch.Generator().manual_seed(0)
+    ids, mask = torch.randint(3, 40, (4, 40), generator=random), torch.ones(4, 40, dtype=torch.long)
+    mask[0, 9:], mask[1, :30], mask[2] = 0, 0, 0
+    call = {"input_ids": ids, "attention_mask": mask, "labels": torch.randint(3, 40, (4, 6), generator=random)}
+
+    def learned(**more):
+        model.zero_grad()
+        output = model(**call, **more)
+        output.loss.backward()
+        return output, {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    lean, found = learned()
+    assert (lean.encoder_last_hidden_state[mask == 0] == 0).all()
+    for more in ({"output_logits": True}, {"output_hidden_states": True}):
+        whole, wanted = learned(**more)
+        assert (whole.encoder_last_hidden_state[mask == 0] != 0).all()
+        torch.testing.assert_close(lean.loss, whole.loss)
+        assert found.keys() == wanted.keys()
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, wanted[name], msg=name)
+    with model.prophetnet.encoder.layers[0].register_forward_hook(lambda *_: None):
+        assert (learned()[0].encoder_last_hidden_state[mask == 0] != 0).all()
+    model.config.output_hidden_states = True
+    assert (learned()[0].encoder_last_hidden_state[mask == 0] != 0).all()
+
+
 def test_decoding_computes_one_stream_and_the_encoders_keys_once(model):
     shapes, keys = [], []
     layer = model.get_decoder().layers[0]

@@ -4,7 +4,7 @@ Legend: B batch, T decoder tokens, S encoder tokens, G predict streams, E hidden
 """
 
 import copy
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modelwright.attention.caches import as_cache
+from modelwright.attention.packing import leaving_out_padding, works_token_by_token
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
 from modelwright.models.prophetnet.backbone import ProphetNetDecoderWrapper, ProphetNetModel
@@ -221,7 +222,8 @@ class ProphetNetForConditionalGeneration(_WithHead):
         num_streams: how many predict streams to compute; None is all. The loss is that of these.
         output_logits: None leaves them out of a model in training mode that is given labels (unless `return_dict` is
             False or `config.training_logits` True), which saves their memory, and a quarter of the head's time; True
-            returns them there too.
+            returns them there too. Where they are left out, the source's padding may be too: zeros in
+            `encoder_last_hidden_state`, which nothing reads.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self._shift_right(labels)
@@ -232,27 +234,29 @@ class ProphetNetForConditionalGeneration(_WithHead):
         decoder_input_ids, decoder_inputs_embeds = self._looked_up(
             table, self.prophetnet.decoder, decoder_input_ids, decoder_inputs_embeds
         )
-        output = self.prophetnet(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-            head_mask=head_mask,
-            decoder_head_mask=decoder_head_mask,
-            cross_attn_head_mask=cross_attn_head_mask,
-            encoder_outputs=encoder_outputs,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            decoder_inputs_embeds=decoder_inputs_embeds,
-            # A loss is of a whole text, whose cache nobody goes on from.
-            use_cache=False if labels is not None and use_cache is None else use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-            cache_position=cache_position,
-            num_streams=num_streams,
-            with_main_states=False,
-        )
+        wants_logits = self._wants_logits(labels, output_logits, return_dict)
+        with nullcontext() if wants_logits else self._without_padding(output_hidden_states):
+            output = self.prophetnet(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                decoder_input_ids=decoder_input_ids,
+                decoder_attention_mask=decoder_attention_mask,
+                head_mask=head_mask,
+                decoder_head_mask=decoder_head_mask,
+                cross_attn_head_mask=cross_attn_head_mask,
+                encoder_outputs=encoder_outputs,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                decoder_inputs_embeds=decoder_inputs_embeds,
+                # A loss is of a whole text, whose cache nobody goes on from.
+                use_cache=False if labels is not None and use_cache is None else use_cache,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+                return_dict=True,
+                cache_position=cache_position,
+                num_streams=num_streams,
+                with_main_states=False,
+            )
         streams, T = output.last_hidden_state_ngram, given.shape[1]
         result = ProphetNetSeq2SeqLMOutput(
             loss=None if labels is None else self._loss(streams, labels, T, table),
@@ -266,9 +270,16 @@ class ProphetNetForConditionalGeneration(_WithHead):
             encoder_hidden_states=output.encoder_hidden_states,
             encoder_attentions=output.encoder_attentions,
         )
-        if self._wants_logits(labels, output_logits, return_dict):
+        if wants_logits:
             result.logits, result.logits_ngram = self._scores(streams, T)
         return result if wants_dict(self, return_dict) else result.to_tuple()
+
+    def _without_padding(self, output_hidden_states: bool | None) -> AbstractContextManager[None]:
+        """Return a context in which the encoder may leave padding out, unless somebody may look at its states."""
+        shown = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        if shown or is_hooked(self.prophetnet) or not works_token_by_token(self.prophetnet.encoder, in_training=True):
+            return nullcontext()
+        return leaving_out_padding()
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Return the inputs of the decoder for `labels` (B, T); collators call this."""
