@@ -14,6 +14,11 @@ import pytest
 Run = Callable[..., Any]
 
 
+def test_python_m_is_the_command() -> None:
+    command = [sys.executable, "-m", "modelwright", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("0.")
+
+
 def test_generate_streams_what_json_reports(run: Run, trained: dict[str, Any]) -> None:
     options = ("generate", trained["folder"], "--prompt", "local ", "--max-new-tokens", "12", "--seed", "3")
     streamed = run(*options)

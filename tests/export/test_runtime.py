@@ -61,6 +61,21 @@ def test_calls(folder):
         model(attention_mask=ids)
 
 
+def test_inputs_of_other_types_are_cast_where_that_keeps_their_values(folder):
+    model = OnnxModel(folder / "model.onnx", threads=1)
+    ids, mask = torch.tensor([[1, 2, 3]]), torch.tensor([[1, 1, 0]])
+    wanted = model(ids, attention_mask=mask)[0]
+    for dtype in (torch.bool, torch.int32, torch.float32, torch.bfloat16, torch.float64):
+        assert torch.equal(model(ids.int(), attention_mask=mask.to(dtype))[0], wanted)
+    assert torch.equal(model(ids.tolist(), attention_mask=mask.bool().tolist())[0], wanted)
+    with pytest.raises(
+        ValueError, match="whole numbers of int64 for attention_mask, got float32 with others, such as -i"
+    ):
+        model(ids, attention_mask=(1 - mask.float()) * torch.finfo(torch.float32).min * 2)
+    with pytest.raises(ValueError, match="whole numbers of int64 for input_ids, got float32 with others, such as 1.5"):
+        model(ids + 0.5)
+
+
 def test_bad_files_and_missing_packages(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"make_session: expected an ONNX file, there is none at .*a\.onnx"):
         sessions.make_session(tmp_path / "a.onnx")

@@ -17,13 +17,16 @@ from modelwright.export.session import make_session, warn_without_int8_instructi
 from modelwright.hub.names import CONFIG_NAME, ONNX_NAME
 from modelwright.outputs.base import ModelOutput
 
+# ONNX Runtime's names of the types of inputs that `export_onnx` writes.
+_DTYPES = {"tensor(int64)": np.dtype(np.int64), "tensor(float)": np.dtype(np.float32)}
+
 
 class OnnxModel:
     """An ONNX file that `export_onnx` wrote, run by ONNX Runtime on the CPU.
 
-    A call takes the inputs of the file by keyword, as tensors or arrays, and returns the output class of the model that
-    was exported, with tensors. `config` is that of the folder, None if it has none. Inputs that are not given are made:
-    a mask of ones, token types of zeros.
+    A call takes the inputs of the file by keyword, as tensors, arrays or lists, cast to the file's types where that
+    keeps the values, and returns the output class of the model that was exported, with tensors. `config` is that of the
+    folder, None if it has none. Inputs that are not given are made: a mask of ones, token types of zeros.
     """
 
     def __init__(self, path: str | os.PathLike[str], config: Any = None, *, threads: int | None = None) -> None:
@@ -34,7 +37,8 @@ class OnnxModel:
                 f"{os.fspath(path)}: expected an ONNX file written by export_onnx, found no note of it"
             )
         self.config, self._output_class = config, _class_of(noted)
-        self.input_names: list[str] = [each.name for each in self.session.get_inputs()]
+        self._dtypes = {each.name: _DTYPES.get(each.type) for each in self.session.get_inputs()}
+        self.input_names: list[str] = list(self._dtypes)
         self.output_names: list[str] = [each.name for each in self.session.get_outputs()]
         if _has_integers(path):
             warn_without_int8_instructions()
@@ -53,7 +57,9 @@ class OnnxModel:
             inputs["input_ids"] = input_ids
         return_dict = inputs.pop("return_dict", True)
         reject_unknown("OnnxModel", inputs, self.input_names)
-        given = {name: np.asarray(value) for name, value in inputs.items() if value is not None}
+        given = {
+            name: _as_input(name, value, self._dtypes[name]) for name, value in inputs.items() if value is not None
+        }
         main = given.get(self.input_names[0])
         if main is None:
             raise InputError(f"OnnxModel: expected {self.input_names[0]}, got {', '.join(given) or 'nothing'}")
@@ -74,6 +80,24 @@ def _class_of(noted: str) -> Any:
     if not (isinstance(found, type) and issubclass(found, ModelOutput)):
         raise CheckpointError(f"OnnxModel: expected the name of an output class of modelwright, got {noted!r}")
     return found
+
+
+def _as_input(name: str, value: Any, dtype: np.dtype[Any] | None) -> Any:
+    """Return an array of the type that the file takes; raise InputError for fractions where that is whole numbers."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype is torch.bfloat16 else value  # which numpy has not
+    array = np.asarray(value)
+    if dtype is None or array.dtype == dtype:
+        return array
+    with np.errstate(invalid="ignore"):  # infinities, which are refused below
+        cast = array.astype(dtype)
+    if dtype.kind == "i" and not np.array_equal(cast, array):
+        raise InputError(
+            f"OnnxModel: expected whole numbers of {dtype} for {name}, got {array.dtype} with others, such as "
+            f"{array[cast != array].flat[0]}"
+        )
+    return cast
 
 
 def _default(name: str, shape: tuple[int, ...]) -> Any:
