@@ -18,7 +18,7 @@ from modelwright.hub.names import CONFIG_NAME, ONNX_NAME
 from modelwright.outputs.base import ModelOutput
 
 # ONNX Runtime's names of the types of inputs that `export_onnx` writes.
-_DTYPES = {"tensor(int64)": np.dtype(np.int64), "tensor(float)": np.dtype(np.float32)}
+_DTYPES: dict[str, np.dtype[Any]] = {"tensor(int64)": np.dtype(np.int64), "tensor(float)": np.dtype(np.float32)}
 
 
 class OnnxModel:
@@ -37,7 +37,9 @@ class OnnxModel:
                 f"{os.fspath(path)}: expected an ONNX file written by export_onnx, found no note of it"
             )
         self.config, self._output_class = config, _class_of(noted)
-        self._dtypes = {each.name: _DTYPES.get(each.type) for each in self.session.get_inputs()}
+        self._dtypes: dict[str, np.dtype[Any] | None] = {
+            each.name: _DTYPES.get(each.type) for each in self.session.get_inputs()
+        }
         self.input_names: list[str] = list(self._dtypes)
         self.output_names: list[str] = [each.name for each in self.session.get_outputs()]
         if _has_integers(path):
