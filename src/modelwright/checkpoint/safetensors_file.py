@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from modelwright.checkpoint.casts import Cast, can_let_go, run_casts
+from modelwright.checkpoint.casts import can_let_go, run_casts
 from modelwright.checkpoint.filesystem import is_remote
 from modelwright.checkpoint.headers import CheckpointBase
 from modelwright.checkpoint.helpers import Helpers
@@ -66,7 +66,7 @@ class SafetensorsFile(CheckpointBase):
         self._mapped: set[str] = set()
         self._seeking = threading.Lock()  # where there are no reads at a place, all share one place in the file
         self._helpers = Helpers()
-        self._waiting: list[Cast] = []
+        self._waiting: list[tuple[str, torch.Tensor]] = []
         self._waiting_bytes = 0
         self.infos = self._header.infos
         self.metadata = self._header.metadata
@@ -74,18 +74,18 @@ class SafetensorsFile(CheckpointBase):
 
     def read(self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return the tensor `name`; see `Checkpoint.read`."""
-        tensor, cast = self._read(name, torch.device(device), dtype)
-        if cast is not None:
-            run_casts([cast], self._helpers)
+        tensor, waits = self._read(name, torch.device(device), dtype)
+        if waits:
+            self._cast([(name, tensor)])
         return tensor
 
     def read_later(
         self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
     ) -> torch.Tensor:
         """Return the tensor `name`, whose values may come later; see `Checkpoint.read_later`."""
-        tensor, cast = self._read(name, torch.device(device), dtype)
-        if cast is not None:
-            self._waiting.append(cast)
+        tensor, waits = self._read(name, torch.device(device), dtype)
+        if waits:
+            self._waiting.append((name, tensor))
             self._waiting_bytes += self.infos[name].nbytes
             if self._waiting_bytes >= _MOST_WAITING_BYTES:
                 self.finish()
@@ -93,10 +93,10 @@ class SafetensorsFile(CheckpointBase):
 
     def finish(self) -> None:
         """Give all tensors of `read_later` their values."""
-        casts, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        if casts:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        if waiting:
             self._check()
-            run_casts(casts, self._helpers)
+            self._cast(waiting)
 
     def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:
         """Tell whether `read(name, "cpu", dtype)` returns a map of the file."""
@@ -114,23 +114,20 @@ class SafetensorsFile(CheckpointBase):
         self._helpers.close()
         vars(_buffers).pop("bytes", None)
 
-    def _read(self, name: str, device: torch.device, dtype: torch.dtype | None) -> tuple[torch.Tensor, Cast | None]:
-        """Return the tensor, and the cast that is to give it its values if it has none yet."""
+    def _read(self, name: str, device: torch.device, dtype: torch.dtype | None) -> tuple[torch.Tensor, bool]:
+        """Return the tensor, and whether it waits for `_cast` to give it its values."""
         info = self.infos[name]
         dtype = dtype or info.dtype
         if device.type == "meta":
-            return torch.empty(info.shape, dtype=dtype, device=device), None
+            return torch.empty(info.shape, dtype=dtype, device=device), False
         self._check()
         if device.type != "cpu" or not self.maps(name):
-            return self._copy(name, device, dtype), None
+            return self._copy(name, device, dtype), False
         if dtype == info.dtype:
-            return self._map_tensor(name), None
-        source = self._map_to_cast()
-        if source is None:
-            return self._copy(name, device, dtype), None
-        tensor = torch.empty(info.shape, dtype=dtype, device="cpu")
-        stored = torch.frombuffer(source, dtype=info.dtype, offset=self._header.starts[name], count=info.numel)
-        return tensor, (tensor.view(-1), stored)
+            return self._map_tensor(name), False
+        if self._map_to_cast() is None:
+            return self._copy(name, device, dtype), False
+        return torch.empty(info.shape, dtype=dtype, device="cpu"), True
 
     def _map_tensor(self, name: str) -> torch.Tensor:
         if name in self._mapped:
@@ -171,6 +168,18 @@ class SafetensorsFile(CheckpointBase):
             with contextlib.suppress(OSError):
                 self._source = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_COPY)
         return self._source
+
+    def _cast(self, waiting: list[tuple[str, torch.Tensor]]) -> None:
+        source = self._map_to_cast()
+        if source is None:
+            return
+        # Made only now: small objects between the large ones would break up the memory that the C library keeps.
+        casts = []
+        for name, tensor in waiting:
+            info = self.infos[name]
+            stored = torch.frombuffer(source, dtype=info.dtype, offset=self._header.starts[name], count=info.numel)
+            casts.append((tensor.view(-1), stored))
+        run_casts(casts, self._helpers)
 
     def _copy(self, name: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         info = self.infos[name]
