@@ -18,7 +18,7 @@ from modelwright.checkpoint.helpers import Helpers
 
 # What a thread takes at a time, in bytes of the file, the pages of which it lets go afterwards; less where all is less.
 _PART_BYTES, _LEAST_PART_BYTES = 1 << 22, 1 << 20
-# Less is not worth the wait for another thread.
+# Less is not worth the wait for another thread; how many threads help beyond a few, nobody has measured.
 _SPLIT_BYTES, _MAX_THREADS = 1 << 22, 8
 # Fewer pages come by faults.
 _POPULATE_BYTES = 1 << 16
