@@ -64,6 +64,18 @@ class DistributedCheckpoint(CheckpointBase):
             tensor[place] = piece.file.read(name, device, dtype)
         return tensor
 
+    def read_later(
+        self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """Return the tensor `name`, whose values may come later if it is in one piece; see `Checkpoint.read_later`."""
+        first, *others = self._pieces[name]
+        return self.read(name, device, dtype) if others else first.file.read_later(name, device, dtype)
+
+    def finish(self) -> None:
+        """Give all tensors of `read_later` their values."""
+        for file in self._files:
+            file.finish()
+
     def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:
         """Tell whether `read(name, "cpu", dtype)` returns a map of the file."""
         first, *others = self._pieces[name]

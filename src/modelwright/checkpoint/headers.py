@@ -42,6 +42,19 @@ class Checkpoint(Protocol):
         """
         ...
 
+    def read_later(
+        self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """Return the tensor `name` as `read` does, except that its values may come only with `finish`.
+
+        For many tensors at a time: what is to be cast is cast together, which is faster.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Give all tensors of `read_later` their values; raises CheckpointError if the file cannot be read."""
+        ...
+
     def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:
         """Tell whether `read(name, "cpu", dtype)` returns a map of the file, which takes no memory of its own."""
         ...
@@ -62,7 +75,7 @@ class Checkpoint(Protocol):
 
 
 class CheckpointBase:
-    """The part that every kind of checkpoint shares: comparison and the context manager."""
+    """The part that every kind of checkpoint shares: comparison and the context manager; nothing is read later."""
 
     infos: Mapping[str, TensorInfo]
     files: tuple[Path, ...]
@@ -70,6 +83,15 @@ class CheckpointBase:
     def read(self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return the tensor `name`; see `Checkpoint.read`."""
         raise NotImplementedError
+
+    def read_later(
+        self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """Return the tensor `name`; see `Checkpoint.read_later`."""
+        return self.read(name, device, dtype)
+
+    def finish(self) -> None:
+        """Give all tensors of `read_later` their values."""
 
     def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:  # noqa: ARG002
         """Tell whether `read(name, "cpu", dtype)` returns a map of the file."""

@@ -26,7 +26,7 @@ class ToParameter(Protocol):
         ...
 
 
-def to_parameter(name: str, tensor: torch.Tensor, requires_grad: bool) -> nn.Parameter:  # noqa: ARG001
+def plain_parameter(name: str, tensor: torch.Tensor, requires_grad: bool) -> nn.Parameter:  # noqa: ARG001
     """Return a plain parameter that holds `tensor` itself."""
     return nn.Parameter(tensor, requires_grad=requires_grad)
 
@@ -58,31 +58,35 @@ def load_into(
     plan: LoadPlan,
     device: torch.device | str | Callable[[str], torch.device] = "cpu",
     *,
-    to_parameter: ToParameter = to_parameter,
+    to_parameter: ToParameter | None = None,
     strictness: Strictness = Strictness(),  # noqa: B008 (immutable)
 ) -> LoadReport:
     """Give `module` the tensors of `checkpoint` as `plan` says, on `device` (or the one that it gives for a name),
     and return what was done.
 
-    Every loaded parameter is replaced by a new one from `to_parameter` (same requires_grad), every loaded buffer by the
-    tensor; `module` may be on the meta device or hold values. Tied names get the same parameter. What the plan does not
-    load stays as it is, on meta or not: `LoadReport.to_initialise`. Tensor by tensor, each is cast straight to its
-    dtype, so that memory never holds more than the model and one tensor. On the CPU a parameter in its stored dtype is
-    a private map of the file. Raises CheckpointMismatchError as `LoadPlan.check` does, before anything is changed, and
-    CheckpointError if a file cannot be read.
+    Every loaded parameter is replaced by a new one from `to_parameter` (None: a plain one; same requires_grad), every
+    loaded buffer by the tensor; `module` may be on the meta device or hold values. Tied names get the same parameter.
+    What the plan does not load stays as it is, on meta or not: `LoadReport.to_initialise`. Tensor by tensor, each is
+    cast straight to its dtype, so that memory never holds more than the model and one tensor. On the CPU a parameter in
+    its stored dtype is a private map of the file. Raises CheckpointMismatchError as `LoadPlan.check` does, before
+    anything is changed, and CheckpointError if a file cannot be read.
     """
     plan.check(strictness)
     slots = _slots(module)
     _check_ties(module, slots, plan)
+    # Who makes parameters of values needs them at once, and what has been made of them may need less memory.
+    read = checkpoint.read_later if to_parameter is None else checkpoint.read
+    make = plain_parameter if to_parameter is None else to_parameter
     loaded: list[PlanEntry] = []
     with Progress("loading", len(plan.entries)) as progress:
         for entry in plan.entries:
             if entry.action == "load" and entry.target is not None and entry.source is not None:
                 place = device(entry.target) if callable(device) else device
                 # Not kept under a name: while the next one is read, it would still be there.
-                _put(slots, entry.target, checkpoint.read(entry.source, place, entry.dtype), to_parameter)
+                _put(slots, entry.target, read(entry.source, place, entry.dtype), make)
                 loaded.append(entry)
             progress.advance()
+        checkpoint.finish()
     report = LoadReport(
         missing_keys=list(plan.missing),
         unexpected_keys=list(plan.unexpected),
@@ -105,7 +109,7 @@ def materialise(
     names: Iterable[str],
     device: torch.device | str = "cpu",
     *,
-    to_parameter: ToParameter = to_parameter,
+    to_parameter: ToParameter = plain_parameter,
 ) -> None:
     """Give the parameters and buffers `names` that are still on meta memory on `device`, with undefined values.
 

@@ -1,8 +1,8 @@
 """One safetensors file as a checkpoint.
 
 A tensor is a map of the file where that is possible and wise. One that is to be cast is cast straight from a map of the
-file, by torch's threads. Otherwise its bytes are read straight into its memory, or, for a cast or another device, piece
-by piece through a small buffer. So nothing is in memory twice, and no page of the file stays mapped that nobody needs.
+file. Otherwise its bytes are read straight into its memory, or, for a cast or another device, piece by piece through a
+small buffer. So nothing is in memory twice, and no page of the file stays mapped that nobody needs.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from modelwright.checkpoint.casts import can_let_go, run_casts
 from modelwright.checkpoint.filesystem import is_remote
 from modelwright.checkpoint.headers import CheckpointBase
 from modelwright.checkpoint.helpers import Helpers
@@ -28,15 +29,12 @@ from modelwright.core.errors import CheckpointError
 
 # What is read and cast at a time: it stays in the caches of a core, and Python's lock is asked for seldom.
 PIECE_BYTES = 1 << 19
-# What is cast from a map before its pages of the file are let go: a few large calls are faster than many small ones.
-_CAST_BYTES = 1 << 24
+# What waits, in bytes of the file, before it is cast from the map: a few runs of the threads are faster than many.
+_MOST_WAITING_BYTES = 1 << 29
 # torch does not split so few elements among its threads, which would be more than there are cores.
 _SERIAL_ELEMENTS = 1 << 15
 # A tensor of this size is cast by several threads: most of the time goes into the pages of its new memory.
 _SPLIT_BYTES, _MAX_THREADS = 1 << 22, 4
-# Whether pages of a map can be let go.
-_LETS_GO = hasattr(mmap, "MADV_DONTNEED")
-
 
 # The memory of each thread for what is to be cast: one for all files, of which hundreds may be open. Who closes a file
 # gives its own back; a helper's goes with its thread.
@@ -51,9 +49,8 @@ class SafetensorsFile(CheckpointBase):
     system would end the process. Without `mmap`, and on network file systems, each tensor is read into its own memory.
     """
 
-    # The map that is cast from, and how many bytes of it have been looked at since its pages were let go.
+    # The map that is cast from.
     _source: mmap.mmap | None = None
-    _seen = 0
 
     def __init__(self, path: Path, *, mmap: bool = True) -> None:
         try:
@@ -69,27 +66,37 @@ class SafetensorsFile(CheckpointBase):
         self._mapped: set[str] = set()
         self._seeking = threading.Lock()  # where there are no reads at a place, all share one place in the file
         self._helpers = Helpers()
+        self._waiting: list[tuple[str, torch.Tensor]] = []
+        self._waiting_bytes = 0
         self.infos = self._header.infos
         self.metadata = self._header.metadata
         self.files = (path,)
 
     def read(self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return the tensor `name`; see `Checkpoint.read`."""
-        info = self.infos[name]
-        dtype = dtype or info.dtype
-        device = torch.device(device)
-        if device.type == "meta":
-            return torch.empty(info.shape, dtype=dtype, device=device)
-        self._check()
-        if device.type != "cpu" or not self.maps(name, dtype):
-            source = self._map_to_cast() if device.type == "cpu" and dtype != info.dtype and self.maps(name) else None
-            return self._copy(name, device, dtype) if source is None else self._cast(source, name, dtype)
-        if name in self._mapped:
-            # The first reader of this map may have written to it: a second one gets a map of its own.
-            self._unmap()
-        tensor: torch.Tensor = self._map().get_tensor(name)
-        self._mapped.add(name)
+        tensor, waits = self._read(name, torch.device(device), dtype)
+        if waits:
+            self._cast([(name, tensor)])
         return tensor
+
+    def read_later(
+        self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """Return the tensor `name`, whose values may come later; see `Checkpoint.read_later`."""
+        tensor, waits = self._read(name, torch.device(device), dtype)
+        if waits:
+            self._waiting.append((name, tensor))
+            self._waiting_bytes += self.infos[name].nbytes
+            if self._waiting_bytes >= _MOST_WAITING_BYTES:
+                self.finish()
+        return tensor
+
+    def finish(self) -> None:
+        """Give all tensors of `read_later` their values."""
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        if waiting:
+            self._check()
+            self._cast(waiting)
 
     def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:
         """Tell whether `read(name, "cpu", dtype)` returns a map of the file."""
@@ -102,9 +109,33 @@ class SafetensorsFile(CheckpointBase):
         """Release the file; tensors already read stay valid."""
         self._unmap()
         self._source = None
+        self._waiting.clear()
         self._release()
         self._helpers.close()
         vars(_buffers).pop("bytes", None)
+
+    def _read(self, name: str, device: torch.device, dtype: torch.dtype | None) -> tuple[torch.Tensor, bool]:
+        """Return the tensor, and whether it waits for `_cast` to give it its values."""
+        info = self.infos[name]
+        dtype = dtype or info.dtype
+        if device.type == "meta":
+            return torch.empty(info.shape, dtype=dtype, device=device), False
+        self._check()
+        if device.type != "cpu" or not self.maps(name):
+            return self._copy(name, device, dtype), False
+        if dtype == info.dtype:
+            return self._map_tensor(name), False
+        if self._map_to_cast() is None:
+            return self._copy(name, device, dtype), False
+        return torch.empty(info.shape, dtype=dtype, device="cpu"), True
+
+    def _map_tensor(self, name: str) -> torch.Tensor:
+        if name in self._mapped:
+            # The first reader of this map may have written to it: a second one gets a map of its own.
+            self._unmap()
+        tensor: torch.Tensor = self._map().get_tensor(name)
+        self._mapped.add(name)
+        return tensor
 
     def _check(self) -> None:
         if not self._release.alive:
@@ -132,24 +163,23 @@ class SafetensorsFile(CheckpointBase):
 
     def _map_to_cast(self) -> mmap.mmap | None:
         """Return the map of the file to cast from; None where the system lets no pages go, or has no room for it."""
-        if self._source is None and _LETS_GO:
+        if self._source is None and can_let_go():
             # Not `_map`, in whose pages a caller may have written what must not be let go.
             with contextlib.suppress(OSError):
                 self._source = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_COPY)
         return self._source
 
-    def _cast(self, source: mmap.mmap, name: str, dtype: torch.dtype) -> torch.Tensor:
-        info = self.infos[name]
-        stored = torch.frombuffer(source, dtype=info.dtype, offset=self._header.starts[name], count=info.numel)
-        tensor = torch.empty(info.shape, dtype=dtype, device="cpu")
-        count = _CAST_BYTES // info.dtype.itemsize
-        for into, piece in zip(torch.split(tensor.view(-1), count), torch.split(stored, count), strict=True):
-            into.copy_(piece)
-            self._seen += piece.nbytes
-            if self._seen >= _CAST_BYTES:
-                source.madvise(mmap.MADV_DONTNEED)
-                self._seen = 0
-        return tensor
+    def _cast(self, waiting: list[tuple[str, torch.Tensor]]) -> None:
+        source = self._map_to_cast()
+        if source is None:
+            return
+        # Made only now: small objects between the large ones would break up the memory that the C library keeps.
+        casts = []
+        for name, tensor in waiting:
+            info = self.infos[name]
+            stored = torch.frombuffer(source, dtype=info.dtype, offset=self._header.starts[name], count=info.numel)
+            casts.append((tensor.view(-1), stored))
+        run_casts(casts, self._helpers)
 
     def _copy(self, name: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         info = self.infos[name]

@@ -43,6 +43,17 @@ class ShardedCheckpoint(CheckpointBase):
         """Return the tensor `name`; see `Checkpoint.read`."""
         return self._shards[self._file_of[name]].read(name, device, dtype)
 
+    def read_later(
+        self, name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """Return the tensor `name`, whose values may come later; see `Checkpoint.read_later`."""
+        return self._shards[self._file_of[name]].read_later(name, device, dtype)
+
+    def finish(self) -> None:
+        """Give all tensors of `read_later` their values."""
+        for shard in self._shards.values():
+            shard.finish()
+
     def maps(self, name: str, dtype: torch.dtype | None = None) -> bool:
         """Tell whether `read(name, "cpu", dtype)` returns a map of the file."""
         return self._shards[self._file_of[name]].maps(name, dtype)
