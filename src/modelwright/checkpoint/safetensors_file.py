@@ -170,9 +170,8 @@ class SafetensorsFile(CheckpointBase):
         return self._source
 
     def _cast(self, waiting: list[tuple[str, torch.Tensor]]) -> None:
-        source = self._map_to_cast()
-        if source is None:
-            return
+        source = self._source
+        assert source is not None  # else `_read` copies
         # Made only now: small objects between the large ones would break up the memory that the C library keeps.
         casts = []
         for name, tensor in waiting:
