@@ -10,8 +10,10 @@ from torch import Tensor, nn
 LEVELS = 2**16
 _WORD = 2**64 - 1
 # Numbers that are worked on at once where memory counts: 2 MB in fp32.
-
 _PART = 2**19
+# Elements whose draws are made at once: 256 kB, which stay in the cache of the core that draws. Writing where another
+# core wrote last takes several times as long.
+_DRAWN = 2**17
 
 # What random numbers come from: numpy's generator on a CPU takes little more than half of the time of torch's.
 Source = torch.Generator | np.random.Generator
@@ -43,27 +45,34 @@ def seeded_keep(like: Tensor, probability: float, generator: Source | None) -> T
         return None
     if kept_levels == 0:
         return torch.zeros_like(like, requires_grad=False)
-    keep = torch.empty_like(like, memory_format=torch.contiguous_format, requires_grad=False)
     if like.is_cuda and isinstance(generator, torch.Generator):
         # One pass where the work is done by many.
-        return keep.bernoulli_(kept_levels / LEVELS, generator=generator).mul_(LEVELS / kept_levels)
-    for part in _parts(keep):
-        _fill(part, kept_levels, generator).mul_(LEVELS / kept_levels)
-    return keep
-
-
-def _fill(part: Tensor, kept_levels: int, generator: Source | None) -> Tensor:
-    """Put 1 where an element is kept and 0 where not into a part of a mask; None is torch's own stream."""
-    # Four 16-bit draws out of each 64-bit one: a third of the time of bernoulli_, which is serial on CPUs.
-    count = (part.numel() + 3) // 4
-    if isinstance(generator, np.random.Generator):
-        words = torch.from_numpy(generator.integers(-(2**63), 2**63 - 1, count, dtype=np.int64, endpoint=True))
+        keep = torch.empty_like(like, requires_grad=False).bernoulli_(kept_levels / LEVELS, generator=generator)
     else:
-        words = torch.empty(count, dtype=torch.int64, device=part.device)
+        keep = _mask(like, kept_levels, generator).to(like.dtype)
+    return keep.mul_(LEVELS / kept_levels)
+
+
+def _mask(like: Tensor, kept_levels: int, generator: Source | None) -> Tensor:
+    """Return a byte for each element of `like`, 1 where it is kept; None is torch's own stream.
+
+    Bytes and not booleans, which torch casts and compares one by one.
+    """
+    mask = torch.empty(like.shape, dtype=torch.uint8, device=like.device)
+    # Four 16-bit draws out of each 64-bit one: a third of the time of bernoulli_, which is serial on CPUs.
+    limit = kept_levels - LEVELS // 2
+    if isinstance(generator, np.random.Generator):
+        kept = mask.view(-1).numpy().view(np.bool_)
+        for start in range(0, len(kept), _DRAWN):
+            part = kept[start : start + _DRAWN]
+            words = generator.integers(-(2**63), 2**63 - 1, (len(part) + 3) // 4, dtype=np.int64, endpoint=True)
+            np.less(words.view(np.int16)[: len(part)], limit, out=part)
+        return mask
+    for piece in _parts(mask):
+        words = torch.empty((piece.numel() + 3) // 4, dtype=torch.int64, device=like.device)
         words.random_(-(2**63), None, generator=generator)
-    # As numbers of 16 bits, which torch compares and casts a tenth as long as into and from booleans.
-    draws = words.view(torch.int16)[: part.numel()]
-    return part.copy_(draws.lt_(kept_levels - LEVELS // 2))
+        piece.copy_(words.view(torch.int16)[: piece.numel()].lt_(limit))
+    return mask
 
 
 def seeded_dropout(x: Tensor, probability: float, generator: Source | None) -> Tensor:
@@ -112,8 +121,6 @@ class Dropout(nn.Dropout):
             or torch.compiler.is_compiling()
         ):
             return super().forward(input)
-        keep = torch.empty(input.shape, dtype=torch.uint8)
-        for part in _parts(keep):
-            _fill(part, kept_levels, None)
+        keep = _mask(input, kept_levels, None)
         dropped: Tensor = _Masked.apply(input, keep, LEVELS / kept_levels)  # type: ignore[no-untyped-call]
         return dropped
