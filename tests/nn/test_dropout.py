@@ -21,7 +21,7 @@ def test_rate_and_scale(probability, dtype):
 
 
 def test_many_elements_are_drawn_independently():
-    # More than are drawn at once, from the generator of CPUs: no part repeats another, the last and incomplete included.
+    # More than are drawn at once, by the generator of CPUs: no part repeats another, the last, incomplete one included.
     x = torch.ones(3, 262_145)
     kept = seeded_dropout(x, 0.25, seeded_generator(3, 1, x.device)).flatten() != 0
     assert abs(kept.double().mean() - 0.75) < 2e-3

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -59,14 +60,14 @@ def _mask(like: Tensor, kept_levels: int, generator: Source | None) -> Tensor:
     Bytes and not booleans, which torch casts and compares one by one.
     """
     mask = torch.empty(like.shape, dtype=torch.uint8, device=like.device)
-    # Four 16-bit draws out of each 64-bit one: a third of the time of bernoulli_, which is serial on CPUs.
     limit = kept_levels - LEVELS // 2
+    # Four 16-bit draws out of each 64-bit one: a third of the time of bernoulli_, which is serial on CPUs.
     if isinstance(generator, np.random.Generator):
-        kept = mask.view(-1).numpy().view(np.bool_)
+        kept: npt.NDArray[np.bool_] = mask.view(torch.bool).view(-1).numpy()
         for start in range(0, len(kept), _DRAWN):
             part = kept[start : start + _DRAWN]
-            words = generator.integers(-(2**63), 2**63 - 1, (len(part) + 3) // 4, dtype=np.int64, endpoint=True)
-            np.less(words.view(np.int16)[: len(part)], limit, out=part)
+            draws = generator.integers(-(2**63), 2**63 - 1, (len(part) + 3) // 4, dtype=np.int64, endpoint=True)
+            np.less(draws.view(np.int16)[: len(part)], limit, out=part)
         return mask
     for piece in _parts(mask):
         words = torch.empty((piece.numel() + 3) // 4, dtype=torch.int64, device=like.device)
