@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modelwright.nn.dropout import Dropout, seeded_dropout
+from modelwright.nn.dropout import Dropout, seeded_dropout, seeded_generator
 
 
 def generator(seed=0):
@@ -18,6 +18,18 @@ def test_rate_and_scale(probability, dtype):
     assert abs(kept.float().mean() - (1 - probability)) < 0.005
     assert torch.allclose(out[kept].float(), torch.tensor(1 / (1 - probability)), rtol=1e-2)
     assert abs(out.double().mean() - 1) < 0.02
+
+
+def test_many_elements_are_drawn_independently():
+    # More than are drawn at once, by the generator of CPUs: no part repeats another, the last, incomplete one included.
+    x = torch.ones(3, 262_145)
+    kept = seeded_dropout(x, 0.25, seeded_generator(3, 1, x.device)).flatten() != 0
+    assert abs(kept.double().mean() - 0.75) < 2e-3
+    for shift in (1, 2**16, 2**17, 2**18, 2**19):
+        pair = torch.stack([kept[:-shift], kept[shift:]]).double()
+        assert abs(torch.corrcoef(pair)[0, 1]) < 0.01
+    again = seeded_dropout(x, 0.25, seeded_generator(3, 1, x.device)).flatten() != 0
+    assert torch.equal(kept, again)
 
 
 def test_neighbours_are_independent():
@@ -41,6 +53,8 @@ def test_limits():
     assert seeded_dropout(x, 0.5, None) is x
     assert seeded_dropout(x, 0.0, generator()) is x
     assert torch.equal(seeded_dropout(x, 1.0, generator()), torch.zeros(5))
+    for source in (generator(), seeded_generator(1, 0, x.device)):
+        assert seeded_dropout(x[:0], 0.5, source).shape == (0,)
 
 
 def test_gradient_passes_where_kept():

@@ -47,6 +47,17 @@ class TestReversibleStack:
         assert torch.equal(loss, again)
         assert_same_gradients(kept, recomputed)
 
+    def test_norms_read_slices_that_lie_in_one_block(self):
+        model = build().train()
+        read = []
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0].is_contiguous()))
+        gradients(model, ids(batch=1))
+        # Those of the two branches of 4 layers, in the forward and again in the backward, and the final one.
+        assert len(read) == 2 * 2 * 4 + 1
+        assert all(read)
+
     def test_autograd_grad_reaches_a_layer(self):
         model = build(**QUIET).train()
         weight = model.reformer.encoder.layers[1].attention.self_attention.query_key.weight

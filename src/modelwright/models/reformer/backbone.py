@@ -22,6 +22,7 @@ from modelwright.models.reformer.encoder import ReformerEncoder
 from modelwright.models.reformer.hashing import choose_num_buckets
 from modelwright.models.reformer.layer import ReformerLayer, token_slices
 from modelwright.models.reformer.lsh_attention import needs_hashing
+from modelwright.models.reformer.reversible import side_by_side
 from modelwright.nn.decode_layout import is_hooked
 from modelwright.nn.precision import at_least_float32
 from modelwright.nn.tracing import is_recorded
@@ -295,7 +296,7 @@ class ReformerModel(ReformerPreTrainedModel):
         fits = position_ids is None or position_ids.shape[-1:] == given.shape[1:2]
         if len(parts) < 2 or watched or drops or not fits:
             embedded = self.embeddings(input_ids, position_ids, inputs_embeds)
-            return at_least_float32(embedded).unsqueeze(2).repeat(1, 1, 2, 1)
+            return side_by_side(at_least_float32(embedded).unsqueeze(2).expand(-1, -1, 2, -1))
         if position_ids is None:
             position_ids = torch.arange(given.shape[1], device=given.device).unsqueeze(0)
         streams: Tensor | None = None

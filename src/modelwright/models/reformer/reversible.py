@@ -37,6 +37,14 @@ def run_layer(
     return y1, x2 + block.feed_forward(y1, call, layer), probs
 
 
+def side_by_side(streams: Tensor) -> Tensor:
+    """Return a copy of the streams (B, L, 2, E) in which each lies by itself, (B, L, E).
+
+    A layer norm copies what lies otherwise before it reads it.
+    """
+    return streams.permute(2, 0, 1, 3).clone(memory_format=torch.contiguous_format).permute(1, 2, 0, 3)
+
+
 def outside_compilers(*args: Any, **kwargs: Any) -> Tensor:
     """Call `reversible_stack`; compilers see what comes before and after, for the stack runs its own backward."""
     # Not a decorator: it would import the compiler, whether or not anybody compiles.
@@ -54,6 +62,7 @@ def reversible_stack(
 ) -> Tensor:
     """Run `blocks` on both streams, (B, L, 2, E), in place, storing the result and LSH attention's outputs.
 
+    The result is contiguous, which `streams` need not be: with `side_by_side` they are faster to read.
     `recompute_attention` leaves those outputs out, and projects once more in the backward: less memory, more time.
     Gradients of `streams` and of the parameters are ordinary autograd results: they work with `torch.autograd.grad`,
     `torch.func.functional_call`, tensor hooks, frozen parts, and several forwards before one backward. Layers are
@@ -270,6 +279,8 @@ class _RunBranch(torch.autograd.Function):
             kept = branch.forward(tape)
         if last:
             tape.drop()
+            # Token by token, as the final norm reads both.
+            streams = streams.contiguous()
         else:
             streams = streams.new_empty(()).expand(streams.shape)
         # Saving the parameters costs nothing and lets autograd refuse a backward after they were changed in place.
@@ -284,7 +295,7 @@ class _RunBranch(torch.autograd.Function):
         parameters, kept = saved[: ctx.num_parameters], saved[ctx.num_parameters :]
         if ctx.last:
             # Copies: the result is the caller's, and so may be its gradient.
-            tape.streams, grad_streams = kept[-1].clone(), grad_streams.clone()
+            tape.streams, grad_streams = side_by_side(kept[-1]), side_by_side(grad_streams)
             kept = kept[:-1]
         needed = ctx.needs_input_grad[5:]
         totals = [torch.empty_like(x) if need else None for x, need in zip(parameters, needed, strict=True)]
