@@ -20,6 +20,7 @@ from modelwright.models.reformer.hashing import both_ways, draw_rotations, hash_
 from modelwright.models.reformer.kept_keys import KeyPool, KeyRing, attend, ring_bias, tokens_in_ring
 from modelwright.models.reformer.local_attention import LocalSelfAttention
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention, unit_keys
+from modelwright.models.reformer.one_token import PlainLayers
 from modelwright.models.reformer.sorted_tokens import Ints, SortedTokens
 from modelwright.models.reformer.windows import MASKED_BIAS, SELF_BIAS
 
@@ -47,6 +48,7 @@ class LocalCache:
     """The last keys and values of a local layer."""
 
     def __init__(self, attention: LocalSelfAttention) -> None:
+        self.num_heads = attention.num_heads
         self.chunk_length, self.num_before = attention.chunk_length, attention.num_before
         self.ring: KeyRing | None = None
 
@@ -94,7 +96,7 @@ class LSHCache:
     """Keys, values and the sorted order of an LSH layer; keys are normalised, as attention uses them."""
 
     def __init__(self, attention: LSHSelfAttention) -> None:
-        self.heads = list(attention.heads)
+        self.heads, self.num_heads = list(attention.heads), attention.num_heads
         self.chunk_length, self.num_before = attention.chunk_length, attention.num_before
         self.hash_seed = attention.hash_seed
         self.pool: KeyPool | None = None
@@ -202,7 +204,7 @@ class ReformerCache:
 
     `lengths` are the tokens of each row, without padding; `columns` counts the ids read, with it. `seed` decides the
     rotations of all layers, unless the config's `hash_seed` does. `states`, each layer's normed input (B, T, E), is
-    kept for `legacy_cache` only.
+    kept for `legacy_cache` only. `plain` is what decoding has looked up of the model; copies and files lack it.
     """
 
     def __init__(self, layers: Sequence[LocalCache | LSHCache], batch: int, num_hashes: int, *, legacy: bool) -> None:
@@ -213,6 +215,10 @@ class ReformerCache:
         self.num_buckets = 0
         self.seed: int | None = None
         self.states: list[Tensor] | None = [torch.empty(0)] * len(self.layers) if legacy else None
+        self.plain: PlainLayers | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "plain": None}
 
     def __len__(self) -> int:
         return len(self.layers)
