@@ -6,7 +6,7 @@ modules are still what they were.
 """
 
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, repeat
 from operator import is_
 
 import torch
@@ -17,8 +17,6 @@ from modelwright.nn.decode_layout import is_hooked
 from modelwright.nn.tracing import is_recorded
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-# What an instance has of its own where its call is patched or compiled.
-_CALLS = ("forward", "_compiled_call_impl")
 
 
 class Unwatched:
@@ -47,7 +45,8 @@ class Unwatched:
             and not torch.is_autocast_enabled("cpu")
             and not is_recorded()
             and not any(self._hooks)
-            and not any(own.get(name) is not None for own in self._own for name in _CALLS)
+            and not any(map(dict.get, self._own, repeat("forward")))
+            and not any(map(dict.get, self._own, repeat("_compiled_call_impl")))
             and list(map(type, self._modules)) == self._types
             and len(parts) == len(self._parts)
             and all(map(is_, parts, self._parts))
