@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from modelwright.nn.packed_linear import PackedLinear, can_pack, forget, packed_product
+from modelwright.nn.packed_linear import PackedLinear, can_pack, forget, packed_product, ready_packed
 from modelwright.nn.precision import autocast_dtype
 from modelwright.nn.products import ROW_DTYPES, is_free, linear, ready
 from modelwright.nn.tracing import is_tracing
@@ -76,22 +76,22 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     return tuple(apply_linear(layer, hidden) for layer in layers)
 
 
-def ready_products(*layers: nn.Module) -> Callable[[Tensor], tuple[Tensor, ...]]:
+def ready_product(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return a function that does what `apply_each` does with plain layers in fp32, and asks nothing.
 
-    For how long that is right, `modelwright.nn.products.ready` says.
+    It returns their results side by side, (..., all outputs). For how long it is right, `modelwright.nn.products.ready`
+    says, and a packed weight must not change.
     """
+    if all(type(layer) is PackedLinear for layer in layers):
+        return ready_packed(layers)  # type: ignore[arg-type]
     weights: list[Tensor] = [layer._parameters["weight"] for layer in layers]  # type: ignore[misc]
     biases = [layer._parameters["bias"] for layer in layers]
     if len(layers) == 1:
-        product = ready(weights[0], biases[0])
-        return lambda hidden: (product(hidden),)
+        return ready(weights[0], biases[0])
     if all(bias is None for bias in biases) and _are_block(weights):
-        sizes = [weight.shape[0] for weight in weights]
-        together = ready(_block(weights))
-        return lambda hidden: tuple(together(hidden).split_with_sizes(sizes, dim=-1))
+        return ready(_block(weights))
     products = list(map(ready, weights, biases))
-    return lambda hidden: tuple(product(hidden) for product in products)
+    return lambda hidden: torch.cat([product(hidden) for product in products], dim=-1)
 
 
 def are_packed(*layers: nn.Module) -> bool:

@@ -17,7 +17,7 @@ from modelwright.models.reformer.layer import Dense, ReformerAttention, Reformer
 from modelwright.models.reformer.local_attention import LocalSelfAttention
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention
 from modelwright.nn.activations import Activation
-from modelwright.nn.decode_layout import RowLinear, ready_products
+from modelwright.nn.decode_layout import RowLinear, ready_product
 from modelwright.nn.norm import LayerNorm
 from modelwright.nn.unwatched import Unwatched
 
@@ -80,24 +80,24 @@ class PlainLayer:
         self.call = LayerCall(index, False)
         self._attention_norm, self._feed_norm = _norm(attention.layer_norm), _norm(feed.layer_norm)
         projections = [getattr(attention.self_attention, name) for name in attention.self_attention._siblings]
-        self._project = ready_products(*projections)
-        self._attention_output = ready_products(attention.output.dense)
-        self._dense, self._feed_output = ready_products(feed.dense.dense), ready_products(feed.output.dense)
+        self._project, self._widths = ready_product(*projections), [len(each.weight) for each in projections]
+        self._attention_output = ready_product(attention.output.dense)
+        self._dense, self._feed_output = ready_product(feed.dense.dense), ready_product(feed.output.dense)
         self._activation = feed.activation._function if type(feed.activation) is Activation else feed.activation
 
     def project(self, x2: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `OneToken`."""
         normed = self._attention_norm(x2)
-        return normed, self._project(normed)
+        return normed, self._project(normed).split_with_sizes(self._widths, dim=-1)
 
     def add_attended(self, x1: Tensor, attended: Tensor) -> Tensor:
         """See `OneToken`."""
-        return self._attention_output(attended)[0].add_(x1)
+        return self._attention_output(attended).add_(x1)
 
     def add_fed(self, x2: Tensor, x1: Tensor) -> Tensor:
         """See `OneToken`."""
-        inner = self._activation(self._dense(self._feed_norm(x1))[0])
-        return self._feed_output(inner)[0].add_(x2)
+        inner = self._activation(self._dense(self._feed_norm(x1)))
+        return self._feed_output(inner).add_(x2)
 
 
 class PlainLayers:
