@@ -102,7 +102,8 @@ class DynamicLayer(CacheLayer):
 
         Without gradients, in a layer that holds tokens of the same dtype.
         """
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         _check_batch(self.keys, key_states)
         self.keys, keys = self._key_buffer.append_and_lend(self.keys, key_states, lent)
         self.values, values = self._value_buffer.append_and_lend(self.values, value_states, lent)

@@ -21,7 +21,7 @@ class Growing:
 
     def __init__(self) -> None:
         self._buffer: Tensor | None = None
-        self._end = 0
+        self._end = self._lent = 0
         self._last: Tensor | None = None
 
     def append(self, held: Tensor, new: Tensor) -> Tensor:
@@ -44,17 +44,17 @@ class Growing:
             self._end = S
         first, end = self._end - S, self._end + T
         buffer.narrow(2, self._end, T).copy_(new)
-        self._end = end - lent
+        self._end, self._lent = end - lent, lent
         self._last = buffer.narrow(2, first, self._end - first)
         return self._last, buffer.narrow(2, first, end - first) if lent else self._last
 
     def select(self, held: Tensor, rows: Tensor) -> Tensor:
-        """Return the `rows` [C] of `held`, [C, G, S, D], with room for what beam search adds: a token, and one lent."""
+        """Return the `rows` [C] of `held`, [C, G, S, D], with room for a token, as beams add, and what is lent."""
         rows = rows.to(held.device)
         if torch.is_grad_enabled() or is_tracing():
             return held.index_select(0, rows)
         _, G, S, D = held.shape
-        self._buffer, self._end = held.new_empty(len(rows), G, S + 2, D), S
+        self._buffer, self._end = held.new_empty(len(rows), G, S + 1 + self._lent, D), S
         self._last = torch.index_select(held, 0, rows, out=self._buffer[:, :, :S])
         return self._last
 

@@ -189,7 +189,7 @@ def ready(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tens
 
 
 def _row_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """Return a function of one row, (..., K) -> (..., N), that is row W^T + b for a weight [N, K] that lies by inputs."""
+    """Return a function of one row, (..., K) -> (..., N): row W^T + b for a weight [N, K] that lies by inputs."""
     (N, K), threads = weight.shape, torch.get_num_threads()
     by_outputs = N % threads == 0
     parts = threads if by_outputs else math.gcd(K, threads)

@@ -29,7 +29,8 @@ class Unwatched:
         self._training = list(map(_TRAINING, self._modules))
         # These dictionaries are the modules' own, and change in place.
         self._own = [vars(module) for module in self._modules]
-        self._tables = [each for module in self._modules for each in (module._modules, module._parameters)]
+        tables = [each for module in self._modules for each in (module._modules, module._parameters)]
+        self._tables = [each for each in tables if each]
         self._hooks = [getattr(module, name) for module in self._modules for name in _HOOKS]
         self._hooks += [getattr(torch_module, f"_global{name}") for name in _HOOKS]
         self._parts = list(chain.from_iterable(map(dict.values, self._tables)))

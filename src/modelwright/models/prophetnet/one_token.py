@@ -65,7 +65,13 @@ class PlainLayer:
         self._activation = feed.activation_fn
 
     def step(
-        self, hidden_BKE: Tensor, kept: DynamicLayer, source: Cached, places_KU: Tensor, bias_R1S: Tensor | None, asking: int
+        self,
+        hidden_BKE: Tensor,
+        kept: DynamicLayer,
+        source: Cached,
+        places_KU: Tensor,
+        bias_R1S: Tensor | None,
+        asking: int,
     ) -> Tensor:
         """Return the states (B, G, E) of the last G = `asking` streams; the main one's key goes into `kept`.
 
@@ -103,7 +109,7 @@ class PlainLayer:
 
 
 class PlainDecoder:
-    """The layers of a decoder, found once for a text; `layers` is None where there is more to them than their weights."""
+    """A decoder's layers, found once for a text; `layers` is None where there is more to them than their weights."""
 
     def __init__(self, blocks: nn.ModuleList) -> None:
         parts = [part for block in blocks for part in block.modules()]
@@ -133,7 +139,13 @@ _PLAIN: "WeakKeyDictionary[EncoderDecoderCache, PlainDecoder]" = WeakKeyDictiona
 
 
 def plain_step(
-    blocks: nn.ModuleList, config: Any, hidden: Tensor, streams: Streams, cache: Any, given: Any, mask: Callable[[], Any]
+    blocks: nn.ModuleList,
+    config: Any,
+    hidden: Tensor,
+    streams: Streams,
+    cache: Any,
+    given: Any,
+    mask: Callable[[], Any],
 ) -> Callable[[bool], Tensor] | None:
     """Return a function that runs this step, or None where modules are to be called.
 

@@ -44,6 +44,7 @@ class Dense(nn.Module):
         self.dense = nn.Linear(in_features, out_features, bias=bias, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
         return apply_linear(self.dense, x)
 
 
