@@ -131,7 +131,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return x W^T + b for ordinary tensors, without gradients."""
     N, K = weight.shape
     if x.numel() == K and weight.stride() == (1, N) and x.dtype in ROW_DTYPES:
-        return _row_product(weight, bias)(x)
+        return _times_row(x, weight, bias)
     if x.dtype != torch.float32:
         # torch is three hundred times slower where the tokens of a batch do not lie together.
         return F.linear(x.contiguous(), weight, bias)
@@ -186,6 +186,10 @@ def ready(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tens
         return _product(x, weight, bias) if by_row is None or x.numel() != K else by_row(x)
 
     return times
+
+
+def _times_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _row_product(weight, bias)(row)
 
 
 def _row_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:

@@ -8,6 +8,7 @@ modules are still what they were.
 from collections.abc import Iterable
 from itertools import chain, repeat
 from operator import attrgetter, is_
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,13 @@ class Unwatched:
         self._training = list(map(_TRAINING, self._modules))
         # These dictionaries are the modules' own, and change in place.
         self._own = [vars(module) for module in self._modules]
-        tables = [each for module in self._modules for each in (module._modules, module._parameters)]
+        tables: list[dict[str, Any]] = [
+            each for module in self._modules for each in (module._modules, module._parameters)
+        ]
         self._tables = [each for each in tables if each]
         self._hooks = [getattr(module, name) for module in self._modules for name in _HOOKS]
         self._hooks += [getattr(torch_module, f"_global{name}") for name in _HOOKS]
-        self._parts = list(chain.from_iterable(map(dict.values, self._tables)))
+        self._parts = self._parts_now()
         self._tensors = [each for each in self._parts if isinstance(each, Tensor)]
         # Changes of inference tensors go unnoticed.
         self._are_plain = not any(map(is_hooked, self._modules)) and not any(map(Tensor.is_inference, self._tensors))
@@ -49,7 +52,7 @@ class Unwatched:
 
         It takes a few microseconds for ten modules.
         """
-        parts = list(chain.from_iterable(map(dict.values, self._tables)))
+        parts = self._parts_now()
         return (
             self._are_plain
             and not torch.is_grad_enabled()
@@ -64,6 +67,9 @@ class Unwatched:
             and all(map(is_, parts, self._parts))
             and self._state_of_tensors() == self._state
         )
+
+    def _parts_now(self) -> list[Any]:
+        return list(chain.from_iterable(table.values() for table in self._tables))
 
     def _state_of_tensors(self) -> tuple[list[int], list[int], int]:
         """Return where the parameters lie and how often they were changed, and the number of threads."""

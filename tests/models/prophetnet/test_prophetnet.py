@@ -1,7 +1,5 @@
 """ProphetNet against itself: caches, padding, kernels, pruning, positions, refusals, and the document's example."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -12,11 +10,10 @@ from modelwright import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeniz
 from modelwright.attention.caches import EncoderDecoderCache, StaticCache
 from modelwright.core import logging
 from modelwright.core.errors import ConfigError, InputError
-from modelwright.models.prophetnet import decoder, ngram_attention, one_token, relative_buckets
+from modelwright.models.prophetnet import decoder, ngram_attention, relative_buckets
 from modelwright.models.prophetnet import modeling_prophetnet as prophetnet
 from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
 from modelwright.models.prophetnet.ngram_kernel import attend_one
-from modelwright.nn.decode_layout import lay_out_for_decoding
 
 SMALL = {
     "vocab_size": 40,
@@ -446,66 +443,3 @@ def test_refusals_are_the_same_with_labels(labels):
     with pytest.raises(InputError, match="ProphetNetDecoder: expected ids from 0 to 39 in input_ids"):
         # The inputs of the decoder are made of them.
         model(IDS, **({"decoder_input_ids": TARGET + 40} if labels is None else {"labels": labels + 40}))
-
-
-def steps_by_weights_and_by_modules(model, calls, monkeypatch, **arguments):
-    """Return the logits of a few steps, and of the same ones with modules that are called; `calls` counts the first."""
-    run = one_token.PlainLayer.step
-    monkeypatch.setattr(one_token.PlainLayer, "step", lambda *args: calls.append(1) or run(*args))
-    found = []
-    for by_weights in (True, False):
-        if not by_weights:
-            monkeypatch.setattr(decoder, "plain_step", lambda *_: None)
-        with torch.no_grad():
-            states = model.prophetnet.encoder(IDS, attention_mask=MASK)
-            cache, logits = None, []
-            for column in range(TARGET.shape[1]):
-                output = model(
-                    encoder_outputs=states, attention_mask=MASK, decoder_input_ids=TARGET[:, column : column + 1],
-                    past_key_values=cache, use_cache=True, num_streams=1, **arguments,
-                )  # fmt: skip
-                cache = output.past_key_values
-                cache.reorder_cache(torch.arange(3))
-                logits.append(output.logits)
-        found.append(torch.cat(logits, dim=1))
-    return found
-
-
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("layout", ["paper", "transformers"])
-def test_a_step_by_the_weights_alone_is_that_of_the_modules(monkeypatch, layout, packed):
-    model, calls = make(ngram=1, relative_bias_layout=layout), []
-    lay_out_for_decoding(model, packed=packed)
-    by_weights, by_modules = steps_by_weights_and_by_modules(model, calls, monkeypatch)
-    assert len(calls) == 3 * (TARGET.shape[1] - 1)
-    torch.testing.assert_close(by_weights, by_modules)
-
-
-@pytest.mark.parametrize("part", ["layers.1", "layers.0.self_attn", "layers.2.cross_attn.query_proj"])
-def test_a_module_that_somebody_watches_is_called_in_every_step(model, part):
-    seen = []
-    hook = model.prophetnet.decoder.get_submodule(part).register_forward_hook(lambda *_: seen.append(1))
-    model.generate(IDS, attention_mask=MASK, max_new_tokens=4, min_new_tokens=4, do_sample=False)
-    assert len(seen) == 4
-    hook.remove()
-    model.generate(IDS, attention_mask=MASK, max_new_tokens=4, min_new_tokens=4, do_sample=False)
-    assert len(seen) == 4
-
-
-def test_a_weight_that_changes_within_a_text_counts_from_then_on(model):
-    lay_out_for_decoding(model, packed=True)
-    logits = []
-    for changes_at in (0, 2):
-        with torch.no_grad():
-            changed = copy.deepcopy(model)
-            cache = None
-            for column in range(4):
-                if column == changes_at:
-                    changed.prophetnet.decoder.layers[2].feed_forward.output.weight.mul_(2.0)
-                output = changed(
-                    IDS, decoder_input_ids=TARGET[:, column : column + 1], past_key_values=cache, num_streams=1
-                )
-                cache = output.past_key_values
-            logits.append(output.logits)
-    # The last layer's feed-forward changes no key.
-    torch.testing.assert_close(*logits)

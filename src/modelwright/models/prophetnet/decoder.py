@@ -153,11 +153,10 @@ class ProphetNetDecoder(ProphetNetPreTrainedModel):
                 call["encoder_hidden_states"] = encoder_hidden_states
                 call["encoder_attn_mask"] = mask_of_source(*source)
         if step is None:
-            head_masks = (
-                self.get_head_mask(head_mask, len(self.layers)),
-                self.get_head_mask(cross_attn_head_mask, len(self.layers)),
+            own_masks, cross_masks = (
+                self.get_head_mask(each, len(self.layers)) for each in (head_mask, cross_attn_head_mask)
             )
-            output = self._run(hidden, switches, head_masks, call, with_main_states)
+            output = self._run(hidden, switches, (own_masks, cross_masks), call, with_main_states)
         else:
             states = step(with_main_states)
             output = ProphetNetDecoderModelOutput(

@@ -24,8 +24,8 @@ from modelwright.models.prophetnet.layers import (
     ProphetNetAttention,
     ProphetNetDecoderLayer,
     ProphetNetFeedForward,
-    ProphetNetNgramSelfAttention,
 )
+from modelwright.models.prophetnet.ngram_attention import ProphetNetNgramSelfAttention
 from modelwright.models.prophetnet.streams import Streams
 from modelwright.nn.activations import Activation, activate_over
 from modelwright.nn.decode_layout import RowLinear, ready_product
@@ -87,7 +87,8 @@ class PlainLayer:
         """Return what the streams that ask attend to, (B, G, H * D)."""
         (B, K, _), (H, D, G) = hidden_BKE.shape, (self.heads, self.size, asking)
         q, r, k, v = self._project(hidden_BKE).split_with_sizes(self._widths, dim=-1)
-        k_BHUD, v_BHUD = kept.update_and_lend(*(x.view(B, K, H, D).transpose(1, 2) for x in (k, v)), K - 1)
+        k_BHKD, v_BHKD = (x.view(B, K, H, D).transpose(1, 2) for x in (k, v))
+        k_BHUD, v_BHUD = kept.update_and_lend(k_BHKD, v_BHKD, K - 1)
         q_RGD = q[:, K - G :].reshape(B, G, H, D).transpose(1, 2).reshape(B * H, G, D)
         r_BHGN = r[:, K - G :].view(B, G, self.buckets, H).permute(0, 3, 1, 2)
         scores = r_BHGN.gather(-1, places_KU[K - G :].expand(B, H, G, -1))
@@ -159,7 +160,8 @@ def plain_step(
     is_step = streams.tokens == streams.predict == 1 and streams.past > 0 and streams.mask is None
     if not (is_step and type(cache) is EncoderDecoderCache and _is_plain(hidden)) or is_recorded():
         return None
-    own, cross = cache.self_attention_cache.layers, cache.cross_attention_cache.layers
+    own: list[Any] = cache.self_attention_cache.layers
+    cross: list[Any] = cache.cross_attention_cache.layers
     for held in (own, cross):
         if len(held) != len(blocks) or not all(type(each) is DynamicLayer and _is_plain(each.keys) for each in held):
             return None
