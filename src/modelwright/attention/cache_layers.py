@@ -97,6 +97,19 @@ class DynamicLayer(CacheLayer):
         self.length += key_states.shape[2]
         return self.keys, self.values
 
+    def update_and_lend(self, key_states: Tensor, value_states: Tensor, lent: int) -> tuple[Tensor, Tensor]:
+        """Add all but the last `lent` of keys and values [B, G, T, D], and return all with these until the next update.
+
+        Without gradients, in a layer that holds tokens of the same dtype.
+        """
+        assert self.keys is not None
+        assert self.values is not None
+        _check_batch(self.keys, key_states)
+        self.keys, keys = self._key_buffer.append_and_lend(self.keys, key_states, lent)
+        self.values, values = self._value_buffer.append_and_lend(self.values, value_states, lent)
+        self.length += key_states.shape[2] - lent
+        return keys, values
+
     def reset(self) -> None:
         """Forget all tokens."""
         super().reset()

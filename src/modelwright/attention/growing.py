@@ -21,13 +21,20 @@ class Growing:
 
     def __init__(self) -> None:
         self._buffer: Tensor | None = None
-        self._end = 0
+        self._end = self._lent = 0
         self._last: Tensor | None = None
 
     def append(self, held: Tensor, new: Tensor) -> Tensor:
         """Return `held` [B, G, S, D] with `new` [B, G, T, D] behind it; with gradients it is a concatenation."""
         if torch.is_grad_enabled() or is_tracing() or held.dtype != new.dtype:
             return torch.cat([held, new], dim=2)
+        return self.append_and_lend(held, new, 0)[0]
+
+    def append_and_lend(self, held: Tensor, new: Tensor, lent: int) -> tuple[Tensor, Tensor]:
+        """Return `held` with all but the last `lent` tokens of `new` behind it, and that with these, until the next.
+
+        Without gradients, and of one dtype.
+        """
         S, T = held.shape[2], new.shape[2]
         buffer = self._buffer
         if buffer is None or held is not self._last or not self._takes(buffer, T):
@@ -35,18 +42,19 @@ class Growing:
             buffer = self._buffer = held.new_empty(shape)
             buffer[:, :, :S] = held
             self._end = S
-        buffer[:, :, self._end : self._end + T] = new
-        self._end += T
-        self._last = buffer[:, :, self._end - S - T : self._end]
-        return self._last
+        first, end = self._end - S, self._end + T
+        buffer.narrow(2, self._end, T).copy_(new)
+        self._end, self._lent = end - lent, lent
+        self._last = buffer.narrow(2, first, self._end - first)
+        return self._last, buffer.narrow(2, first, end - first) if lent else self._last
 
     def select(self, held: Tensor, rows: Tensor) -> Tensor:
-        """Return the `rows` [C] of `held`, [C, G, S, D], with room for the next token, which beam search adds."""
+        """Return the `rows` [C] of `held`, [C, G, S, D], with room for a token, as beams add, and what is lent."""
         rows = rows.to(held.device)
         if torch.is_grad_enabled() or is_tracing():
             return held.index_select(0, rows)
         _, G, S, D = held.shape
-        self._buffer, self._end = held.new_empty(len(rows), G, S + 1, D), S
+        self._buffer, self._end = held.new_empty(len(rows), G, S + 1 + self._lent, D), S
         self._last = torch.index_select(held, 0, rows, out=self._buffer[:, :, :S])
         return self._last
 

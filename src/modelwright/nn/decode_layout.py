@@ -14,15 +14,15 @@ A copy, a move (`model.to(...)`) or a new weight undoes the layout of that weigh
 With `packed=True` it does something else, for more rows than one: see `modelwright.nn.packed_linear`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from modelwright.nn.packed_linear import PackedLinear, can_pack, forget, packed_product
+from modelwright.nn.packed_linear import PackedLinear, can_pack, forget, packed_product, ready_packed
 from modelwright.nn.precision import autocast_dtype
-from modelwright.nn.products import ROW_DTYPES, is_free, linear
+from modelwright.nn.products import ROW_DTYPES, is_free, linear, ready
 from modelwright.nn.tracing import is_tracing
 
 
@@ -67,16 +67,31 @@ def apply_each(hidden: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
         weights: list[Tensor] = [layer._parameters["weight"] for layer in layers]  # type: ignore[misc]
         biases: list[Tensor] = [bias for layer in layers if (bias := layer._parameters["bias"]) is not None]
         if len(biases) in (0, len(layers)) and _are_block(weights) and is_free(hidden, weights[0]):
-            sizes, (_, inputs) = [weight.shape[0] for weight in weights], weights[0].shape
-            N = sum(sizes)
-            block = weights[0].as_strided((N, inputs), (1, N))
-            result = linear(hidden, block, torch.cat(biases) if biases else None)
-            return tuple(result.split_with_sizes(sizes, dim=-1))
+            result = linear(hidden, _block(weights), torch.cat(biases) if biases else None)
+            return tuple(result.split_with_sizes([weight.shape[0] for weight in weights], dim=-1))
     dtype = autocast_dtype(hidden)
     if dtype is not None and all(map(is_plain_linear, layers)):
         # Once for all: autocast would do it for each, and their gradients would be cast and added one by one.
         hidden = hidden.to(dtype)
     return tuple(apply_linear(layer, hidden) for layer in layers)
+
+
+def ready_product(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return a function that does what `apply_each` does with plain layers in fp32, and asks nothing.
+
+    It returns their results side by side, (..., all outputs). For how long it is right, `modelwright.nn.products.ready`
+    says, and a packed weight must not change.
+    """
+    if all(type(layer) is PackedLinear for layer in layers):
+        return ready_packed(layers)  # type: ignore[arg-type]
+    weights: list[Tensor] = [layer._parameters["weight"] for layer in layers]  # type: ignore[misc]
+    biases = [layer._parameters["bias"] for layer in layers]
+    if len(layers) == 1:
+        return ready(weights[0], biases[0])
+    if all(bias is None for bias in biases) and _are_block(weights):
+        return ready(_block(weights))
+    products = list(map(ready, weights, biases))
+    return lambda hidden: torch.cat([product(hidden) for product in products], dim=-1)
 
 
 def are_packed(*layers: nn.Module) -> bool:
@@ -185,3 +200,9 @@ def _are_block(weights: Sequence[Tensor]) -> bool:
             return False
         place += weight.shape[0] * weight.element_size()
     return True
+
+
+def _block(weights: Sequence[Tensor]) -> Tensor:
+    """Return the weights of a block as one, [all outputs, inputs]."""
+    N = sum(weight.shape[0] for weight in weights)
+    return weights[0].as_strided((N, weights[0].shape[1]), (1, N))

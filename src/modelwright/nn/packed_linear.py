@@ -9,13 +9,14 @@ the weight has changed; it is no part of the model's state, of copies of the mod
 Legend: R rows, K inputs, N outputs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
 
-from modelwright.nn.products import is_free, linear
+from modelwright.nn.products import is_free, linear, ready
 
 # With more rows the order of the weight costs little beside the product.
 _MOST_ROWS = 128
@@ -64,6 +65,33 @@ def packed_product(x: Tensor, layers: tuple[PackedLinear, ...]) -> Tensor | None
     weight: Tensor = layers[0]._parameters["weight"]  # type: ignore[assignment]
     if x.dtype != torch.float32 or not is_free(x, weight) or x.numel() > _MOST_ROWS * x.shape[-1]:
         return None
+    pack = _pack_of(layers)
+    return None if pack is None else _times(x, pack)
+
+
+def ready_packed(layers: tuple[PackedLinear, ...]) -> Callable[[Tensor], Tensor]:
+    """Return a function of x that does what `packed_product` does and asks nothing; more rows are multiplied as usual.
+
+    The caller answers for that nothing changes: see `modelwright.nn.products.ready`.
+    """
+    pack = _pack_of(layers)
+    unpacked = [ready(layer._parameters["weight"], layer._parameters["bias"]) for layer in layers]  # type: ignore[arg-type]
+
+    def times(x: Tensor) -> Tensor:
+        if pack is not None and x.numel() <= _MOST_ROWS * x.shape[-1]:
+            return _times(x, pack)
+        return torch.cat([product(x) for product in unpacked], dim=-1)
+
+    return times
+
+
+def _times(x: Tensor, pack: _Pack) -> Tensor:
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, pack.weight, pack.bias, "none", [], "")
+    return result
+
+
+def _pack_of(layers: tuple[PackedLinear, ...]) -> _Pack | None:
+    """Return the pack of layers, made anew where there is none of their weights as they are; None if none can be."""
     # Straight from the dictionary: nn.Module's lookup costs more than all the rest here.
     made_of: list[Tensor | None] = [layer._parameters[name] for layer in layers for name in ("weight", "bias")]
     state = [None if each is None or each.is_inference() else (each.data_ptr(), each._version) for each in made_of]
@@ -71,11 +99,9 @@ def packed_product(x: Tensor, layers: tuple[PackedLinear, ...]) -> Tensor | None
     pack = None if packs is None else packs.get(len(layers))
     if pack is None or not pack.is_of(made_of, state):
         pack = _packed(made_of, state)
-        if pack is None:
-            return None
-        _PACKS.setdefault(layers[0], {})[len(layers)] = pack
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, pack.weight, pack.bias, "none", [], "")
-    return result
+        if pack is not None:
+            _PACKS.setdefault(layers[0], {})[len(layers)] = pack
+    return pack
 
 
 def _packed(made_of: list[Tensor | None], state: list[tuple[int, int] | None]) -> _Pack | None:

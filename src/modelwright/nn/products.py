@@ -14,6 +14,7 @@ Legend: R rows, K inputs, N outputs.
 import functools
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -189,20 +190,44 @@ def _read(file: str) -> str:
         return ""
 
 
+def ready(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """Return a function of x, (..., K) -> (..., N), that multiplies as `linear` does and asks nothing.
+
+    It is for many products with an fp32 weight on the CPU, of ordinary tensors, without gradients, while nobody looks
+    (see `is_free`), the weight stays in its memory and the number of threads what it is: the caller answers for that.
+    """
+    N, K = weight.shape
+    by_row = _row_product(weight, bias) if weight.stride() == (1, N) else None
+
+    def times(x: Tensor) -> Tensor:
+        return _product(x, weight, bias) if by_row is None or x.numel() != K else by_row(x)
+
+    return times
+
+
 def _times_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return row W^T + b, (..., K) -> (..., N), for a weight [N, K] that lies by inputs."""
+    return _row_product(weight, bias)(row)
+
+
+def _row_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Return a function of one row, (..., K) -> (..., N): row W^T + b for a weight [N, K] that lies by inputs."""
     (N, K), threads = weight.shape, torch.get_num_threads()
     by_outputs = N % threads == 0
     parts = threads if by_outputs else math.gcd(K, threads)
     indices, offsets = _bags(K, parts, by_outputs)
-    scale, pieces = row.reshape(K), parts if by_outputs else 1
-    if pieces > 1:
-        scale = torch.cat([scale] * pieces)
+    pieces = parts if by_outputs else 1
     # Detached: for a table that wants a gradient, in inference mode too, torch prepares one.
     table = weight.detach().as_strided((K * pieces, N // pieces), (N // pieces, 1), weight.storage_offset())
-    result = torch.embedding_bag(table, indices, offsets, False, 0, False, scale)[0]
-    result = (result if by_outputs else result.sum(dim=0)).view(*row.shape[:-1], N)
-    return result if bias is None else result.add_(bias)
+
+    def times(row: Tensor) -> Tensor:
+        scale = row.reshape(K)
+        if pieces > 1:
+            scale = torch.cat([scale] * pieces)
+        result = torch.embedding_bag(table, indices, offsets, False, 0, False, scale)[0]
+        result = (result if by_outputs else result.sum(dim=0)).view(*row.shape[:-1], N)
+        return result if bias is None else result.add_(bias)
+
+    return times
 
 
 @functools.lru_cache(maxsize=256)

@@ -12,6 +12,7 @@ from modelwright.models.reformer.backbone import ReformerModel
 from modelwright.models.reformer.cache import ReformerCache
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.sorted_tokens import SortedTokens
+from modelwright.nn.decode_layout import lay_out_for_decoding
 
 # Weights large enough for attention to be far from uniform. What a token of a second LSH layer sees of the first is
 # what it saw when it was the last one, so the whole text at once is compared up to the first LSH layer.
@@ -236,3 +237,28 @@ def test_sorted_tokens_are_a_stable_sort_of_all(num_buckets):
         grown.append(buckets[..., token])
     assert (grown.order_HNT[..., :37] == buckets.argsort(axis=-1, kind="stable")).all()
     assert (grown.buckets() == buckets).all()
+
+
+@pytest.mark.parametrize("laid_out", [False, True])
+def test_a_token_by_the_weights_alone_is_that_of_the_modules(laid_out):
+    tokens, found = ids(1, 40), []
+    for watched in (False, True):
+        model = build(**LARGE).eval()
+        if laid_out:
+            lay_out_for_decoding(model)
+        if watched:
+            model.reformer.encoder.layers[0].feed_forward.register_forward_hook(lambda *_: None)
+        logits, cache = decode(model, tokens, 30)
+        assert (cache.plain.layers is None) is watched
+        assert copy.deepcopy(cache).plain is None
+        found.append(logits)
+    assert torch.allclose(*found, atol=1e-5)
+
+
+def test_a_hook_that_comes_within_a_text_is_called():
+    model, tokens, seen = build(**LARGE).eval(), ids(1, 40), []
+    _, cache = decode(model, tokens, 30)
+    model.reformer.encoder.layers[1].attention.output.dense.register_forward_hook(lambda *_: seen.append(1))
+    with torch.no_grad():
+        model(tokens[:, :1], past_buckets_states=cache, use_cache=True)
+    assert len(seen) == 1

@@ -11,6 +11,7 @@ Source: Qi et al. 2020 (arXiv 2001.04063), section 3.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel
 from modelwright.models.prophetnet.configuration_prophetnet import TRANSFORMERS, ProphetNetConfig
 from modelwright.models.prophetnet.encoder import NEVER
 from modelwright.models.prophetnet.layers import ProphetNetDecoderLayer
+from modelwright.models.prophetnet.one_token import plain_step
 from modelwright.models.prophetnet.outputs import ProphetNetDecoderModelOutput
 from modelwright.models.prophetnet.positions import ProphetNetPositionalEmbeddings
 from modelwright.models.prophetnet.streams import Streams, checked_mask
@@ -140,17 +142,28 @@ class ProphetNetDecoder(ProphetNetPreTrainedModel):
             "cache_position": cache_position,
             "output_attentions": switches.output_attentions,
         }
+        words, hidden = hidden, self.dropout(self.embeddings_layer_norm(self._embedded_streams(hidden, streams)))
+        step = None
         if encoder_hidden_states is not None:
-            call["encoder_hidden_states"] = encoder_hidden_states
-            call["encoder_attn_mask"] = mask_of_source(
-                "ProphetNetDecoder", self.config, hidden, encoder_hidden_states, encoder_attention_mask
+            source = ("ProphetNetDecoder", self.config, words, encoder_hidden_states, encoder_attention_mask)
+            if head_mask is cross_attn_head_mask is None and not _shows_all(switches):
+                given = (streams, past_key_values, encoder_attention_mask, partial(mask_of_source, *source))
+                step = plain_step(self.layers, self.config, hidden, *given)
+            if step is None:
+                call["encoder_hidden_states"] = encoder_hidden_states
+                call["encoder_attn_mask"] = mask_of_source(*source)
+        if step is None:
+            own_masks, cross_masks = (
+                self.get_head_mask(each, len(self.layers)) for each in (head_mask, cross_attn_head_mask)
             )
-        head_masks = (
-            self.get_head_mask(head_mask, len(self.layers)),
-            self.get_head_mask(cross_attn_head_mask, len(self.layers)),
-        )
-        hidden = self.dropout(self.embeddings_layer_norm(self._embedded_streams(hidden, streams)))
-        output = self._run(hidden, switches, head_masks, call, with_main_states)
+            output = self._run(hidden, switches, (own_masks, cross_masks), call, with_main_states)
+        else:
+            states = step(with_main_states)
+            output = ProphetNetDecoderModelOutput(
+                last_hidden_state=states[:, :1] if with_main_states else None,
+                last_hidden_state_ngram=states[:, -1:],
+                past_key_values=past_key_values if switches.use_cache else None,
+            )
         return output if switches.return_dict else output.to_tuple()
 
     def _streams(
@@ -203,7 +216,7 @@ class ProphetNetDecoder(ProphetNetPreTrainedModel):
     ) -> ProphetNetDecoderModelOutput:
         """Run the layers and collect what the switches ask for."""
         T = call["streams"].tokens
-        shows_all = switches.output_attentions or switches.output_hidden_states
+        shows_all = _shows_all(switches)
         states, ngram_states = [], []
         weights: list[tuple[Tensor | None, ...]] = []
         for index, (layer, own_mask, cross_mask) in enumerate(zip(self.layers, *head_masks, strict=True)):
@@ -230,3 +243,7 @@ class ProphetNetDecoder(ProphetNetPreTrainedModel):
             ngram_attentions=ngram_attentions,
             cross_attentions=cross if cross and cross[0] is not None else None,
         )
+
+
+def _shows_all(switches: Switches) -> bool:
+    return bool(switches.output_attentions or switches.output_hidden_states)

@@ -117,6 +117,11 @@ class Places:
         """The buckets (G, U) of one token, its own key, which has the first bucket, before the main keys."""
         return F.pad(self.buckets[:, 0], (1, 0))
 
+    @cached_property
+    def before_own(self) -> Tensor:
+        """The same with the own key behind the main keys."""
+        return F.pad(self.buckets[:, 0], (0, 1))
+
 
 @dataclass(frozen=True)
 class Diagonals:

@@ -20,6 +20,8 @@ from modelwright.models.reformer.hashing import both_ways, draw_rotations, hash_
 from modelwright.models.reformer.kept_keys import KeyPool, KeyRing, attend, ring_bias, tokens_in_ring
 from modelwright.models.reformer.local_attention import LocalSelfAttention
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention, unit_keys
+from modelwright.models.reformer.lsh_kernel import unit_keys_in_numpy
+from modelwright.models.reformer.one_token import PlainLayers
 from modelwright.models.reformer.sorted_tokens import Ints, SortedTokens
 from modelwright.models.reformer.windows import MASKED_BIAS, SELF_BIAS
 
@@ -47,6 +49,7 @@ class LocalCache:
     """The last keys and values of a local layer."""
 
     def __init__(self, attention: LocalSelfAttention) -> None:
+        self.num_heads = attention.num_heads
         self.chunk_length, self.num_before = attention.chunk_length, attention.num_before
         self.ring: KeyRing | None = None
 
@@ -94,7 +97,7 @@ class LSHCache:
     """Keys, values and the sorted order of an LSH layer; keys are normalised, as attention uses them."""
 
     def __init__(self, attention: LSHSelfAttention) -> None:
-        self.heads = list(attention.heads)
+        self.heads, self.num_heads = list(attention.heads), attention.num_heads
         self.chunk_length, self.num_before = attention.chunk_length, attention.num_before
         self.hash_seed = attention.hash_seed
         self.pool: KeyPool | None = None
@@ -126,7 +129,7 @@ class LSHCache:
         """Keep a token of each row, (B, H, D) each; return (B, H*D), the probabilities if asked, and their tokens."""
         assert self.pool is not None
         qk_BHD, v_BHD = projected
-        k_BHD = unit_keys(qk_BHD).to(v_BHD.dtype)
+        k_BHD, in_numpy_BHD = _unit_keys(qk_BHD, v_BHD.dtype)
         self.hash_rows([row for row, new in enumerate(step.factors) if new != self.factors[row]], step, layer)
         self.pool.append(k_BHD, v_BHD, step.lengths)
         seen: list[Ints] = [np.empty(0, dtype=np.int64)] * len(step.lengths)
@@ -137,13 +140,13 @@ class LSHCache:
                     tokens = np.arange(step.lengths[row] + 1)
                     seen[row] = np.broadcast_to(tokens, (len(qk_BHD[row]), len(tokens)))
                 continue
-            part_BHD = k_BHD if len(rows) == len(k_BHD) else k_BHD[rows]
-            buckets_BHN1 = self._hash(part_BHD.unsqueeze(2), factors, step, layer)
-            for row, buckets_HN in zip(rows, buckets_BHN1[..., 0], strict=True):
+            _, rotations = self._drawn(k_BHD, factors, step, layer)
+            part_BHD = in_numpy_BHD if len(rows) == len(k_BHD) else in_numpy_BHD[rows]
+            for row, buckets_HN in zip(rows, hash_one(part_BHD, rotations, factors), strict=True):
                 known = self.sorted[row]
                 assert known is not None
-                known.append(buckets_HN)
-                seen[row] = known.seen(buckets_HN, self.chunk_length, self.num_before, step.padded[row])
+                ranks = known.append(buckets_HN)
+                seen[row] = known.seen(ranks, self.chunk_length, self.num_before, step.padded[row])
         tokens_BHM = _stacked(seen)
         bias = np.where(tokens_BHM < 0, _MASKED, _SEEN)
         bias[tokens_BHM == np.array(step.lengths)[:, None, None]] = SELF_BIAS
@@ -174,19 +177,29 @@ class LSHCache:
         return torch.from_numpy(found + num_buckets * np.arange(found.shape[2])[:, None])
 
     def _hash(self, keys_BHTD: Tensor, factors: tuple[int, ...], step: Step, layer: LayerCall) -> Ints:
-        """Return the buckets (B, H, N, T), one head at a time if there are many tokens."""
-        seed = layer.site_seed(step.call, "hash") if self.hash_seed is None else self.hash_seed
-        call = (factors, step.call.num_hashes, seed)
-        if call not in self._rotations:
-            size = keys_BHTD.shape[-1]
-            drawn = draw_rotations(self.heads, size, step.call.num_hashes, factors, like=keys_BHTD, seed=seed)
-            self._rotations = {call: (drawn, both_ways(drawn, factors)), **dict(list(self._rotations.items())[:3])}
-        rotations_HDNR, in_numpy = self._rotations[call]
-        if keys_BHTD.shape[2] == 1:
-            return hash_one(keys_BHTD[:, :, 0], in_numpy, factors)[..., None]
+        """Return the buckets (B, H, N, T) of many tokens, one head at a time."""
+        rotations_HDNR, _ = self._drawn(keys_BHTD, factors, step, layer)
         heads = [slice(head, head + 1) for head in range(keys_BHTD.shape[1])]
         parts = [hash_vectors(keys_BHTD[:, head], rotations_HDNR[head], factors) for head in heads]
         return torch.cat(parts, dim=1).cpu().numpy()
+
+    def _drawn(self, like: Tensor, factors: tuple[int, ...], step: Step, layer: LayerCall) -> tuple[Tensor, Any]:
+        """Return the rotations (H, D, N, R), and what `hash_one` takes of them."""
+        seed = layer.site_seed(step.call, "hash") if self.hash_seed is None else self.hash_seed
+        call = (factors, step.call.num_hashes, seed)
+        if call not in self._rotations:
+            drawn = draw_rotations(self.heads, like.shape[-1], step.call.num_hashes, factors, like=like, seed=seed)
+            self._rotations = {call: (drawn, both_ways(drawn, factors)), **dict(list(self._rotations.items())[:3])}
+        return self._rotations[call]
+
+
+def _unit_keys(qk_BHD: Tensor, dtype: torch.dtype) -> tuple[Tensor, Any]:
+    """Return the keys (B, H, D) of one token of each row, in `dtype`, and in numpy, in fp32."""
+    if qk_BHD.is_cpu and qk_BHD.dtype is dtype is torch.float32:
+        in_numpy_BHD = unit_keys_in_numpy(qk_BHD.numpy())
+        return torch.from_numpy(in_numpy_BHD), in_numpy_BHD
+    k_BHD = unit_keys(qk_BHD).to(dtype)
+    return k_BHD, k_BHD.float().cpu().numpy()
 
 
 def _stacked(seen: list[Ints]) -> Ints:
@@ -202,7 +215,7 @@ class ReformerCache:
 
     `lengths` are the tokens of each row, without padding; `columns` counts the ids read, with it. `seed` decides the
     rotations of all layers, unless the config's `hash_seed` does. `states`, each layer's normed input (B, T, E), is
-    kept for `legacy_cache` only.
+    kept for `legacy_cache` only. `plain` is what decoding has looked up of the model; copies and files lack it.
     """
 
     def __init__(self, layers: Sequence[LocalCache | LSHCache], batch: int, num_hashes: int, *, legacy: bool) -> None:
@@ -213,6 +226,10 @@ class ReformerCache:
         self.num_buckets = 0
         self.seed: int | None = None
         self.states: list[Tensor] | None = [torch.empty(0)] * len(self.layers) if legacy else None
+        self.plain: PlainLayers | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "plain": None}
 
     def __len__(self) -> int:
         return len(self.layers)

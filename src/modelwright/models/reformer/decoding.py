@@ -20,8 +20,10 @@ from modelwright.models.reformer.configuration_reformer import bucket_factors
 from modelwright.models.reformer.hashing import choose_num_buckets
 from modelwright.models.reformer.layer import ReformerLayer
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention, needs_hashing
+from modelwright.models.reformer.one_token import CalledLayer, OneToken, PlainLayers
 from modelwright.models.reformer.windows import split_heads
 from modelwright.nn.precision import at_least_float32
+from modelwright.nn.tracing import is_recorded
 
 if TYPE_CHECKING:
     from modelwright.models.reformer.backbone import ReformerModel, ReformerModelOutput
@@ -189,23 +191,20 @@ def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: 
     head_mask = layerwise_head_mask(call.head_mask, len(cache.layers), model.num_heads)
     x1 = x2 = at_least_float32(embedded)
     states, attentions = [embedded], []
-    for index, (block, kept) in enumerate(zip(model.encoder.layers, cache.layers, strict=True)):
-        assert isinstance(block, ReformerLayer)
-        layer = LayerCall(index, False, None if head_mask is None else head_mask[index])
-        attention = block.attention
-        normed = attention.layer_norm(x2)
-        heads = attention.self_attention.num_heads
-        projected = tuple(x.view(x.shape[0], heads, -1) for x in attention.self_attention.project(normed))
-        attended, probs, tokens = kept.attend(projected, step, layer)
+    for index, (layer, kept) in enumerate(zip(_layers(model, cache, step, head_mask), cache.layers, strict=True)):
+        normed, projected = layer.project(x2)
+        heads = tuple(x.view(x.shape[0], kept.num_heads, -1) for x in projected)
+        attended, probs, tokens = kept.attend(heads, step, layer.call)
         if cache.states is not None:
             cache.states[index] = torch.cat([cache.states[index], normed], dim=1)
-        x1 = x1 + attention.finish(attended.unsqueeze(1), step.call, layer, 0)
-        x2 = x2 + block.feed_forward.feed(x1, step.call, layer, 0)
+        x1 = layer.add_attended(x1, attended.unsqueeze(1))
+        x2 = layer.add_fed(x2, x1)
         if call.output_hidden_states:
             states.append(x2.to(embedded.dtype))
         if probs is not None:
-            if layer.head_mask is not None:
-                probs = probs * attention.own_heads(layer.head_mask).unsqueeze(-1)
+            if head_mask is not None:
+                own = model.encoder.layers[index].attention.own_heads(head_mask[index])  # type: ignore[operator, union-attr]
+                probs = probs * own.unsqueeze(-1)
             attentions.append(_by_token(probs, torch.from_numpy(tokens), max(step.lengths) + 1))
     cache.lengths = [length + 1 for length in cache.lengths]
     return ReformerModelOutput(
@@ -213,6 +212,23 @@ def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: 
         hidden_states=tuple(states) if call.output_hidden_states else None,
         attentions=tuple(attentions) if call.output_attentions else None,
     )
+
+
+def _layers(model: ReformerModel, cache: ReformerCache, step: Step, head_mask: Tensor | None) -> Sequence[OneToken]:
+    """Return the layers, by their weights alone where that is the same; those are looked up once for a text.
+
+    Or twice: where somebody begins to watch, or weights move. Where the layers are more than that, they stay called.
+    """
+    blocks = model.encoder.layers
+    if head_mask is None and not is_recorded():
+        if cache.plain is None or (cache.plain.layers is not None and not cache.plain.hold()):
+            cache.plain = PlainLayers(blocks)
+        if cache.plain.layers is not None:
+            return cache.plain.layers
+    return [
+        CalledLayer(block, step.call, LayerCall(index, False, None if head_mask is None else head_mask[index]))  # type: ignore[arg-type]
+        for index, block in enumerate(blocks)
+    ]
 
 
 def from_legacy(model: ReformerModel, past: Any, call: CachedCall) -> ReformerCache:

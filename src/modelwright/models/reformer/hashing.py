@@ -78,15 +78,14 @@ def both_ways(rotations_HDNR: Tensor, factors: Sequence[int]) -> npt.NDArray[np.
 
 
 def hash_one(
-    vectors_BHD: Tensor, both_ways_HDNR: npt.NDArray[np.float32], factors: Sequence[int]
+    vectors_BHD: npt.NDArray[np.float32], both_ways_HDNR: npt.NDArray[np.float32], factors: Sequence[int]
 ) -> npt.NDArray[np.int64]:
     """Return the buckets (B, H, N) of one vector a row and head, as `hash_vectors` does for many.
 
     In numpy: these are a few numbers, and a call of torch costs more than they do.
     """
     heads, size, rounds, columns = both_ways_HDNR.shape
-    vectors_HBD = vectors_BHD.float().transpose(0, 1).cpu().numpy()
-    rotated_HBC = vectors_HBD @ both_ways_HDNR.reshape(heads, size, -1)
+    rotated_HBC = vectors_BHD.transpose(1, 0, 2) @ both_ways_HDNR.reshape(heads, size, -1)
     rotated_BHNR = rotated_HBC.transpose(1, 0, 2).reshape(-1, heads, rounds, columns)
     buckets: npt.NDArray[np.int64] = rotated_BHNR[..., : factors[0]].argmax(axis=-1)
     base = column = factors[0]

@@ -68,7 +68,7 @@ class KeyPool:
         """Add one token to each row, whose lengths before it are given."""
         self._make_room(max(lengths) + 1)
         if min(lengths) == max(lengths):
-            self.pairs[: len(lengths), lengths[0]] = torch.cat([keys_BHD, values_BHD], dim=-1)
+            torch.cat([keys_BHD, values_BHD], dim=-1, out=self.pairs.select(1, lengths[0])[: len(lengths)])
         else:
             rows = torch.arange(len(lengths), device=self.pairs.device)
             at = rows, torch.tensor(lengths, device=self.pairs.device)
@@ -146,8 +146,8 @@ class KeyRing:
         """Add one token to each row, whose lengths before it are given."""
         size = self.keys.shape[2]
         if min(lengths) == max(lengths):
-            self.keys[:, :, lengths[0] % size] = keys_BHD
-            self.values[:, :, lengths[0] % size] = values_BHD
+            self.keys.select(2, lengths[0] % size).copy_(keys_BHD)
+            self.values.select(2, lengths[0] % size).copy_(values_BHD)
             return
         rows = torch.arange(len(lengths))
         places = torch.tensor(lengths) % size

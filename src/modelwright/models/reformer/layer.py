@@ -36,7 +36,7 @@ def token_slices(x_BLE: Tensor, size: int = 0) -> Iterator[tuple[int, slice]]:
         yield index, slice(start, start + size)
 
 
-class _Dense(nn.Module):
+class Dense(nn.Module):
     """A linear map named `dense`, the level of naming that checkpoints have."""
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool, **factory: Any) -> None:
@@ -44,6 +44,7 @@ class _Dense(nn.Module):
         self.dense = nn.Linear(in_features, out_features, bias=bias, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
         return apply_linear(self.dense, x)
 
 
@@ -59,7 +60,7 @@ class ReformerAttention(nn.Module):
         attention = LSHSelfAttention if kind == "lsh" else LocalSelfAttention
         self.self_attention = attention(config, **factory)
         width = config.num_attention_heads * config.attention_head_size
-        self.output = _Dense(width, config.hidden_size, bias=False, **factory)
+        self.output = Dense(width, config.hidden_size, bias=False, **factory)
         self.dropout = config.hidden_dropout_prob
 
     def prune_heads(self, heads: Iterable[int]) -> None:
@@ -115,8 +116,8 @@ class ReformerFeedForward(nn.Module):
     def __init__(self, config: ReformerConfig, **factory: Any) -> None:
         super().__init__()
         self.layer_norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps, **factory)
-        self.dense = _Dense(config.hidden_size, config.feed_forward_size, bias=True, **factory)
-        self.output = _Dense(config.feed_forward_size, config.hidden_size, bias=True, **factory)
+        self.dense = Dense(config.hidden_size, config.feed_forward_size, bias=True, **factory)
+        self.output = Dense(config.feed_forward_size, config.hidden_size, bias=True, **factory)
         self.activation = get_activation(config.hidden_act)
         self.dropout = config.hidden_dropout_prob
         self.chunk_size = config.chunk_size_feed_forward

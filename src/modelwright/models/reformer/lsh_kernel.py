@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -48,6 +50,13 @@ def key_scale(qk: Tensor) -> Tensor:
     # D times the mean is the sum, which is half of the work.
     scale: Tensor = torch.rsqrt(qk.square().sum(dim=-1, keepdim=True) + KEY_EPSILON * qk.shape[-1])
     return scale
+
+
+def unit_keys_in_numpy(qk: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return `qk * key_scale(qk)` of a few vectors, for which a call of torch costs more than the numbers do."""
+    squares = np.einsum("...d,...d->...", qk, qk)[..., None]
+    keys: npt.NDArray[np.float32] = qk / np.sqrt(squares + np.float32(KEY_EPSILON * qk.shape[-1]))
+    return keys
 
 
 def key_scale_backward(grad_keys: Tensor, qk: Tensor) -> Tensor:

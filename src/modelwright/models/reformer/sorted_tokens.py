@@ -4,19 +4,11 @@ Shapes: H heads, N hash rounds, T tokens, K buckets, W tokens of the chunks that
 """
 
 import copy
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.integer]
-
-
-@lru_cache(maxsize=16)
-def _ranges(heads: int, rounds: int, num_before: int, chunk_length: int) -> tuple[Ints, Ints, Ints]:
-    """Return the chunks that a token sees, from its own, the first row of each head, and the places of a chunk."""
-    rows_H11 = np.arange(0, heads * rounds, rounds)[:, None, None]
-    return np.arange(-num_before, 1), rows_H11, np.arange(chunk_length)
 
 
 class SortedTokens:
@@ -30,56 +22,52 @@ class SortedTokens:
         heads, rounds, self.length = buckets_HNT.shape
         # numpy sorts 16-bit numbers by radix.
         narrow = buckets_HNT.astype(np.int16 if num_buckets < 2**15 else np.int32)
-        self._first_HN = np.arange(heads * rounds).reshape(heads, rounds) * num_buckets
         # Behind the text, -1: the padding of its last chunk.
         self.order_HNT = np.full((heads, rounds, self.length), -1, dtype=np.int32)
         self.order_HNT[:] = narrow.argsort(axis=-1, kind="stable")
-        number = self._first_HN[..., None] + buckets_HNT
+        number = buckets_HNT + num_buckets * np.arange(heads * rounds).reshape(heads, rounds, 1)
         counts = np.bincount(number.ravel(), minlength=heads * rounds * num_buckets)
         self.ends_HNK = counts.reshape(heads, rounds, num_buckets).cumsum(axis=-1)
-
-    def _ends(self, buckets_HN: Ints) -> Ints:
-        """Return how many tokens are in these buckets and those before, (H, N)."""
-        ends: Ints = self.ends_HNK.ravel().take(self._first_HN + buckets_HN)
-        return ends
 
     def copy(self) -> "SortedTokens":
         """Return one that grows by itself."""
         return copy.deepcopy(self)
 
-    def append(self, buckets_HN: Ints) -> None:
-        """Add a token at the end of the text."""
+    def append(self, buckets_HN: Ints) -> list[int]:
+        """Add a token at the end of the text; return its places in the orders of all heads and rounds."""
         self._make_room(self.length + 1)
-        ranks_HN = self._ends(buckets_HN)
         orders, ends = (x.reshape(-1, x.shape[-1]) for x in (self.order_HNT, self.ends_HNK))
+        ranks = []
         # Row by row and from a place on: of long texts nothing else is touched.
-        for row, counts, rank, bucket in zip(
-            orders, ends, ranks_HN.ravel().tolist(), buckets_HN.ravel().tolist(), strict=True
-        ):
+        for row, counts, bucket in zip(orders, ends, buckets_HN.ravel().tolist(), strict=True):
+            rank = int(counts[bucket])
             row[rank + 1 : self.length + 1] = row[rank : self.length]
             row[rank] = self.length
             counts[bucket:] += 1
+            ranks.append(rank)
         self.length += 1
+        return ranks
 
-    def seen(self, buckets_HN: Ints, chunk_length: int, num_before: int, padded: int) -> Ints:
-        """Return the tokens (H, N*W) that the last token sees in all rounds, -1 for padding, given its buckets.
+    def seen(self, ranks: list[int], chunk_length: int, num_before: int, padded: int) -> Ints:
+        """Return the tokens (H, N*W) that the last token sees in all rounds, -1 for padding, given what `append` said.
 
         `padded` is the length of a round: the chunks of all rounds form one ring.
         """
         self._make_room(padded)
-        heads, rounds, room = self.order_HNT.shape
+        heads, rounds, _ = self.order_HNT.shape
         chunks = padded // chunk_length
-        rank_HN = self._ends(buckets_HN) - 1
-        before, rows, places = _ranges(heads, rounds, num_before, chunk_length)
-        own_HN = rank_HN // chunk_length if rounds == 1 else np.arange(rounds) * chunks + rank_HN // chunk_length
-        chunk_HNC = (own_HN[..., None] + before) % (rounds * chunks)
-        if rounds == 1:
-            first_HNC = rows * room + chunk_HNC * chunk_length
-        else:
-            first_HNC = (rows + chunk_HNC // chunks) * room + chunk_HNC % chunks * chunk_length
-        place = first_HNC[..., None] + places
-        tokens: Ints = self.order_HNT.ravel().take(place.reshape(heads, -1))
-        return tokens
+        tokens = np.empty((heads * rounds * (num_before + 1), chunk_length), dtype=np.int32)
+        orders = list(self.order_HNT.reshape(heads * rounds, -1))
+        place = 0
+        for number, rank in enumerate(ranks):
+            head, turn = divmod(number, rounds)
+            own = turn * chunks + rank // chunk_length
+            for chunk in range(own - num_before, own + 1):
+                other, first = divmod(chunk % (rounds * chunks), chunks)
+                first *= chunk_length
+                tokens[place] = orders[head * rounds + other][first : first + chunk_length]
+                place += 1
+        return tokens.reshape(heads, -1)
 
     def buckets(self) -> Ints:
         """Return the bucket of each token, (H, N, T)."""

@@ -1,0 +1,217 @@
+"""A step of decoding by the decoder's weights alone, where that is the same as calling its modules.
+
+A step is one token of each row, in few streams: its operations are small, and calling the modules, and asking each
+product who looks at it, takes as long as they do. Where nobody watches the modules (`modelwright.nn.unwatched`), what a
+step needs of them is looked up once for a text. The predict stream's own key and value lie behind those of the main
+stream for the length of a step, so that there is one product with all keys.
+
+Legend: B rows, C rows of the source (B is a multiple of C), G streams that ask, K = G or G + 1 streams with keys, H
+heads, D head size, N buckets, S tokens of the source, U main keys and the own one, R = B or C times H, E hidden size.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from modelwright.attention.cache_layers import DynamicLayer
+from modelwright.attention.caches import EncoderDecoderCache
+from modelwright.attention.interface import ALL_ATTENTION_FUNCTIONS, implementation_of
+from modelwright.attention.sdpa import sdpa_attention_forward
+from modelwright.models.prophetnet.layers import (
+    ProphetNetAttention,
+    ProphetNetDecoderLayer,
+    ProphetNetFeedForward,
+)
+from modelwright.models.prophetnet.ngram_attention import ProphetNetNgramSelfAttention
+from modelwright.models.prophetnet.streams import Streams
+from modelwright.nn.activations import Activation, activate_over
+from modelwright.nn.decode_layout import RowLinear, ready_product
+from modelwright.nn.packed_linear import PackedLinear
+from modelwright.nn.tracing import is_recorded
+from modelwright.nn.unwatched import Unwatched
+
+# Classes of modules whose calls are no more than what is done here.
+_TYPES = {
+    Activation,
+    PackedLinear,
+    ProphetNetAttention,
+    ProphetNetDecoderLayer,
+    ProphetNetFeedForward,
+    ProphetNetNgramSelfAttention,
+    RowLinear,
+    nn.Dropout,
+    nn.LayerNorm,
+    nn.Linear,
+}
+Cached = tuple[Tensor, Tensor]
+
+
+class PlainLayer:
+    """The weights of a layer with attention to an encoder, in fp32 on the CPU, without dropout."""
+
+    def __init__(self, layer: ProphetNetDecoderLayer) -> None:
+        own, cross, feed = layer.self_attn, layer.cross_attn, layer.feed_forward
+        self.heads, self.size, self.buckets = own.num_attn_heads, own.head_dim, own.num_buckets
+        self.cross_heads = cross.num_attn_heads
+        projections = [getattr(own, name) for name in own._siblings]
+        self._project, self._widths = ready_product(*projections), [len(each.weight) for each in projections]
+        self._own_output, self._own_norm = ready_product(own.out_proj), _norm(layer.self_attn_layer_norm)
+        self._cross_query, self._cross_output = ready_product(cross.query_proj), ready_product(cross.out_proj)
+        self._cross_norm, self._feed_norm = _norm(layer.cross_attn_layer_norm), _norm(layer.feed_forward_layer_norm)
+        self._intermediate, self._output = ready_product(feed.intermediate), ready_product(feed.output)
+        self._activation = feed.activation_fn
+
+    def step(
+        self,
+        hidden_BKE: Tensor,
+        kept: DynamicLayer,
+        source: Cached,
+        places_KU: Tensor,
+        bias_R1S: Tensor | None,
+        asking: int,
+    ) -> Tensor:
+        """Return the states (B, G, E) of the last G = `asking` streams; the main one's key goes into `kept`.
+
+        `source` are the keys and values (C, H, S, D) of the encoder's states, `bias_R1S` is added to their scores.
+        """
+        hidden = hidden_BKE[:, -asking:]
+        hidden = self._own_norm(self._own_output(self._attend(hidden_BKE, kept, places_KU, asking)).add_(hidden))
+        hidden = self._cross_norm(self._cross_output(self._attend_to_source(hidden, source, bias_R1S)).add_(hidden))
+        inner = activate_over(self._activation, self._intermediate(hidden))
+        return self._feed_norm(self._output(inner).add_(hidden))
+
+    def _attend(self, hidden_BKE: Tensor, kept: DynamicLayer, places_KU: Tensor, asking: int) -> Tensor:
+        """Return what the streams that ask attend to, (B, G, H * D)."""
+        (B, K, _), (H, D, G) = hidden_BKE.shape, (self.heads, self.size, asking)
+        q, r, k, v = self._project(hidden_BKE).split_with_sizes(self._widths, dim=-1)
+        k_BHKD, v_BHKD = (x.view(B, K, H, D).transpose(1, 2) for x in (k, v))
+        k_BHUD, v_BHUD = kept.update_and_lend(k_BHKD, v_BHKD, K - 1)
+        q_RGD = q[:, K - G :].reshape(B, G, H, D).transpose(1, 2).reshape(B * H, G, D)
+        r_BHGN = r[:, K - G :].view(B, G, self.buckets, H).permute(0, 3, 1, 2)
+        scores = r_BHGN.gather(-1, places_KU[K - G :].expand(B, H, G, -1))
+        if G == K:
+            scores[:, :, 0, -1] = float("-inf")
+        scores = torch.baddbmm(scores.flatten(0, 1), q_RGD, k_BHUD.flatten(0, 1).transpose(1, 2), alpha=D**-0.5)
+        attended_RGD = torch.bmm(scores.softmax(dim=-1), v_BHUD.flatten(0, 1))
+        return attended_RGD.view(B, H, G, D).transpose(1, 2).reshape(B, G, H * D)
+
+    def _attend_to_source(self, hidden_BGE: Tensor, source: Cached, bias_R1S: Tensor | None) -> Tensor:
+        """Return what all streams attend to of the source, (B, G, H * D); rows that share a source ask together."""
+        (B, G, _), (H, D, C) = hidden_BGE.shape, (self.cross_heads, self.size, len(source[0]))
+        k_RSD, v_RSD = (x.flatten(0, 1) for x in source)
+        q_RQD = self._cross_query(hidden_BGE).view(C, -1, H, D).transpose(1, 2).reshape(C * H, -1, D)
+        beta, bias = (0, q_RQD.new_empty(1, 1, 1)) if bias_R1S is None else (1, bias_R1S)
+        scores = torch.baddbmm(bias, q_RQD, k_RSD.transpose(1, 2), beta=beta, alpha=D**-0.5)
+        attended_RQD = torch.bmm(scores.softmax(dim=-1), v_RSD)
+        return attended_RQD.view(C, H, -1, D).transpose(1, 2).reshape(B, G, H * D)
+
+
+class PlainDecoder:
+    """A decoder's layers, found once for a text; `layers` is None where there is more to them than their weights."""
+
+    def __init__(self, blocks: nn.ModuleList) -> None:
+        parts = [part for block in blocks for part in block.modules()]
+        tensors = [parameter for part in parts for parameter in part._parameters.values() if parameter is not None]
+        self._unwatched = Unwatched(parts)
+        are_plain = all(type(part) in _TYPES for part in parts) and all(map(_is_plain, tensors))
+        self.layers: list[PlainLayer] | None = None
+        if are_plain and self._unwatched.in_evaluation and self._unwatched.hold() and all(map(_is_whole, blocks)):
+            self.layers = [PlainLayer(block) for block in blocks]  # type: ignore[arg-type]
+        self._source: tuple[Any, int, tuple[bool, Tensor | None]] | None = None
+
+    def hold(self) -> bool:
+        """Tell whether this is still true, and nobody follows the call."""
+        return self._unwatched.hold()
+
+    def source_bias(self, given: Tensor | None, mask: Callable[[], Any]) -> tuple[bool, Tensor | None]:
+        """Return `_source_bias` of `mask()`, which is made of `given`, once for a text."""
+        assert self.layers is not None
+        version = -1 if given is None or given.is_inference() else given._version
+        if self._source is None or self._source[0] is not given or self._source[1] != version:
+            self._source = given, version, _source_bias(mask(), self.layers[0].cross_heads)
+        return self._source[2]
+
+
+# Kept with the cache of a text, so that no weight is for longer than that.
+_PLAIN: "WeakKeyDictionary[EncoderDecoderCache, PlainDecoder]" = WeakKeyDictionary()
+
+
+def plain_step(
+    blocks: nn.ModuleList,
+    config: Any,
+    hidden: Tensor,
+    streams: Streams,
+    cache: Any,
+    given: Any,
+    mask: Callable[[], Any],
+) -> Callable[[bool], Tensor] | None:
+    """Return a function that runs this step, or None where modules are to be called.
+
+    The function takes whether the main stream's last state is wanted, and returns the last states (B, G, E). hidden:
+    (B, 2, E), one token of the main and of one predict stream; cache: with keys of that text and of the source; given:
+    the source's mask in the call, of which `mask()` makes that of the kernel.
+
+    Modules are called for another kind of cache or of attention, in the first call of a text, for more tokens or
+    streams, with masked tokens, and where somebody watches.
+    """
+    is_step = streams.tokens == streams.predict == 1 and streams.past > 0 and streams.mask is None
+    if not (is_step and type(cache) is EncoderDecoderCache and _is_plain(hidden)) or is_recorded():
+        return None
+    own: list[Any] = cache.self_attention_cache.layers
+    cross: list[Any] = cache.cross_attention_cache.layers
+    for held in (own, cross):
+        if len(held) != len(blocks) or not all(type(each) is DynamicLayer and _is_plain(each.keys) for each in held):
+            return None
+    if ALL_ATTENTION_FUNCTIONS[implementation_of(config)] is not sdpa_attention_forward:
+        return None
+    plain = _PLAIN.get(cache)
+    if plain is None or (plain.layers is not None and not plain.hold()):
+        plain = _PLAIN[cache] = PlainDecoder(blocks)
+    if plain.layers is None or len(hidden) % len(cross[0].keys):
+        return None
+    is_taken, bias = plain.source_bias(given, mask)
+    if not is_taken:
+        return None
+    layers = plain.layers
+
+    def run(with_main_states: bool) -> Tensor:
+        places_KU = streams.places(streams.past + 1).before_own
+        states = hidden
+        for number, (layer, kept, source) in enumerate(zip(layers, own, cross, strict=True), start=1):
+            asking = 2 if with_main_states or number < len(layers) else 1
+            states = layer.step(states, kept, (source.keys, source.values), places_KU, bias, asking)
+        return states
+
+    return run
+
+
+def _source_bias(mask: Any, heads: int) -> tuple[bool, Tensor | None]:
+    """Return whether a mask of the source is one that steps take, and what it adds to their scores, (R, 1, S) or None.
+
+    They take one of booleans, (C, 1, 1, S), by which each row sees something.
+    """
+    if mask is None:
+        return True, None
+    if mask.dtype != torch.bool or mask.dim() != 4 or mask.shape[1:3] != (1, 1) or not bool(mask.any(dim=-1).all()):
+        return False, None
+    bias_C11S = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf"))
+    return True, bias_C11S.expand(-1, heads, -1, -1).reshape(-1, 1, mask.shape[-1])
+
+
+def _is_plain(tensor: Any) -> bool:
+    return type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu and tensor.dtype == torch.float32
+
+
+def _is_whole(layer: Any) -> bool:
+    """Tell whether a layer attends to an encoder, and no bucket number is one of a head that is gone."""
+    own = layer.self_attn
+    numbers = own.num_buckets * own.num_attn_heads
+    return hasattr(layer, "cross_attn") and len(own.relative_pos_embeddings.weight) == numbers
+
+
+def _norm(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
+    shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)

@@ -1,0 +1,126 @@
+"""What a layer does with one token of each row when a text is decoded: by its modules, or by their weights alone.
+
+A token's products are small, and calling the modules takes longer than the products do. Where nobody watches the
+modules (`modelwright.nn.unwatched`), what a token needs of them is looked up once for a text.
+
+Shapes: B rows, E hidden size, H heads, D head size.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from modelwright.models.reformer.call import ForwardCall, LayerCall
+from modelwright.models.reformer.layer import Dense, ReformerAttention, ReformerFeedForward, ReformerLayer
+from modelwright.models.reformer.local_attention import LocalSelfAttention
+from modelwright.models.reformer.lsh_attention import LSHSelfAttention
+from modelwright.nn.activations import Activation
+from modelwright.nn.decode_layout import RowLinear, ready_product
+from modelwright.nn.norm import LayerNorm
+from modelwright.nn.unwatched import Unwatched
+
+# Classes of modules whose calls are no more than what is done here.
+_TYPES = {
+    Activation,
+    Dense,
+    LSHSelfAttention,
+    LayerNorm,
+    LocalSelfAttention,
+    ReformerAttention,
+    ReformerFeedForward,
+    ReformerLayer,
+    RowLinear,
+    nn.Linear,
+}
+
+
+class OneToken(Protocol):
+    """One layer, on both streams (B, 1, E)."""
+
+    call: LayerCall
+
+    def project(self, x2: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the normed second stream, and what attention projects it to, (B, 1, H*D) each."""
+
+    def add_attended(self, x1: Tensor, attended: Tensor) -> Tensor:
+        """Return the first stream with what attention's output, (B, 1, H*D), adds to it."""
+
+    def add_fed(self, x2: Tensor, x1: Tensor) -> Tensor:
+        """Return the second stream with what the feed-forward branch makes of the first."""
+
+
+class CalledLayer:
+    """A layer whose modules are called."""
+
+    def __init__(self, block: ReformerLayer, forward: ForwardCall, call: LayerCall) -> None:
+        self.block, self.forward, self.call = block, forward, call
+
+    def project(self, x2: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `OneToken`."""
+        attention = self.block.attention
+        normed = attention.layer_norm(x2)
+        return normed, attention.self_attention.project(normed)
+
+    def add_attended(self, x1: Tensor, attended: Tensor) -> Tensor:
+        """See `OneToken`."""
+        return x1 + self.block.attention.finish(attended, self.forward, self.call, 0)
+
+    def add_fed(self, x2: Tensor, x1: Tensor) -> Tensor:
+        """See `OneToken`."""
+        return x2 + self.block.feed_forward.feed(x1, self.forward, self.call, 0)
+
+
+class PlainLayer:
+    """A layer's weights, in fp32 on the CPU, without dropout."""
+
+    def __init__(self, block: ReformerLayer, index: int) -> None:
+        attention, feed = block.attention, block.feed_forward
+        self.call = LayerCall(index, False)
+        self._attention_norm, self._feed_norm = _norm(attention.layer_norm), _norm(feed.layer_norm)
+        projections = [getattr(attention.self_attention, name) for name in attention.self_attention._siblings]
+        self._project, self._widths = ready_product(*projections), [len(each.weight) for each in projections]
+        self._attention_output = ready_product(attention.output.dense)
+        self._dense, self._feed_output = ready_product(feed.dense.dense), ready_product(feed.output.dense)
+        self._activation = feed.activation._function if type(feed.activation) is Activation else feed.activation
+
+    def project(self, x2: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `OneToken`."""
+        normed = self._attention_norm(x2)
+        return normed, self._project(normed).split_with_sizes(self._widths, dim=-1)
+
+    def add_attended(self, x1: Tensor, attended: Tensor) -> Tensor:
+        """See `OneToken`."""
+        return self._attention_output(attended).add_(x1)
+
+    def add_fed(self, x2: Tensor, x1: Tensor) -> Tensor:
+        """See `OneToken`."""
+        inner = self._activation(self._dense(self._feed_norm(x1)))
+        return self._feed_output(inner).add_(x2)
+
+
+class PlainLayers:
+    """The layers of a stack, found once for a text; `layers` is None where there is more to them than their weights."""
+
+    def __init__(self, blocks: nn.ModuleList) -> None:
+        parts = [part for block in blocks for part in block.modules()]
+        tensors = [parameter for part in parts for parameter in part._parameters.values() if parameter is not None]
+        self._unwatched = Unwatched(parts)
+        are_plain = all(type(part) in _TYPES for part in parts) and all(map(_is_plain, tensors))
+        self.layers: list[PlainLayer] | None = None
+        if are_plain and self._unwatched.hold():
+            self.layers = [PlainLayer(block, index) for index, block in enumerate(blocks)]  # type: ignore[arg-type]
+
+    def hold(self) -> bool:
+        """Tell whether this is still true, and nobody follows the call; it takes a few microseconds a layer."""
+        return self._unwatched.hold()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu and tensor.dtype == torch.float32
+
+
+def _norm(norm: LayerNorm) -> Callable[[Tensor], Tensor]:
+    shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)

@@ -1,0 +1,111 @@
+"""A step of decoding by the decoder's weights alone: equal to one by its modules, and left to them where watched."""
+
+import copy
+
+import pytest
+import torch
+
+from modelwright.models.prophetnet import decoder, one_token
+from modelwright.models.prophetnet import modeling_prophetnet as prophetnet
+from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
+from modelwright.nn.decode_layout import lay_out_for_decoding
+
+SMALL = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 20,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 3,
+    "num_encoder_attention_heads": 4,
+    "num_decoder_attention_heads": 4,
+    "max_position_embeddings": 24,
+    "num_buckets": 8,
+    "relative_max_distance": 12,
+    "ngram": 3,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+}
+RANDOM = torch.Generator().manual_seed(0)
+IDS = torch.randint(3, 40, (3, 8), generator=RANDOM)
+TARGET = torch.randint(3, 40, (3, 6), generator=RANDOM)
+MASK = torch.tensor([[1] * 5 + [0] * 3, [1] * 8, [1] * 2 + [0] * 6])
+
+
+def make(name="ProphetNetForConditionalGeneration", **config):
+    torch.manual_seed(1)
+    model = getattr(prophetnet, name)(ProphetNetConfig(**{**SMALL, **config})).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.4)
+    return model
+
+
+@pytest.fixture
+def model():
+    return make()
+
+
+def steps_by_weights_and_by_modules(model, calls, monkeypatch, **arguments):
+    """Return the logits of a few steps, and of the same ones with modules that are called; `calls` counts the first."""
+    run = one_token.PlainLayer.step
+    monkeypatch.setattr(one_token.PlainLayer, "step", lambda *args: calls.append(1) or run(*args))
+    found = []
+    for by_weights in (True, False):
+        if not by_weights:
+            monkeypatch.setattr(decoder, "plain_step", lambda *_: None)
+        with torch.no_grad():
+            states = model.prophetnet.encoder(IDS, attention_mask=MASK)
+            cache, logits = None, []
+            for column in range(TARGET.shape[1]):
+                output = model(
+                    encoder_outputs=states, attention_mask=MASK, decoder_input_ids=TARGET[:, column : column + 1],
+                    past_key_values=cache, use_cache=True, num_streams=1, **arguments,
+                )  # fmt: skip
+                cache = output.past_key_values
+                cache.reorder_cache(torch.arange(3))
+                logits.append(output.logits)
+        found.append(torch.cat(logits, dim=1))
+    return found
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("layout", ["paper", "transformers"])
+def test_a_step_by_the_weights_alone_is_that_of_the_modules(monkeypatch, layout, packed):
+    model, calls = make(ngram=1, relative_bias_layout=layout), []
+    lay_out_for_decoding(model, packed=packed)
+    by_weights, by_modules = steps_by_weights_and_by_modules(model, calls, monkeypatch)
+    assert len(calls) == 3 * (TARGET.shape[1] - 1)
+    torch.testing.assert_close(by_weights, by_modules)
+
+
+@pytest.mark.parametrize("part", ["layers.1", "layers.0.self_attn", "layers.2.cross_attn.query_proj"])
+def test_a_module_that_somebody_watches_is_called_in_every_step(model, part):
+    seen = []
+    hook = model.prophetnet.decoder.get_submodule(part).register_forward_hook(lambda *_: seen.append(1))
+    model.generate(IDS, attention_mask=MASK, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    assert len(seen) == 4
+    hook.remove()
+    model.generate(IDS, attention_mask=MASK, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    assert len(seen) == 4
+
+
+def test_a_weight_that_changes_within_a_text_counts_from_then_on(model):
+    lay_out_for_decoding(model, packed=True)
+    logits = []
+    for changes_at in (0, 2):
+        with torch.no_grad():
+            changed = copy.deepcopy(model)
+            cache = None
+            for column in range(4):
+                if column == changes_at:
+                    changed.prophetnet.decoder.layers[2].feed_forward.output.weight.mul_(2.0)
+                output = changed(
+                    IDS, decoder_input_ids=TARGET[:, column : column + 1], past_key_values=cache, num_streams=1
+                )
+                cache = output.past_key_values
+            logits.append(output.logits)
+    # The last layer's feed-forward changes no key.
+    torch.testing.assert_close(*logits)

@@ -1,0 +1,101 @@
+import pytest
+import torch
+from torch import nn
+
+from modelwright.nn.decode_layout import apply_each, lay_out_for_decoding, ready_product
+from modelwright.nn.packed_linear import can_pack
+from modelwright.nn.unwatched import Unwatched
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 2, bias=False)).eval()
+
+
+def hooked(model):
+    model[2].register_forward_hook(lambda *_: None)
+
+
+def hooked_before(model):
+    model[0].register_forward_pre_hook(lambda *_: None)
+
+
+def another_part(model):
+    model[1] = nn.Identity()
+
+
+def another_weight(model):
+    model[2].weight = nn.Parameter(model[2].weight.detach().clone())
+
+
+def moved_weight(model):
+    model[2].weight.data = model[2].weight.data.clone()
+
+
+def changed_weight(model):
+    model[0].bias.add_(1.0)
+
+
+def no_bias(model):
+    model[0].bias = None
+
+
+def patched(model):
+    model[0].forward = lambda x: x
+
+
+def training(model):
+    model[1].train()
+
+
+def laid_out(model):
+    lay_out_for_decoding(model)
+
+
+CHANGES = [
+    hooked, hooked_before, another_part, another_weight, moved_weight, changed_weight, no_bias, patched, training,
+    laid_out,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_seen(change):
+    model = network()
+    with torch.no_grad():
+        unwatched = Unwatched(model.modules())
+        assert unwatched.hold()
+        assert unwatched.in_evaluation
+        change(model)
+        assert not unwatched.hold()
+
+
+def test_who_follows_a_call_is_seen():
+    unwatched = Unwatched(network().modules())
+    assert not unwatched.hold(), "gradients"
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not unwatched.hold()
+        hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
+        assert not unwatched.hold()
+        hook.remove()
+        assert unwatched.hold()
+
+
+@pytest.mark.parametrize("layout", ["none", "rows", "packed"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [1, 3, 200])
+def test_a_ready_product_is_that_of_the_layers(layout, bias, rows):
+    if layout == "packed" and not can_pack():
+        pytest.skip("torch without oneDNN")
+    torch.manual_seed(0)
+    parent = nn.Module()
+    parent.a, parent.b = nn.Linear(8, 6, bias=bias), nn.Linear(8, 10, bias=bias)
+    parent._siblings = ("a", "b")
+    x = torch.randn(rows, 1, 8)
+    with torch.no_grad():
+        expected = torch.cat([parent.a(x), parent.b(x)], dim=-1)
+        if layout != "none":
+            lay_out_for_decoding(parent, packed=layout == "packed")
+        torch.testing.assert_close(ready_product(parent.a, parent.b)(x), expected)
+        torch.testing.assert_close(torch.cat(apply_each(x, parent.a, parent.b), dim=-1), expected)
+        torch.testing.assert_close(ready_product(parent.a)(x), expected[..., :6])
