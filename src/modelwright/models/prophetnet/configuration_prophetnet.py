@@ -28,7 +28,8 @@ class ProphetNetConfig(PretrainedConfig):
         nothing; False (as ever) from the first column. It needs attention masks.
     training_logits: True returns logits in training mode beside the loss, as transformers does; False (the default)
         leaves them None there, because they are the largest tensors of a training step and the loss does without them.
-        The keyword `output_logits` of a call comes before it. In evaluation mode logits are always there.
+        The keyword `output_logits` of a call comes before it. Where they are left out, so may be the source's padding,
+        whose encoder states are zeros then. In evaluation mode logits are always there.
 
     Raises ConfigError for sizes that do not fit and for another layout.
     """

@@ -222,8 +222,7 @@ class ProphetNetForConditionalGeneration(_WithHead):
         num_streams: how many predict streams to compute; None is all. The loss is that of these.
         output_logits: None leaves them out of a model in training mode that is given labels (unless `return_dict` is
             False or `config.training_logits` True), which saves their memory, and a quarter of the head's time; True
-            returns them there too. Where they are left out, the source's padding may be too: zeros in
-            `encoder_last_hidden_state`, which nothing reads.
+            returns them there too.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self._shift_right(labels)
@@ -231,11 +230,10 @@ class ProphetNetForConditionalGeneration(_WithHead):
         table = self._tied_table(labels, self.prophetnet.encoder, self.prophetnet.decoder)
         if encoder_outputs is None:
             input_ids, inputs_embeds = self._looked_up(table, self.prophetnet.encoder, input_ids, inputs_embeds)
-        decoder_input_ids, decoder_inputs_embeds = self._looked_up(
-            table, self.prophetnet.decoder, decoder_input_ids, decoder_inputs_embeds
-        )
+        target = (decoder_input_ids, decoder_inputs_embeds)
+        decoder_input_ids, decoder_inputs_embeds = self._looked_up(table, self.prophetnet.decoder, *target)
         wants_logits = self._wants_logits(labels, output_logits, return_dict)
-        with nullcontext() if wants_logits else self._without_padding(output_hidden_states):
+        with self._without_padding(wants_logits, output_hidden_states):
             output = self.prophetnet(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -274,10 +272,15 @@ class ProphetNetForConditionalGeneration(_WithHead):
             result.logits, result.logits_ngram = self._scores(streams, T)
         return result if wants_dict(self, return_dict) else result.to_tuple()
 
-    def _without_padding(self, output_hidden_states: bool | None) -> AbstractContextManager[None]:
-        """Return a context in which the encoder may leave padding out, unless somebody may look at its states."""
+    def _without_padding(self, wants_logits: bool, output_hidden_states: bool | None) -> AbstractContextManager[None]:
+        """Return a context in which the encoder may leave padding out, unless more than the loss can matter."""
         shown = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        if shown or is_hooked(self.prophetnet) or not works_token_by_token(self.prophetnet.encoder, in_training=True):
+        if (
+            wants_logits
+            or shown
+            or is_hooked(self.prophetnet)
+            or not works_token_by_token(self.prophetnet.encoder, in_training=True)
+        ):
             return nullcontext()
         return leaving_out_padding()
 
