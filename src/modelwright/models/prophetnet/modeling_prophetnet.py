@@ -220,9 +220,8 @@ class ProphetNetForConditionalGeneration(_WithHead):
         `ProphetNetModel.forward`.
 
         num_streams: how many predict streams to compute; None is all. The loss is that of these.
-        output_logits: None leaves them out of a model in training mode that is given labels (unless `return_dict` is
-            False or `config.training_logits` True), which saves their memory, and a quarter of the head's time; True
-            returns them there too.
+        output_logits: None leaves them out in training mode with labels (unless `return_dict` is False or
+            `config.training_logits` True), which saves memory and a quarter of the head's time; True returns them.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self._shift_right(labels)
