@@ -141,3 +141,12 @@ def test_a_bias_of_inference_mode_is_added():
     with torch.inference_mode():
         layer.bias = nn.Parameter(torch.ones(7), requires_grad=False)
     torch.testing.assert_close(apply_linear(layer, x), *wanted(x, layer))
+
+
+def test_a_weight_that_is_made_anew_for_each_call_is_no_parameter_to_pack():
+    pair, x = Pair(), torch.randn(3, 24)
+    lay_out_for_decoding(pair, packed=True)
+    torch.nn.utils.parametrizations.weight_norm(pair.one)
+    with torch.no_grad():
+        pair.one.parametrizations.weight.original0.mul_(2.0)
+        torch.testing.assert_close(apply_each(x, pair.one, pair.two), wanted(x, pair.one, pair.two))

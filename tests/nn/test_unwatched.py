@@ -1,15 +1,19 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from modelwright.nn.decode_layout import apply_each, lay_out_for_decoding, ready_product
 from modelwright.nn.packed_linear import can_pack
-from modelwright.nn.unwatched import Unwatched
+from modelwright.nn.unwatched import Unwatched, as_written
+
+FORWARDS = as_written(nn.Linear, nn.Dropout)
 
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 2, bias=False)).eval()
+    return nn.ModuleList([nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 2, bias=False)]).eval()
 
 
 def hooked(model):
@@ -62,23 +66,42 @@ CHANGES = [
 def test_a_change_is_seen(change):
     model = network()
     with torch.no_grad():
-        unwatched = Unwatched(model.modules())
-        assert unwatched.hold()
+        unwatched = Unwatched(model, FORWARDS)
+        assert unwatched.hold(model)
         assert unwatched.in_evaluation
         change(model)
-        assert not unwatched.hold()
+        assert not unwatched.hold(model)
+
+
+def test_a_patched_class_is_seen(monkeypatch):
+    model = network()
+    with torch.no_grad():
+        unwatched = Unwatched(model, FORWARDS)
+        monkeypatch.setattr(nn.Dropout, "forward", lambda _, x: x)
+        assert not unwatched.hold(model)
+        assert not Unwatched(model, FORWARDS).hold(model)
+
+
+def test_it_holds_for_these_modules_only():
+    model = network()
+    with torch.no_grad():
+        unwatched = Unwatched(model, FORWARDS)
+        assert not unwatched.hold(copy.deepcopy(model))
+        assert not Unwatched(model, as_written(nn.Linear)).hold(model), "a class that is not among them"
+        assert not Unwatched(model.double(), FORWARDS).hold(model)
 
 
 def test_who_follows_a_call_is_seen():
-    unwatched = Unwatched(network().modules())
-    assert not unwatched.hold(), "gradients"
+    model = network()
+    unwatched = Unwatched(model, FORWARDS)
+    assert not unwatched.hold(model), "gradients"
     with torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
-            assert not unwatched.hold()
+            assert not unwatched.hold(model)
         hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
-        assert not unwatched.hold()
+        assert not unwatched.hold(model)
         hook.remove()
-        assert unwatched.hold()
+        assert unwatched.hold(model)
 
 
 @pytest.mark.parametrize("layout", ["none", "rows", "packed"])

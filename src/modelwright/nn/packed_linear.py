@@ -27,7 +27,8 @@ class PackedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        result = packed_product(input, (self,))
+        # A weight that is made anew for each call (a parametrization, a pruned one) is no parameter.
+        result = packed_product(input, (self,)) if "weight" in self._parameters else None
         return linear(input, self.weight, self.bias) if result is None else result
 
 

@@ -5,7 +5,7 @@ the same for token after token takes what it needs of the modules once, and for 
 modules are still what they were.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from itertools import chain, repeat
 from operator import attrgetter, is_
 from typing import Any
@@ -18,14 +18,28 @@ from modelwright.nn.decode_layout import is_hooked
 from modelwright.nn.tracing import is_recorded
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_TRAINING, _VERSION = attrgetter("training"), attrgetter("_version")
+_FORWARD, _TRAINING, _VERSION = attrgetter("forward"), attrgetter("training"), attrgetter("_version")
+_PLAIN_TENSORS = {Tensor, nn.Parameter}
+
+Forwards = Mapping[type[nn.Module], Callable[..., Any]]
+"""Classes of modules, each with its `forward`."""
+
+
+def as_written(*classes: type[nn.Module]) -> Forwards:
+    """Return classes with what they do now; called where a module of Python is imported, before anybody patches one."""
+    return {each: each.forward for each in classes}
 
 
 class Unwatched:
-    """Modules as they were found, without hooks: their classes, parts and parameters, and the numbers in these."""
+    """The modules of a list as they were found, without hooks: classes, parts, parameters, and the numbers in these.
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._modules = list(modules)
+    They are of no other classes than those of `forwards`, and their parameters plain tensors in fp32 on the CPU; else
+    this never holds. The list itself is watched as well.
+    """
+
+    def __init__(self, blocks: nn.ModuleList, forwards: Forwards) -> None:
+        self._blocks, self._forwards = blocks, forwards
+        self._modules = list(blocks.modules())
         self._types = list(map(type, self._modules))
         self._training = list(map(_TRAINING, self._modules))
         # These dictionaries are the modules' own, and change in place.
@@ -38,8 +52,13 @@ class Unwatched:
         self._hooks += [getattr(torch_module, f"_global{name}") for name in _HOOKS]
         self._parts = self._parts_now()
         self._tensors = [each for each in self._parts if isinstance(each, Tensor)]
-        # Changes of inference tensors go unnoticed.
-        self._are_plain = not any(map(is_hooked, self._modules)) and not any(map(Tensor.is_inference, self._tensors))
+        self._are_plain = (
+            all(each in forwards for each in self._types[1:])
+            and not any(map(is_hooked, self._modules))
+            and all(map(is_plain, self._tensors))
+            # Changes of inference tensors go unnoticed.
+            and not any(map(Tensor.is_inference, self._tensors))
+        )
         self._state = self._are_plain and self._state_of_tensors()
 
     @property
@@ -47,20 +66,22 @@ class Unwatched:
         """Whether no module is in training mode."""
         return not any(self._training)
 
-    def hold(self) -> bool:
-        """Tell whether the modules are as they were found and nobody follows this call, nor autocast or a gradient.
+    def hold(self, blocks: nn.ModuleList) -> bool:
+        """Tell whether `blocks` are that list, as found, and nobody follows this call, nor autocast or a gradient.
 
         It takes a few microseconds for ten modules.
         """
         parts = self._parts_now()
         return (
             self._are_plain
+            and blocks is self._blocks
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
             and not is_recorded()
             and not any(self._hooks)
             and not any(map(dict.get, self._own, repeat("forward")))
             and not any(map(dict.get, self._own, repeat("_compiled_call_impl")))
+            and all(map(is_, map(_FORWARD, self._forwards), self._forwards.values()))
             and list(map(type, self._modules)) == self._types
             and list(map(_TRAINING, self._modules)) == self._training
             and len(parts) == len(self._parts)
@@ -75,3 +96,8 @@ class Unwatched:
         """Return where the parameters lie and how often they were changed, and the number of threads."""
         places, versions = list(map(Tensor.data_ptr, self._tensors)), list(map(_VERSION, self._tensors))
         return places, versions, torch.get_num_threads()
+
+
+def is_plain(tensor: Any) -> bool:
+    """Tell whether this is an ordinary tensor in fp32 on the CPU."""
+    return type(tensor) in _PLAIN_TENSORS and tensor.is_cpu and tensor.dtype == torch.float32

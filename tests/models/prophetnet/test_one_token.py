@@ -109,3 +109,81 @@ def test_a_weight_that_changes_within_a_text_counts_from_then_on(model):
             logits.append(output.logits)
     # The last layer's feed-forward changes no key.
     torch.testing.assert_close(*logits)
+
+
+def last_logits(models, mask=MASK, change=lambda mask: mask):
+    """Return the logits of the last of as many steps as there are models, which share a cache."""
+    cache = None
+    with torch.no_grad():
+        states = models[0].prophetnet.encoder(IDS, attention_mask=MASK)
+        for column, model in enumerate(models):
+            if column == 2:
+                mask = change(mask)
+            output = model(
+                encoder_outputs=states, attention_mask=mask, decoder_input_ids=TARGET[:, column : column + 1],
+                past_key_values=cache, num_streams=1,
+            )  # fmt: skip
+            cache = output.past_key_values
+    return output.logits
+
+
+def watched(model):
+    """Return the same model, whose modules are called."""
+    model = copy.deepcopy(model)
+    model.prophetnet.decoder.layers[0].register_forward_hook(lambda *_: None)
+    return model
+
+
+def test_another_model_may_go_on_from_a_cache(model):
+    other = make(ngram=2)
+    torch.testing.assert_close(
+        last_logits([model, model, other, other]), last_logits([watched(each) for each in (model, model, other, other)])
+    )
+
+
+@pytest.mark.parametrize("heads", [{5: [1]}, {5: [0], 6: [0], 7: [0]}, {6: [0, 2], 3: [3]}])
+def test_heads_of_attention_to_the_source_may_be_gone(model, heads):
+    # Of the encoder 0 and 1, of the decoder 2 to 4, and 5 to 7 its attention to the source.
+    model.prune_heads(heads)
+    torch.testing.assert_close(last_logits([model] * 4), last_logits([watched(model)] * 4))
+
+
+def test_layers_in_another_order_find_their_keys(model):
+    layers = model.prophetnet.decoder.layers
+    model.prophetnet.decoder.layers = torch.nn.ModuleList([layers[2], layers[0], layers[1]]).eval()
+    torch.testing.assert_close(last_logits([model] * 4), last_logits([watched(model)] * 4))
+
+
+def changed_where_torch_does_not_look(mask):
+    mask.data[:, :2] = 0
+    return mask
+
+
+@pytest.mark.parametrize("change", [changed_where_torch_does_not_look, lambda _: None, lambda mask: mask.flip(0)])
+def test_a_mask_of_the_source_that_changes_within_a_text_counts_from_then_on(model, change):
+    found, expected = (
+        last_logits([each] * 4, mask=torch.ones_like(MASK), change=change) for each in (model, watched(model))
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_mask_of_one_row_is_for_all(model):
+    mask = (MASK[:1] != 0)[:, None, None]
+    torch.testing.assert_close(last_logits([model] * 4, mask=mask), last_logits([watched(model)] * 4, mask=mask))
+
+
+def test_states_shorter_than_the_kept_keys_cut_these(model):
+    found = []
+    for each in (model, watched(model)):
+        cache = None
+        with torch.no_grad():
+            states = each.prophetnet.encoder(IDS)
+            for column in range(4):
+                states.last_hidden_state = states.last_hidden_state[:, : 8 - column]
+                output = each(
+                    encoder_outputs=states, decoder_input_ids=TARGET[:, column : column + 1], past_key_values=cache,
+                    num_streams=1,
+                )  # fmt: skip
+                cache = output.past_key_values
+        found.append(output.logits)
+    torch.testing.assert_close(*found)

@@ -262,3 +262,17 @@ def test_a_hook_that_comes_within_a_text_is_called():
     with torch.no_grad():
         model(tokens[:, :1], past_buckets_states=cache, use_cache=True)
     assert len(seen) == 1
+
+
+def test_another_model_may_go_on_from_a_cache():
+    model, tokens, found = build(**LARGE).eval(), ids(1, 40), []
+    for watched in (False, True):
+        _, cache = decode(model, tokens, 30)
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.mul_(1.5)
+            if watched:
+                other.reformer.encoder.layers[0].feed_forward.register_forward_hook(lambda *_: None)
+            found.append(other(tokens[:, :1], past_buckets_states=cache, use_cache=True).logits)
+    assert torch.allclose(*found, atol=1e-4)

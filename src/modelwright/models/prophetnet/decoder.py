@@ -147,8 +147,8 @@ class ProphetNetDecoder(ProphetNetPreTrainedModel):
         if encoder_hidden_states is not None:
             source = ("ProphetNetDecoder", self.config, words, encoder_hidden_states, encoder_attention_mask)
             if head_mask is cross_attn_head_mask is None and not _shows_all(switches):
-                given = (streams, past_key_values, encoder_attention_mask, partial(mask_of_source, *source))
-                step = plain_step(self.layers, self.config, hidden, *given)
+                given = (encoder_hidden_states, encoder_attention_mask, partial(mask_of_source, *source))
+                step = plain_step(self.layers, self.config, hidden, streams, past_key_values, *given)
             if step is None:
                 call["encoder_hidden_states"] = encoder_hidden_states
                 call["encoder_attn_mask"] = mask_of_source(*source)

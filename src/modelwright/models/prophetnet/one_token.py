@@ -9,7 +9,7 @@ Legend: B rows, C rows of the source (B is a multiple of C), G streams that ask,
 heads, D head size, N buckets, S tokens of the source, U main keys and the own one, R = B or C times H, E hidden size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,10 +31,10 @@ from modelwright.nn.activations import Activation, activate_over
 from modelwright.nn.decode_layout import RowLinear, ready_product
 from modelwright.nn.packed_linear import PackedLinear
 from modelwright.nn.tracing import is_recorded
-from modelwright.nn.unwatched import Unwatched
+from modelwright.nn.unwatched import Unwatched, as_written, is_plain
 
 # Classes of modules whose calls are no more than what is done here.
-_TYPES = {
+_FORWARDS = as_written(
     Activation,
     PackedLinear,
     ProphetNetAttention,
@@ -45,7 +45,7 @@ _TYPES = {
     nn.Dropout,
     nn.LayerNorm,
     nn.Linear,
-}
+)
 Cached = tuple[Tensor, Tensor]
 
 
@@ -113,25 +113,23 @@ class PlainDecoder:
     """A decoder's layers, found once for a text; `layers` is None where there is more to them than their weights."""
 
     def __init__(self, blocks: nn.ModuleList) -> None:
-        parts = [part for block in blocks for part in block.modules()]
-        tensors = [parameter for part in parts for parameter in part._parameters.values() if parameter is not None]
-        self._unwatched = Unwatched(parts)
-        are_plain = all(type(part) in _TYPES for part in parts) and all(map(_is_plain, tensors))
+        self._unwatched = Unwatched(blocks, _FORWARDS)
         self.layers: list[PlainLayer] | None = None
-        if are_plain and self._unwatched.in_evaluation and self._unwatched.hold() and all(map(_is_whole, blocks)):
+        if self._unwatched.in_evaluation and self._unwatched.hold(blocks) and _are_whole(blocks):
             self.layers = [PlainLayer(block) for block in blocks]  # type: ignore[arg-type]
-        self._source: tuple[Any, int, tuple[bool, Tensor | None]] | None = None
+        self._source: tuple[Any, Any, tuple[bool, Tensor | None]] | None = None
 
-    def hold(self) -> bool:
-        """Tell whether this is still true, and nobody follows the call."""
-        return self._unwatched.hold()
+    def hold(self, blocks: nn.ModuleList) -> bool:
+        """Tell whether this is still true of `blocks`, and nobody follows the call."""
+        return self._unwatched.hold(blocks)
 
-    def source_bias(self, given: Tensor | None, mask: Callable[[], Any]) -> tuple[bool, Tensor | None]:
+    def source_bias(self, given: Tensor | None, mask: Callable[[], Any], rows: int) -> tuple[bool, Tensor | None]:
         """Return `_source_bias` of `mask()`, which is made of `given`, once for a text."""
         assert self.layers is not None
-        version = -1 if given is None or given.is_inference() else given._version
-        if self._source is None or self._source[0] is not given or self._source[1] != version:
-            self._source = given, version, _source_bias(mask(), self.layers[0].cross_heads)
+        # Compared by its numbers: not all ways to change them are noticed by torch.
+        if self._source is None or self._source[0] is not given or not _are_same(given, self._source[1]):
+            bias = _source_bias(mask(), rows, self.layers[0].cross_heads)
+            self._source = given, None if given is None else given.clone(), bias
         return self._source[2]
 
 
@@ -145,34 +143,36 @@ def plain_step(
     hidden: Tensor,
     streams: Streams,
     cache: Any,
+    states: Tensor,
     given: Any,
     mask: Callable[[], Any],
 ) -> Callable[[bool], Tensor] | None:
     """Return a function that runs this step, or None where modules are to be called.
 
     The function takes whether the main stream's last state is wanted, and returns the last states (B, G, E). hidden:
-    (B, 2, E), one token of the main and of one predict stream; cache: with keys of that text and of the source; given:
-    the source's mask in the call, of which `mask()` makes that of the kernel.
+    (B, 2, E), one token of the main and of one predict stream; cache: with keys of that text and of the source; states:
+    those of the encoder, (C, S, E); given: the source's mask in the call, of which `mask()` makes that of the kernel.
 
     Modules are called for another kind of cache or of attention, in the first call of a text, for more tokens or
-    streams, with masked tokens, and where somebody watches.
+    streams, with masked tokens, for a source of another size than that of the cache, and where somebody watches.
     """
     is_step = streams.tokens == streams.predict == 1 and streams.past > 0 and streams.mask is None
-    if not (is_step and type(cache) is EncoderDecoderCache and _is_plain(hidden)) or is_recorded():
+    if not (is_step and type(cache) is EncoderDecoderCache and is_plain(hidden)) or is_recorded():
         return None
     own: list[Any] = cache.self_attention_cache.layers
     cross: list[Any] = cache.cross_attention_cache.layers
     for held in (own, cross):
-        if len(held) != len(blocks) or not all(type(each) is DynamicLayer and _is_plain(each.keys) for each in held):
+        if len(held) != len(blocks) or not all(type(each) is DynamicLayer and is_plain(each.keys) for each in held):
             return None
     if ALL_ATTENTION_FUNCTIONS[implementation_of(config)] is not sdpa_attention_forward:
         return None
     plain = _PLAIN.get(cache)
-    if plain is None or (plain.layers is not None and not plain.hold()):
+    if plain is None or (plain.layers is not None and not plain.hold(blocks)):
         plain = _PLAIN[cache] = PlainDecoder(blocks)
-    if plain.layers is None or len(hidden) % len(cross[0].keys):
+    (C, _, S, _), B = cross[0].keys.shape, len(hidden)
+    if plain.layers is None or states.shape[:2] != (C, S) or B % C:
         return None
-    is_taken, bias = plain.source_bias(given, mask)
+    is_taken, bias = plain.source_bias(given, mask, C)
     if not is_taken:
         return None
     layers = plain.layers
@@ -188,28 +188,36 @@ def plain_step(
     return run
 
 
-def _source_bias(mask: Any, heads: int) -> tuple[bool, Tensor | None]:
+def _source_bias(mask: Any, rows: int, heads: int) -> tuple[bool, Tensor | None]:
     """Return whether a mask of the source is one that steps take, and what it adds to their scores, (R, 1, S) or None.
 
-    They take one of booleans, (C, 1, 1, S), by which each row sees something.
+    They take one of booleans, (C or 1, 1, 1, S), by which each row sees something.
     """
     if mask is None:
         return True, None
     if mask.dtype != torch.bool or mask.dim() != 4 or mask.shape[1:3] != (1, 1) or not bool(mask.any(dim=-1).all()):
         return False, None
     bias_C11S = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf"))
-    return True, bias_C11S.expand(-1, heads, -1, -1).reshape(-1, 1, mask.shape[-1])
+    return True, bias_C11S.expand(rows, heads, -1, -1).reshape(-1, 1, mask.shape[-1])
 
 
-def _is_plain(tensor: Any) -> bool:
-    return type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu and tensor.dtype == torch.float32
+def _are_same(given: Tensor | None, kept: Tensor | None) -> bool:
+    return given is None or (kept is not None and given.shape == kept.shape and torch.equal(given, kept))
 
 
-def _is_whole(layer: Any) -> bool:
-    """Tell whether a layer attends to an encoder, and no bucket number is one of a head that is gone."""
-    own = layer.self_attn
-    numbers = own.num_buckets * own.num_attn_heads
-    return hasattr(layer, "cross_attn") and len(own.relative_pos_embeddings.weight) == numbers
+def _are_whole(layers: Iterable[Any]) -> bool:
+    """Tell whether layers attend to an encoder, with as many heads each, by bucket numbers of these heads only.
+
+    And whether each looks for its keys at its own place, which those of a list that somebody has put together may not.
+    """
+    places, heads = [], set()
+    for layer in layers:
+        own, cross = layer.self_attn, getattr(layer, "cross_attn", None)
+        if cross is None or len(own.relative_pos_embeddings.weight) != own.num_buckets * own.num_attn_heads:
+            return False
+        places += [own.layer_idx, cross.layer_idx]
+        heads.add(cross.num_attn_heads)
+    return len(heads) == 1 and places == [number for number in range(len(places) // 2) for _ in range(2)]
 
 
 def _norm(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:

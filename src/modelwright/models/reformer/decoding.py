@@ -221,7 +221,7 @@ def _layers(model: ReformerModel, cache: ReformerCache, step: Step, head_mask: T
     """
     blocks = model.encoder.layers
     if head_mask is None and not is_recorded():
-        if cache.plain is None or (cache.plain.layers is not None and not cache.plain.hold()):
+        if cache.plain is None or (cache.plain.layers is not None and not cache.plain.hold(blocks)):
             cache.plain = PlainLayers(blocks)
         if cache.plain.layers is not None:
             return cache.plain.layers

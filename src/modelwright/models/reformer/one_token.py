@@ -19,10 +19,10 @@ from modelwright.models.reformer.lsh_attention import LSHSelfAttention
 from modelwright.nn.activations import Activation
 from modelwright.nn.decode_layout import RowLinear, ready_product
 from modelwright.nn.norm import LayerNorm
-from modelwright.nn.unwatched import Unwatched
+from modelwright.nn.unwatched import Unwatched, as_written
 
 # Classes of modules whose calls are no more than what is done here.
-_TYPES = {
+_FORWARDS = as_written(
     Activation,
     Dense,
     LSHSelfAttention,
@@ -33,7 +33,7 @@ _TYPES = {
     ReformerLayer,
     RowLinear,
     nn.Linear,
-}
+)
 
 
 class OneToken(Protocol):
@@ -104,21 +104,14 @@ class PlainLayers:
     """The layers of a stack, found once for a text; `layers` is None where there is more to them than their weights."""
 
     def __init__(self, blocks: nn.ModuleList) -> None:
-        parts = [part for block in blocks for part in block.modules()]
-        tensors = [parameter for part in parts for parameter in part._parameters.values() if parameter is not None]
-        self._unwatched = Unwatched(parts)
-        are_plain = all(type(part) in _TYPES for part in parts) and all(map(_is_plain, tensors))
+        self._unwatched = Unwatched(blocks, _FORWARDS)
         self.layers: list[PlainLayer] | None = None
-        if are_plain and self._unwatched.hold():
+        if self._unwatched.hold(blocks):
             self.layers = [PlainLayer(block, index) for index, block in enumerate(blocks)]  # type: ignore[arg-type]
 
-    def hold(self) -> bool:
-        """Tell whether this is still true, and nobody follows the call; it takes a few microseconds a layer."""
-        return self._unwatched.hold()
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu and tensor.dtype == torch.float32
+    def hold(self, blocks: nn.ModuleList) -> bool:
+        """Tell whether this is still true of `blocks`, and nobody follows the call; it takes microseconds a layer."""
+        return self._unwatched.hold(blocks)
 
 
 def _norm(norm: LayerNorm) -> Callable[[Tensor], Tensor]:
