@@ -15,8 +15,8 @@ _SPARE, _SPARE_PART = 64, 4
 class Growing:
     """The buffer behind one tensor [B, G, S, D] of a cache: what is added goes behind what is there, in place.
 
-    It only ever writes where no tensor that it returned can see, and only behind the last one that it returned: given
-    another (a cropped or reordered one), it begins a new buffer.
+    It only ever writes where no tensor that it returned can see, but for those with lent tokens, and only behind the
+    last one that it returned: given another (a cropped or reordered one), it begins a new buffer.
     """
 
     def __init__(self) -> None:

@@ -24,9 +24,9 @@ _DTYPES: dict[str, np.dtype[Any]] = {"tensor(int64)": np.dtype(np.int64), "tenso
 class OnnxModel:
     """An ONNX file that `export_onnx` wrote, run by ONNX Runtime on the CPU.
 
-    A call takes the inputs of the file by keyword, as tensors, arrays or lists, cast to the file's types where that
-    keeps the values, and returns the output class of the model that was exported, with tensors. `config` is that of the
-    folder, None if it has none. Inputs that are not given are made: a mask of ones, token types of zeros.
+    A call takes the inputs of the file by keyword, as tensors, arrays or lists, cast to the file's types (fractions are
+    refused for whole numbers), and returns the output class of the model that was exported, with tensors. `config` is
+    that of the folder, None if it has none. Inputs that are not given are made: a mask of ones, token types of zeros.
     """
 
     def __init__(self, path: str | os.PathLike[str], config: Any = None, *, threads: int | None = None) -> None:
@@ -92,7 +92,7 @@ def _as_input(name: str, value: Any, dtype: np.dtype[Any] | None) -> Any:
     array = np.asarray(value)
     if dtype is None or array.dtype == dtype:
         return array
-    with np.errstate(invalid="ignore"):  # infinities, which are refused below
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities, which whole numbers refuse below
         cast = array.astype(dtype)
     if dtype.kind == "i" and not np.array_equal(cast, array):
         raise InputError(
