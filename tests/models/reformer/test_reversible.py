@@ -6,6 +6,8 @@ import pytest
 import torch
 from small_reformer import LARGE, QUIET, assert_same_gradients, build, gradients, ids
 
+from modelwright.models.reformer.layer import token_slices
+
 
 class TestReversibleStack:
     def test_gradients_are_those_of_the_ordinary_stack_dropout_included(self):
@@ -270,3 +272,11 @@ class TestReversibleStack:
             plain = model(inputs_embeds=embeds, output_hidden_states=True).logits
         assert torch.allclose(lean, plain, atol=1e-5)
         assert torch.equal(embeds, before)
+
+
+def test_slices_of_half_precision_are_twice_as_long():
+    x = torch.empty(2, 5000, 1)
+    assert [part.start for _, part in token_slices(x)] == [0, 1024, 2048, 3072, 4096]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert [part.start for _, part in token_slices(x)] == [0, 2048, 4096]
+        assert [part.start for _, part in token_slices(x, 4000)] == [0, 4000]

@@ -18,12 +18,14 @@ from modelwright.nn.activations import get_activation
 from modelwright.nn.decode_layout import apply_linear, is_hooked
 from modelwright.nn.dropout import seeded_dropout
 from modelwright.nn.norm import LayerNorm
+from modelwright.nn.precision import autocast_dtype
 from modelwright.nn.pruning import prune_linear_layer
 from modelwright.nn.tracing import is_recorded
 
 Result = TypeVar("Result")
 
-# Tokens of a slice, all rows together: the intermediate layer of a slice stays in the processor's cache.
+# Tokens of a slice, all rows together: the intermediate layer of a slice stays in the processor's cache. Under
+# autocast, where its numbers have half of the bytes, there are twice as many.
 SLICE_TOKENS = 2048
 # On a GPU, where the calls of a small slice take longer than its work.
 SLICE_TOKENS_ON_GPU = 65536
@@ -31,7 +33,9 @@ SLICE_TOKENS_ON_GPU = 65536
 
 def token_slices(x_BLE: Tensor, size: int = 0) -> Iterator[tuple[int, slice]]:
     """Yield number and range of the slices of dimension 1, each of `size` tokens a row (0: chosen)."""
-    size = size or max(1, (SLICE_TOKENS_ON_GPU if x_BLE.is_cuda else SLICE_TOKENS) // x_BLE.shape[0])
+    if not size:
+        tokens = SLICE_TOKENS if autocast_dtype(x_BLE) is None else 2 * SLICE_TOKENS
+        size = max(1, (SLICE_TOKENS_ON_GPU if x_BLE.is_cuda else tokens) // x_BLE.shape[0])
     for index, start in enumerate(range(0, x_BLE.shape[1], size)):
         yield index, slice(start, start + size)
 
