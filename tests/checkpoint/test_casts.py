@@ -17,14 +17,6 @@ SIZES = [1, 7, 1000, 32768, 32769, 1 << 20, (1 << 20) + 1, 3_000_017, 5]
 
 
 @pytest.fixture
-def three_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def tensors():
     generator = torch.Generator().manual_seed(0)
     made = {f"t{i}": torch.randn(size, generator=generator) for i, size in enumerate(SIZES)}

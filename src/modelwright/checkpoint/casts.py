@@ -28,7 +28,7 @@ _POPULATE_WRITE = 23
 _SERIAL_ELEMENTS = 1 << 15
 
 Cast = tuple[torch.Tensor, torch.Tensor]
-"""What is written, and the part of a private map of a file that it is cast from: both flat, with as many elements."""
+"""What is written, and what it is cast from: both flat, with as many elements."""
 
 
 def can_let_go() -> bool:
@@ -37,7 +37,7 @@ def can_let_go() -> bool:
 
 
 def run_casts(casts: list[Cast], helpers: Helpers) -> None:
-    """Carry out `casts`, with threads of `helpers`; many together are quicker than one by one."""
+    """Carry out `casts` from a private map of a file, with threads of `helpers`; many together are quicker."""
     nbytes = sum(stored.nbytes for _, stored in casts)
     threads = min(torch.get_num_threads(), _MAX_THREADS) if nbytes >= _SPLIT_BYTES else 1
     # A list: threads can share its iterator.
@@ -65,14 +65,20 @@ def _run_parts(parts: Iterator[list[Cast]]) -> None:
     for part in parts:
         for into, _ in part:
             _populate(into)
-        # In pieces, each of which this thread casts alone, and in one call: between calls, it would wait for Python's
-        # lock.
-        torch._foreach_copy_(
-            [piece for into, _ in part for piece in torch.split(into, _SERIAL_ELEMENTS)],
-            [piece for _, stored in part for piece in torch.split(stored, _SERIAL_ELEMENTS)],
-        )
+        copy_alone(part)
         for _, stored in part:
             _let_go(stored)
+
+
+def copy_alone(casts: list[Cast]) -> None:
+    """Carry out `casts` in this thread, without torch's: in pieces, which torch does not split.
+
+    And in one call: between calls, the thread would wait for Python's lock.
+    """
+    torch._foreach_copy_(
+        [piece for into, _ in casts for piece in torch.split(into, _SERIAL_ELEMENTS)],
+        [piece for _, stored in casts for piece in torch.split(stored, _SERIAL_ELEMENTS)],
+    )
 
 
 def _populate(into: torch.Tensor) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from modelwright.checkpoint.casts import can_let_go, run_casts
+from modelwright.checkpoint.casts import can_let_go, copy_alone, run_casts
 from modelwright.checkpoint.filesystem import is_remote
 from modelwright.checkpoint.headers import CheckpointBase
 from modelwright.checkpoint.helpers import Helpers
@@ -31,8 +31,6 @@ from modelwright.core.errors import CheckpointError
 PIECE_BYTES = 1 << 19
 # What waits, in bytes of the file, before it is cast from the map: a few runs of the threads are faster than many.
 _MOST_WAITING_BYTES = 1 << 29
-# torch does not split so few elements among its threads, which would be more than there are cores.
-_SERIAL_ELEMENTS = 1 << 15
 # A tensor of this size is cast by several threads: most of the time goes into the pages of its new memory.
 _SPLIT_BYTES, _MAX_THREADS = 1 << 22, 4
 
@@ -203,9 +201,8 @@ class SafetensorsFile(CheckpointBase):
                 continue
             piece = _buffer()[: len(into) * dtype.itemsize].view(dtype)
             self._fill(name, start * dtype.itemsize, piece)
-            if on_cpu and len(into) > _SERIAL_ELEMENTS:
-                # One call for all parts: between calls, the threads would wait for Python's lock.
-                torch._foreach_copy_(torch.split(into, _SERIAL_ELEMENTS), torch.split(piece, _SERIAL_ELEMENTS))
+            if on_cpu:
+                copy_alone([(into, piece)])  # torch's threads would be more than there are cores
             else:
                 into.copy_(piece)
 

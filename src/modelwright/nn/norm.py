@@ -1,5 +1,7 @@
 """Layer normalisation with its statistics in fp32."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,3 +24,9 @@ class LayerNorm(nn.LayerNorm):
         bias = None if self.bias is None else at_least_float32(self.bias)
         normed = F.layer_norm(at_least_float32(input), self.normalized_shape, weight, bias, self.eps)
         return normed if self.weight is None else normed.to(self.weight.dtype)
+
+
+def ready_norm(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
+    """Return a function that does what a norm in fp32 does, and looks nothing up; while `norm` stays what it is."""
+    shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)

@@ -29,6 +29,7 @@ from modelwright.models.prophetnet.ngram_attention import ProphetNetNgramSelfAtt
 from modelwright.models.prophetnet.streams import Streams
 from modelwright.nn.activations import Activation, activate_over
 from modelwright.nn.decode_layout import RowLinear, ready_product
+from modelwright.nn.norm import ready_norm
 from modelwright.nn.packed_linear import PackedLinear
 from modelwright.nn.tracing import is_recorded
 from modelwright.nn.unwatched import Unwatched, as_written, is_plain
@@ -58,9 +59,12 @@ class PlainLayer:
         self.cross_heads = cross.num_attn_heads
         projections = [getattr(own, name) for name in own._siblings]
         self._project, self._widths = ready_product(*projections), [len(each.weight) for each in projections]
-        self._own_output, self._own_norm = ready_product(own.out_proj), _norm(layer.self_attn_layer_norm)
+        self._own_output, self._own_norm = ready_product(own.out_proj), ready_norm(layer.self_attn_layer_norm)
         self._cross_query, self._cross_output = ready_product(cross.query_proj), ready_product(cross.out_proj)
-        self._cross_norm, self._feed_norm = _norm(layer.cross_attn_layer_norm), _norm(layer.feed_forward_layer_norm)
+        self._cross_norm, self._feed_norm = (
+            ready_norm(layer.cross_attn_layer_norm),
+            ready_norm(layer.feed_forward_layer_norm),
+        )
         self._intermediate, self._output = ready_product(feed.intermediate), ready_product(feed.output)
         self._activation = feed.activation_fn
 
@@ -218,8 +222,3 @@ def _are_whole(layers: Iterable[Any]) -> bool:
         places += [own.layer_idx, cross.layer_idx]
         heads.add(cross.num_attn_heads)
     return len(heads) == 1 and places == [number for number in range(len(places) // 2) for _ in range(2)]
-
-
-def _norm(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
-    shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
-    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)

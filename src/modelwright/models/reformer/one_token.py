@@ -6,10 +6,8 @@ modules (`modelwright.nn.unwatched`), what a token needs of them is looked up on
 Shapes: B rows, E hidden size, H heads, D head size.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from modelwright.models.reformer.call import ForwardCall, LayerCall
@@ -18,7 +16,7 @@ from modelwright.models.reformer.local_attention import LocalSelfAttention
 from modelwright.models.reformer.lsh_attention import LSHSelfAttention
 from modelwright.nn.activations import Activation
 from modelwright.nn.decode_layout import RowLinear, ready_product
-from modelwright.nn.norm import LayerNorm
+from modelwright.nn.norm import LayerNorm, ready_norm
 from modelwright.nn.unwatched import Unwatched, as_written
 
 # Classes of modules whose calls are no more than what is done here.
@@ -78,7 +76,7 @@ class PlainLayer:
     def __init__(self, block: ReformerLayer, index: int) -> None:
         attention, feed = block.attention, block.feed_forward
         self.call = LayerCall(index, False)
-        self._attention_norm, self._feed_norm = _norm(attention.layer_norm), _norm(feed.layer_norm)
+        self._attention_norm, self._feed_norm = ready_norm(attention.layer_norm), ready_norm(feed.layer_norm)
         projections = [getattr(attention.self_attention, name) for name in attention.self_attention._siblings]
         self._project, self._widths = ready_product(*projections), [len(each.weight) for each in projections]
         self._attention_output = ready_product(attention.output.dense)
@@ -112,8 +110,3 @@ class PlainLayers:
     def hold(self, blocks: nn.ModuleList) -> bool:
         """Tell whether this is still true of `blocks`, and nobody follows the call; it takes microseconds a layer."""
         return self._unwatched.hold(blocks)
-
-
-def _norm(norm: LayerNorm) -> Callable[[Tensor], Tensor]:
-    shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
-    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
