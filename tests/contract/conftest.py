@@ -201,6 +201,12 @@ def public_row(request) -> Row:
     return request.param
 
 
+@pytest.fixture(params=[row for row in ROWS if not row.model.startswith("QDQ")], ids=lambda row: row.model)
+def transformable(request) -> Any:
+    """A row of a model for `torch.func`: quantizers have backwards of their own, which its transforms do not know."""
+    return request.param
+
+
 @pytest.fixture
 def model(row) -> Any:
     """A model of the row, in evaluation mode, the same each time."""

@@ -7,6 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from modelwright.nn.tracing import is_transformed
+
 # A probability is taken to the nearest of so many parts.
 LEVELS = 2**16
 _WORD = 2**64 - 1
@@ -29,7 +31,7 @@ def seeded_generator(seed: int, part: int, device: torch.device) -> Source:
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _WORD
     mixed = (mixed ^ (mixed >> 31)) >> 1
-    if device.type == "cpu" and not torch.compiler.is_compiling():
+    if device.type == "cpu" and not (torch.compiler.is_compiling() or is_transformed()):
         return np.random.Generator(np.random.SFC64(mixed))
     return torch.Generator(device).manual_seed(mixed)
 
@@ -120,6 +122,7 @@ class Dropout(nn.Dropout):
             or kept_levels in (0, LEVELS)
             or input.device.type != "cpu"
             or torch.compiler.is_compiling()
+            or is_transformed()
         ):
             return super().forward(input)
         keep = _mask(input, kept_levels, None)

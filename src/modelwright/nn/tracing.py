@@ -14,14 +14,20 @@ def is_tracing() -> bool:
     return bool(torch.compiler.is_compiling() or is_jit_traced())
 
 
+def is_transformed() -> bool:
+    """Tell whether the call runs in a transform of `torch.func` or in forward-mode differentiation.
+
+    These do not know a function with a backward of its own, and want torch's operations, or registered ones, instead.
+    """
+    # A compiler breaks off at this question.
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
 def is_recorded() -> bool:
     """Tell whether anybody follows the operations of the call: a tracer, a dispatch mode (flop counters), a transform.
 
     Such a one knows torch's usual operations, and may not know an equal one that is faster.
     """
-    return bool(
-        is_tracing()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-    )
+    return is_tracing() or torch._C._len_torch_dispatch_stack() > 0 or is_transformed()

@@ -287,6 +287,8 @@ def test_refusals_say_what_to_do(model):
         model(IDS, decoder_input_ids=TARGET, num_streams=4)
     with pytest.raises(InputError, match=r"expected an attention mask of shape \(3, 6\).*got \(3, 5\)"):
         model(IDS, decoder_input_ids=TARGET, decoder_attention_mask=torch.ones(3, 5))
+    with pytest.raises(InputError, match=r"ProphetNetEncoder: expected an attention mask of shape \(3, "):
+        make("ProphetNetEncoder", padding_aware_positions=True)(IDS, attention_mask=torch.ones(3, 1, 5, 5))
     model.config.decoder_start_token_id = None
     with pytest.raises(InputError, match=r"config\.decoder_start_token_id, which is None; set it"):
         model(IDS, labels=TARGET)

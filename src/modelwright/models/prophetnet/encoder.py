@@ -14,6 +14,7 @@ from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel
 from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
 from modelwright.models.prophetnet.layers import ProphetNetEncoderLayer
 from modelwright.models.prophetnet.positions import ProphetNetPositionalEmbeddings
+from modelwright.models.prophetnet.streams import checked_mask
 from modelwright.outputs.model_outputs import BaseModelOutput
 from modelwright.pretrained.switches import embedded, switches_of
 
@@ -102,7 +103,8 @@ class ProphetNetEncoder(ProphetNetPreTrainedModel, Unpaddable):
                 f"ProphetNetEncoder: {T} tokens, but the table of positions holds {table.num_embeddings}: all behind "
                 "it get the last position. model.resize_position_embeddings(n) stretches the table."
             )
-        counted = attention_mask if self.config.padding_aware_positions else None
+        aware = self.config.padding_aware_positions
+        counted = checked_mask("ProphetNetEncoder", attention_mask, *hidden.shape[:2]) if aware else None
         hidden = hidden + table(table.position_ids(T, 0, counted, hidden.device))
         hidden = self.dropout(self.embeddings_layer_norm(hidden))
         packing = None if switches.output_attentions else packing_of(self, attention_mask)

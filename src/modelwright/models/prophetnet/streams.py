@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from modelwright.core.errors import InputError
 from modelwright.models.prophetnet.relative_buckets import relative_buckets
-from modelwright.nn.tracing import is_tracing
+from modelwright.nn.tracing import is_tracing, is_transformed
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,11 @@ class Streams:
 
     @property
     def is_plain(self) -> bool:
-        """Whether `diagonals` and `hidden` say all: there is no past, and the first column is always seen."""
-        if self.past or is_tracing():
+        """Whether `diagonals` and `hidden` say all: there is no past, and the first column is always seen.
+
+        And whether a function with a backward of its own may read them.
+        """
+        if self.past or is_tracing() or is_transformed():
             return False
         moved = self.from_first_real and self.mask is not None and not bool(self.mask[:, 0].all())
         return not moved

@@ -14,6 +14,7 @@ from modelwright.models.reformer.layer import ReformerLayer, token_slices
 from modelwright.models.reformer.reversible import outside_compilers, reversible_stack, run_layer
 from modelwright.nn.dropout import Dropout
 from modelwright.nn.norm import LayerNorm
+from modelwright.nn.tracing import is_transformed
 
 
 class ReformerEncoder(nn.Module):
@@ -82,8 +83,15 @@ class ReformerEncoder(nn.Module):
 
 
 def _is_traced() -> bool:
-    """Return whether a compiler needs to see the layers: it does not while training, whose backward is the stack's."""
-    return torch.compiler.is_exporting() or (torch.compiler.is_compiling() and not torch.is_grad_enabled())
+    """Return whether a transform or a compiler needs to see the layers.
+
+    A compiler does not while training, whose backward is the stack's.
+    """
+    return (
+        is_transformed()
+        or torch.compiler.is_exporting()
+        or (torch.compiler.is_compiling() and not torch.is_grad_enabled())
+    )
 
 
 def _has_hooks(block: nn.Module) -> bool:

@@ -25,6 +25,7 @@ from modelwright.models.reformer.windows import (
 )
 from modelwright.nn.decode_layout import apply_each, is_plain_linear
 from modelwright.nn.dropout import seeded_generator
+from modelwright.nn.tracing import is_transformed
 
 # A part of a text has so many times the tokens that are projected once more for it.
 FEW = 16
@@ -160,12 +161,15 @@ class LocalSelfAttention(nn.Module):
         projected = self.project(x_BLE)
         if call.keep is not None:
             call.keep(layer.index, x_BLE, projected)
-        if not call.return_attentions:
+        # Transforms know the operations of this way, and not the operators of the other.
+        if not (call.return_attentions or is_transformed()):
             return self.attend(projected, call, layer)[0], None
         q, k, v = (split_heads(x, self.num_heads) for x in projected)
         length = x_BLE.shape[1]
         shape = self._windows(length, call, layer)
         out_BHLD, probs = local_attention_with_probabilities(q, k, v, call.key_mask, shape)
+        if not call.return_attentions:
+            return merge_heads(out_BHLD), None
         layer.places = ChunkPlaces(call.length, length, shape)
         return merge_heads(out_BHLD), probs.squeeze(2) if length <= self.chunk_length else probs
 

@@ -20,6 +20,7 @@ from modelwright.models.reformer.windows import attend_in_windows, look_around, 
 from modelwright.nn.decode_layout import apply_each
 from modelwright.nn.dropout import seeded_generator
 from modelwright.nn.precision import at_least_float32
+from modelwright.nn.tracing import is_transformed
 
 
 def unit_keys(qk: Tensor) -> Tensor:
@@ -169,13 +170,16 @@ class LSHSelfAttention(nn.Module):
         projected = self.project(x_BLE)
         if call.keep is not None:
             call.keep(layer.index, x_BLE, projected)
-        if not call.return_attentions:
+        # Transforms know the operations of this way, and not the operators of the other.
+        if not (call.return_attentions or is_transformed()):
             return self.attend(projected, call, layer)[0], None
         order = self._order(projected[0], call, layer)
         qk_BHLD, v_BHLD = (split_heads(x, self.num_heads) for x in projected)
         length = x_BLE.shape[1]
         shape = self._windows(length, call, layer)
         out_BHLD, probs, weights = lsh_attention_with_probabilities(qk_BHLD, v_BHLD, order, call.key_mask, shape)
+        if not call.return_attentions:
+            return merge_heads(out_BHLD), None
         layer.places = ChunkPlaces(call.length, length, shape, order, weights)
         return merge_heads(out_BHLD), probs.squeeze(2) if length <= self.chunk_length else probs
 
