@@ -1,5 +1,6 @@
 """config.json written by either side says the same to the other."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -100,3 +101,13 @@ def test_the_shared_defaults_are_upstreams() -> None:
     theirs = transformers.PretrainedConfig().to_dict()
     theirs.pop("transformers_version")
     assert common_values() == theirs
+
+
+def test_arguments_without_names_mean_the_same() -> None:
+    import transformers
+
+    def names(config_class: type) -> list[str]:
+        return [name for name in inspect.signature(config_class).parameters if name != "kwargs"]
+
+    theirs = names(transformers.ReformerConfig)
+    assert names(ReformerConfig)[: len(theirs)] == theirs

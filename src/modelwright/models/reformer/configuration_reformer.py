@@ -89,9 +89,9 @@ class ReformerConfig(PretrainedConfig):
         vocab_size: int = 320,
         tie_word_embeddings: bool = False,
         use_cache: bool = True,
+        classifier_dropout: float | None = None,
         attention_mode: str = "lsh",
         recompute_attention: bool = False,
-        classifier_dropout: float | None = None,
         **kwargs: Any,
     ) -> None:
         self.attention_head_size = attention_head_size
