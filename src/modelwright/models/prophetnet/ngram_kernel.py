@@ -226,7 +226,7 @@ def _rows(x_BHTX: Tensor) -> Tensor:
 
 
 def _as_keys(by_distance_RTW: Tensor) -> Tensor:
-    """Return the view (R, T, U) of a tensor (R, T, W) without gaps, for the last T of the queries: see `Diagonals`."""
+    """Return the view (R, T, U) of a tensor (R, T, W) without gaps, whose T queries are the last: see `Diagonals`."""
     R, T, W = by_distance_RTW.shape
     return by_distance_RTW.as_strided((R, T, W - 1), (T * W, W - 1, 1), T)
 
