@@ -11,7 +11,7 @@ from modelwright import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeniz
 from modelwright.attention.caches import EncoderDecoderCache, StaticCache
 from modelwright.core import logging
 from modelwright.core.errors import ConfigError, InputError
-from modelwright.models.prophetnet import decoder, ngram_attention, relative_buckets
+from modelwright.models.prophetnet import decoder, ngram_attention, ngram_kernel, relative_buckets
 from modelwright.models.prophetnet import modeling_prophetnet as prophetnet
 from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
 from modelwright.models.prophetnet.ngram_kernel import attend_one
@@ -94,8 +94,10 @@ def test_padding_on_the_left_with_positions_that_count_tokens():
     assert found[0, 3:].tolist() == expected[0].tolist()
 
 
+@pytest.mark.parametrize("queries", [64, 2])
 @pytest.mark.parametrize("layout", ["paper", "transformers"])
-def test_both_kernels_have_the_same_gradients(layout):
+def test_both_kernels_have_the_same_gradients(layout, queries, monkeypatch):
+    monkeypatch.setattr(ngram_kernel, "_QUERIES", queries)
     gradients = []
     for kernel in ("sdpa", "eager"):
         model = make(relative_bias_layout=layout)
@@ -114,7 +116,9 @@ def test_layouts_differ_where_several_tokens_are_read():
     assert float((paper - scrambled).detach().abs().max()) > 0.1
 
 
-def test_dropout_is_that_of_the_users_seed():
+@pytest.mark.parametrize("queries", [64, 4])
+def test_dropout_is_that_of_the_users_seed(queries, monkeypatch):
+    monkeypatch.setattr(ngram_kernel, "_QUERIES", queries)
     model = make(attention_dropout=0.5).train()
     losses = []
     for seed in (0, 0, 1):

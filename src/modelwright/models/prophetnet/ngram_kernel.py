@@ -3,11 +3,13 @@
 Every stream attends to the main stream's keys, a predict stream also to its own key, and there to no other: so its
 scores are those of the main keys and one more, not those of twice as many keys.
 
-Legend: B batch, G streams that ask, H heads, T query tokens, S main keys, D head size, N buckets, W = T + 2,
-R rows of a product (some of B, times H), U = T + 1 keys of a query, its own first. K streams have keys: the main one
-and those that predict, so K = G, or G + 1 where the main stream does not ask.
+Legend: B batch, G streams that ask, H heads, T query tokens, S main keys, D head size, N buckets, R rows of a product
+(some of B, times H), U = S + 1 keys of a query, its own first, W = S + 2. K streams have keys: the main one and those
+that predict, so K = G, or G + 1 where the main stream does not ask.
 """
 
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,9 @@ from modelwright.nn.products import is_watched
 
 # Scores that are in memory at once: 8 MB in fp32.
 _SCORES = 2**21
+# Queries that are worked on at once, with the keys up to the last of them, so that of the scores of unseen keys hardly
+# any are made. With fewer of them the products are too small.
+_QUERIES = 64
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class _AttendWhole(torch.autograd.Function):
                 values_RTD = torch.bmm(weights_RTU[:, :, 1:], part.main_v)
                 if part.own_v is not None:
                     values_RTD.addcmul_(weights_RTU[:, :, :1], part.own_v)
-                attended[part.rows, part.stream] = values_RTD.view(-1, H, T, D).transpose(1, 2)
+                values_BHTD = values_RTD.view(-1, H, *values_RTD.shape[1:])
+                attended[part.rows, part.stream, part.queries] = values_BHTD.transpose(1, 2)
         return attended
 
     @staticmethod
@@ -78,32 +84,33 @@ class _AttendWhole(torch.autograd.Function):
 
         with torch.autocast(q.device.type, enabled=False):
             for part in _parts(q, r, k, v, ctx.call):
-                rows, scale = part.rows, ctx.call.scale
+                rows, queries, scale = part.rows, part.queries, ctx.call.scale
                 if part.is_first:
-                    main_dk, main_dv = torch.zeros_like(part.main_k), torch.zeros_like(part.main_v)
-                grad_RTD = _rows(grad[rows, part.stream].transpose(1, 2))
+                    main_dk, main_dv = (part.q.new_zeros(len(part.q), *x.shape[3:]) for x in (k, v))
+                keys = slice(part.main_k.shape[1])
+                grad_RTD = _rows(grad[rows, part.stream, queries].transpose(1, 2))
                 weights_RTU = part.weights()
                 keep = part.keep(weights_RTU)
                 used_RTU = weights_RTU if keep is None else weights_RTU * keep
-                main_dv.baddbmm_(used_RTU[:, :, 1:].transpose(1, 2), grad_RTD)
+                main_dv[:, keys] += torch.bmm(used_RTU[:, :, 1:].transpose(1, 2), grad_RTD)
                 d_weights = torch.empty_like(weights_RTU)
                 d_weights[:, :, 1:] = torch.bmm(grad_RTD, part.main_v.transpose(1, 2))
                 if part.own_v is None:
                     d_weights[:, :, 0] = 0
                 else:
                     d_weights[:, :, 0] = (grad_RTD * part.own_v).sum(dim=-1)
-                    put(dv[rows, part.own], grad_RTD * used_RTU[:, :, :1])
+                    put(dv[rows, part.own, :, queries], grad_RTD * used_RTU[:, :, :1])
                 if keep is not None:
                     d_weights.mul_(keep)
                 # The fused w * (dw - sum(w * dw)).
                 d_RTU = torch._softmax_backward_data(d_weights, weights_RTU, -1, weights_RTU.dtype)
                 d_q = torch.bmm(d_RTU[:, :, 1:], part.main_k)
-                main_dk.baddbmm_(d_RTU[:, :, 1:].transpose(1, 2), part.q, alpha=scale)
+                main_dk[:, keys].add_(torch.bmm(d_RTU[:, :, 1:].transpose(1, 2), part.q), alpha=scale)
                 if part.own_k is not None:
                     d_q.addcmul_(d_RTU[:, :, :1], part.own_k)
-                    put(dk[rows, part.own], (part.q * d_RTU[:, :, :1]).mul_(scale))
-                put(dq[rows, part.stream], d_q.mul_(scale))
-                put(dr[rows, part.stream], part.bucket_gradients(d_RTU))
+                    put(dk[rows, part.own, :, queries], (part.q * d_RTU[:, :, :1]).mul_(scale))
+                put(dq[rows, part.stream, :, queries], d_q.mul_(scale))
+                put(dr[rows, part.stream, :, queries], part.bucket_gradients(d_RTU))
                 if part.is_last:
                     put(dk[rows, 0], main_dk)
                     put(dv[rows, 0], main_dv)
@@ -112,9 +119,13 @@ class _AttendWhole(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Part:
-    """One stream of some rows of the batch; tensors are in fp32, (R, T, ...)."""
+    """Some queries of one stream of some rows of the batch, and the main keys up to the last of these queries.
+
+    Tensors are in fp32: of the queries (R, T, ...), of the main keys (R, S, ...).
+    """
 
     rows: slice
+    queries: slice
     stream: int
     own: int | None  # Where among the streams with keys; None for the main one.
     is_first: bool
@@ -130,10 +141,13 @@ class _Part:
 
     def weights(self) -> Tensor:
         """Return the probabilities (R, T, U)."""
-        R, T, _ = self.q.shape
-        closed_TW, buckets_NW = self.call.diagonals.closed[self.place], self.call.diagonals.buckets[self.place]
+        R, S = self.main_k.shape[:2]
+        diagonals = self.call.diagonals
+        first = diagonals.closed.shape[1] - S  # The columns before it are of distances that these queries do not reach.
+        closed_TW = diagonals.closed[self.place, self.queries, first:].to(self.r)
+        buckets_NW = diagonals.buckets[self.place, :, first:].to(self.r)
         # What is added to the scores, by distance, and then a view of it as queries and keys.
-        by_distance = torch.baddbmm(closed_TW.to(self.r), self.r, buckets_NW.to(self.r).expand(R, -1, -1))
+        by_distance = torch.baddbmm(closed_TW, self.r, buckets_NW.expand(R, -1, -1))
         scores_RTU = _as_keys(by_distance)
         # Not baddbmm_, which multiplies one by one, three times as slow, where it adds to something with gaps.
         scores_RTU[:, :, 1:].add_(torch.bmm(self.q, self.main_k.transpose(1, 2)), alpha=self.call.scale)
@@ -144,9 +158,9 @@ class _Part:
             own_RT = (self.q * self.own_k).sum(dim=-1).mul_(self.call.scale)
             scores_RTU[:, :, 0] = own_RT.add_(self.r[:, :, 0])
         if self.call.hidden is not None:
-            hidden_BT = self.call.hidden[self.rows]
-            scores_BHTS = scores_RTU.view(len(hidden_BT), -1, T, T + 1)[..., 1:]
-            scores_BHTS.masked_fill_(hidden_BT[:, None, None], float("-inf"))
+            hidden_BS = self.call.hidden[self.rows, :S]
+            scores_BHTS = scores_RTU.view(len(hidden_BS), -1, *scores_RTU.shape[1:])[..., 1:]
+            scores_BHTS.masked_fill_(hidden_BS[:, None, None], float("-inf"))
         return F.softmax(scores_RTU, dim=-1)
 
     @property
@@ -166,7 +180,7 @@ class _Part:
         scores_RTU = _as_keys(by_distance_RTW)
         scores_RTU.copy_(d_RTU)
         scores_RTU[:, :, 0] = 0
-        buckets_NW = self.call.diagonals.buckets[self.place].to(d_RTU)
+        buckets_NW = self.call.diagonals.buckets[self.place, :, -(U + 1) :].to(d_RTU)
         result_RTN = torch.bmm(by_distance_RTW, buckets_NW.t().expand(R, -1, -1))
         if self.own is not None:
             result_RTN[:, :, 0] += d_RTU[:, :, 0]
@@ -179,24 +193,28 @@ def _parts(q: Tensor, r: Tensor, k: Tensor, v: Tensor, call: Whole) -> Iterator[
     K = k.shape[1]
     # One stream of numbers for all parts, the same in the forward and in the backward.
     generator = None if call.seed is None else seeded_generator(call.seed, 0, q.device)
-    step = max(1, _SCORES // (H * T * (T + 2)))
-    for start in range(0, B, step):
-        rows = slice(start, min(start + step, B))
+    # A GPU would rather do all at once.
+    step_T = math.ceil(T / math.ceil(T / _QUERIES)) if q.is_cpu else T
+    step_B = max(1, _SCORES // (H * step_T * (T + 2)))
+    for start in range(0, B, step_B):
+        rows = slice(start, min(start + step_B, B))
         main_k, main_v = _rows(k[rows, 0]), _rows(v[rows, 0])
-        for g in range(G):
-            place = g + K - G
+        for g, first in itertools.product(range(G), range(0, T, step_T)):
+            place, last = g + K - G, min(first + step_T, T)
+            queries = slice(first, last)
             yield _Part(
                 rows=rows,
+                queries=queries,
                 stream=g,
                 own=place or None,
-                is_first=g == 0,
-                is_last=g == G - 1,
-                q=_rows(q[rows, g]),
-                r=_rows(r[rows, g]),
-                main_k=main_k,
-                main_v=main_v,
-                own_k=_rows(k[rows, place]) if place else None,
-                own_v=_rows(v[rows, place]) if place else None,
+                is_first=g == first == 0,
+                is_last=g == G - 1 and last == T,
+                q=_rows(q[rows, g, :, queries]),
+                r=_rows(r[rows, g, :, queries]),
+                main_k=main_k[:, :last],
+                main_v=main_v[:, :last],
+                own_k=_rows(k[rows, place, :, queries]) if place else None,
+                own_v=_rows(v[rows, place, :, queries]) if place else None,
                 call=call,
                 generator=generator,
             )
@@ -208,9 +226,9 @@ def _rows(x_BHTX: Tensor) -> Tensor:
 
 
 def _as_keys(by_distance_RTW: Tensor) -> Tensor:
-    """Return the view (R, T, U) of a tensor (R, T, W) without gaps: see `Diagonals`."""
+    """Return the view (R, T, U) of a tensor (R, T, W) without gaps, whose T queries are the last: see `Diagonals`."""
     R, T, W = by_distance_RTW.shape
-    return by_distance_RTW.as_strided((R, T, T + 1), (T * W, T + 1, 1), T)
+    return by_distance_RTW.as_strided((R, T, W - 1), (T * W, W - 1, 1), T)
 
 
 def attend_by_places(

@@ -139,6 +139,7 @@ class Diagonals:
 
     Its first column would be the key before the first: that is where a predict stream's own key goes. A key after the
     query lands on a distance that the next query has no key for, so what is closed there is closed here.
+    The first S tokens alone have the last S + 2 columns, and the last n queries of these are read from element n on.
     `closed` (G, T, W) is 0 or -inf, `buckets` (G, N, W) has a one for the bucket of each column.
     """
 
