@@ -107,4 +107,6 @@ def test_bad_checkpoints_are_refused(run: Run, model: ProphetNetForConditionalGe
     text = refusal(model=weights, args=ARGUMENTS)
     assert "missing: prophetnet.encoder.layers.1.feed_forward.output.bias" in text
     assert "not of a ProphetNet: prophetnet.decoder.odd" in text
+    path.write_bytes(b"junk" * 10)
+    assert "not a fairseq checkpoint" in run("convert", path, tmp_path / "out", "--from", "fairseq-prophetnet").output
     assert "--variant does not go with --from" in refusal("--variant", "fp16", model=weights)

@@ -348,6 +348,18 @@ def test_the_decoders_own_loss_counts_if_it_scores_unshifted_labels():
     assert torch.equal(model(SOURCE, labels=LABELS, return_dict=False)[0], both.loss)
 
 
+def test_tuples_have_their_logits_in_training_too():
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(
+        BertConfig(**BERT), ProphetNetConfig(**PROPHETNET, decoder_start_token_id=1)
+    )
+    torch.manual_seed(0)
+    model = EncoderDecoderModel(config).train()
+    trained = model(SOURCE, labels=LABELS, return_dict=False)
+    evaluated = model.eval()(SOURCE, labels=LABELS, return_dict=False)
+    assert model.train()(SOURCE, labels=LABELS).logits is None
+    torch.testing.assert_close(trained[:3], evaluated[:3])
+
+
 def test_switches_of_the_whole_reach_the_parts():
     model = make(output_hidden_states=True)
     output = model(SOURCE, labels=LABELS)

@@ -266,6 +266,10 @@ class EncoderDecoderModel(PreTrainedModel):
                 self._check_labels(labels, given)
             if self.config.decoder_ngram_loss and self.decoder._scores_unshifted_labels:
                 for_decoder["labels"] = labels
+                known = inspect.signature(self.decoder.forward).parameters
+                if "output_logits" in known and not wants_dict(self, return_dict):
+                    # In a tuple the place of each item counts, so training must not leave the logits out.
+                    for_decoder.setdefault("output_logits", True)
         output = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,

@@ -61,7 +61,7 @@ def read_fairseq(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
         first = str(error).partition("\n")[0][:200]
         raise CheckpointError(
             f"{path}: not a fairseq checkpoint that can be read without running its code ({first}). Save its weights "
