@@ -184,8 +184,8 @@ class ReformerModel(ReformerPreTrainedModel):
         if input_ids is not None and past_buckets_states is None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         num_hashes = self.num_hashes if num_hashes is None else num_hashes
-        if num_hashes < 1:
-            raise InputError(f"num_hashes: expected a positive number of hash rounds, got {num_hashes}")
+        if not isinstance(num_hashes, int) or num_hashes < 1:
+            raise InputError(f"num_hashes: expected a positive whole number of hash rounds, got {num_hashes!r}")
         batch, length = given.shape[:2]
         shared: dict[str, Any] = {
             "input_ids": input_ids,

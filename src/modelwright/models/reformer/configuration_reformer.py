@@ -43,7 +43,8 @@ class ReformerConfig(PretrainedConfig):
     `recompute_attention` makes training keep nothing of LSH attention: less memory, more time.
     `local_chunk_length`, `lsh_chunk_length`, `max_embedding_size` and `n_layers` are other names of
     `local_attn_chunk_length`, `lsh_attn_chunk_length`, `max_position_embeddings` and `num_hidden_layers`.
-    Raises ConfigError for attention types that do not exist. Source: Kitaev et al. 2020.
+    Raises ConfigError for attention types that do not exist, for sizes that are none, and for another number of layers
+    than `attn_layers` has. Source: Kitaev et al. 2020.
     """
 
     model_type = "reformer"
@@ -98,8 +99,9 @@ class ReformerConfig(PretrainedConfig):
         self.attn_layers = _checked_layers(attn_layers)
         self.axial_norm_std = axial_norm_std
         self.axial_pos_embds = axial_pos_embds
-        self.axial_pos_shape = tuple(axial_pos_shape)  # Tuples here, lists elsewhere: upstream's types.
-        self.axial_pos_embds_dim = tuple(axial_pos_embds_dim)
+        # Tuples here, lists elsewhere: upstream's types.
+        self.axial_pos_shape = _as_tuple("axial_pos_shape", axial_pos_shape)
+        self.axial_pos_embds_dim = _as_tuple("axial_pos_embds_dim", axial_pos_embds_dim)
         self.chunk_size_lm_head = chunk_size_lm_head
         self.feed_forward_size = feed_forward_size
         self.hash_seed = hash_seed
@@ -125,19 +127,33 @@ class ReformerConfig(PretrainedConfig):
         self.attention_mode = attention_mode
         self.recompute_attention = recompute_attention
         self.classifier_dropout = classifier_dropout
-        for derived in ("num_hidden_layers", "n_layers"):  # A saved config repeats what attn_layers says.
-            kwargs.pop(derived, None)
-        self.num_hidden_layers = len(self.attn_layers)
+        # A saved config repeats what attn_layers said then.
+        kwargs.pop("num_hidden_layers", None)
         ids = {"pad_token_id": pad_token_id, "eos_token_id": eos_token_id}
         super().__init__(is_decoder=is_decoder, tie_word_embeddings=tie_word_embeddings, **ids, **kwargs)
         self._check_sizes()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("num_hidden_layers", "n_layers") and value != len(self.attn_layers):
+            raise ConfigError(
+                f"ReformerConfig.{name}: expected {len(self.attn_layers)}, the number of entries of attn_layers, got "
+                f"{value!r}; set attn_layers, which says what each layer is"
+            )
+        super().__setattr__(name, value)
+        if name == "attn_layers":
+            self.num_hidden_layers = len(value)
 
     def _check_sizes(self) -> None:
         for name in _SIZES:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"ReformerConfig.{name}: expected a whole number of at least 1, got {value!r}")
-
+        for name in ("axial_pos_shape", "axial_pos_embds_dim"):
+            sizes = getattr(self, name)
+            if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+                raise ConfigError(
+                    f"ReformerConfig.{name}: expected whole numbers of at least 1, one for each axis, got {list(sizes)}"
+                )
         if self.num_buckets is not None:
             bucket_factors(self.num_buckets)
         for name in _COUNTS:
@@ -169,6 +185,12 @@ def bucket_factors(num_buckets: int | Sequence[int]) -> list[int]:
             f"buckets), got {num_buckets!r}; None chooses it by the length of the text"
         )
     return factors
+
+
+def _as_tuple(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(sizes, Sequence):
+        raise ConfigError(f"ReformerConfig.{name}: expected a number for each axis, such as [64, 64], got {sizes!r}")
+    return tuple(sizes)
 
 
 def _checked_layers(attn_layers: Sequence[str]) -> list[str]:

@@ -234,7 +234,7 @@ def _layers(model: ReformerModel, cache: ReformerCache, step: Step, head_mask: T
 def from_legacy(model: ReformerModel, past: Any, call: CachedCall) -> ReformerCache:
     """Return a cache of the states in pairs (buckets, states); tokens are hashed again, with rotations drawn once.
 
-    Raises InputError for anything else.
+    A cache object of transformers, which yields such pairs, is taken as well. Raises InputError for anything else.
     """
     layers = len(model.encoder.layers)
     pairs = list(past) if isinstance(past, Sequence) else []

@@ -14,7 +14,6 @@ from modelwright.core.logging import get_logger
 from modelwright.models.reformer.backbone import ReformerModel, ReformerModelOutput, ReformerPreTrainedModel
 from modelwright.models.reformer.cache import ReformerCache
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
-from modelwright.nn.chunking import apply_chunking_to_forward
 from modelwright.nn.losses import lean_causal_lm_loss
 from modelwright.nn.resizing import resize_rows, zeros
 from modelwright.nn.task_losses import token_classification_loss
@@ -69,7 +68,8 @@ class ReformerOnlyLMHead(nn.Module):
         """Return the scores."""
         if not self.chunk_size:
             return self._scores(hidden)
-        return apply_chunking_to_forward(self._scores, self.chunk_size, 1, hidden)
+        # A decoded token, or the last ones of a text, may be fewer.
+        return torch.cat([self._scores(part) for part in hidden.split(self.chunk_size, dim=1)], dim=1)
 
     def _scores(self, hidden: Tensor) -> Tensor:
         scores: Tensor = self.decoder(hidden)
@@ -85,6 +85,12 @@ class _ReformerForTokens(ReformerPreTrainedModel):
     def __init__(self, config: ReformerConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(config)
         self._check(config)
+        if config.tie_word_embeddings:
+            raise ConfigError(
+                f"{type(self).__name__}: expected tie_word_embeddings=False, got {config.tie_word_embeddings!r}; the "
+                f"head reads both streams, 2 * hidden_size = {2 * config.hidden_size} numbers a token, and an embedding "
+                f"has {config.hidden_size}"
+            )
         self.reformer = ReformerModel(config, device=device, dtype=dtype)
         self.lm_head = ReformerOnlyLMHead(config, device=device, dtype=dtype)
         self.post_init()
