@@ -12,7 +12,7 @@ LEVELS = 2**16
 _WORD = 2**64 - 1
 # Numbers that are worked on at once where memory counts: 2 MB in fp32.
 _PART = 2**19
-# Elements whose draws are made at once: 256 kB, which stay in the cache of the core that draws. Writing where another
+# Elements whose draws are made at once: 128 kB, which stay in the cache of the core that draws. Writing where another
 # core wrote last takes several times as long.
 _DRAWN = 2**17
 # So many elements side by side have thresholds of their own.
@@ -84,11 +84,11 @@ def _draw(kept: npt.NDArray[np.bool_], kept_levels: int, generator: np.random.Ge
 
     Bytes are drawn, eight out of a 64-bit number, which is half of the work of drawing all levels. Each is compared
     with one of the two thresholds next to the right one, drawn so that the probability is right. Elements which share a
-    threshold, 64 at most, are so correlated by up to 4e-6 / (p (1 - p)): less than 1e-4 from p = 0.05 on.
+    threshold, 32 at most, are so correlated by up to 4e-6 / (p (1 - p)): less than 1e-4 from p = 0.05 on.
     """
 
     def draw(count: int) -> npt.NDArray[np.uint8]:
-        words: npt.NDArray[np.uint64] = generator.bit_generator.random_raw((count + 7) // 8)  # type: ignore[assignment]
+        words: npt.NDArray[np.uint64] = generator.bit_generator.random_raw((count + 7) // 8)
         return words.view(np.uint8)[:count]
 
     low, rest = divmod(kept_levels, LEVELS // 256)
