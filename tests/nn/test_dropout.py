@@ -1,9 +1,10 @@
 """Seeded dropout: rate, mean, replay, and the global stream left alone."""
 
+import numpy as np
 import pytest
 import torch
 
-from modelwright.nn.dropout import Dropout, seeded_dropout, seeded_generator
+from modelwright.nn.dropout import LEVELS, Dropout, seeded_dropout, seeded_generator, seeded_keep
 
 
 def generator(seed=0):
@@ -30,6 +31,61 @@ def test_many_elements_are_drawn_independently():
         assert abs(torch.corrcoef(pair)[0, 1]) < 0.01
     again = seeded_dropout(x, 0.25, seeded_generator(3, 1, x.device)).flatten() != 0
     assert torch.equal(kept, again)
+
+
+@pytest.mark.parametrize("probability", [0.0004, 0.0039, 0.05, 0.3, 0.5, 0.7, 0.9, 0.9961, 0.9999])
+def test_rate_of_the_generator_of_cpus(probability):
+    # Two million: the thresholds of bytes are mixed so that the rate is exact, to five standard deviations here.
+    x = torch.ones(2**21)
+    dropped = (seeded_keep(x, probability, seeded_generator(7, 0, x.device)) == 0).double()
+    exact = 1 - round((1 - probability) * LEVELS) / LEVELS
+    assert abs(dropped.mean() - exact) < 5 * (exact * (1 - exact) / 2**18) ** 0.5
+
+
+def test_elements_of_one_threshold_are_independent():
+    # A column shares one in each part: its counts vary as those of independent draws do.
+    x = torch.ones(512, 2**12)
+    for probability, seeds in ((0.05, 8), (0.5, 2)):
+        counts, total = torch.zeros(2**12, dtype=torch.float64), 0.0
+        for seed in range(seeds):
+            kept = seeded_keep(x, probability, seeded_generator(seed, 0, x.device)) != 0
+            counts += (count := kept.sum(dim=0, dtype=torch.float64))
+            total += count.var()
+        binomial = 512 * probability * (1 - probability)
+        assert abs(total / seeds / binomial - 1) < 0.05
+        assert abs(counts.var() / (seeds * binomial) - 1) < 0.1
+
+
+@pytest.mark.parametrize("size", [1, 7, 4095, 4096, 4097, 2**17 - 1, 2**17 + 5])
+def test_every_size_is_drawn_to_its_end(size):
+    x = torch.ones(64, size)[0]
+    rounds = torch.stack([seeded_keep(x, 0.5, seeded_generator(seed, 0, x.device)) for seed in range(40)])
+    # Forty times the same would be one in 2**39.
+    assert (rounds[:, -1].max(), rounds[:, -1].min()) == (2.0, 0.0)
+
+
+def test_draws_depend_on_the_seed_alone():
+    x, threads = torch.ones(3, 2**17), torch.get_num_threads()
+    before = np.random.get_state()[1].copy()
+    try:
+        sides = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            sides.append(seeded_dropout(x, 0.2, seeded_generator(5, 2, x.device)))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*sides)
+    assert not torch.equal(sides[0], seeded_dropout(x, 0.2, seeded_generator(5, 3, x.device)))
+    assert (np.random.get_state()[1] == before).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_all_dtypes_drop_the_same(dtype):
+    x = torch.ones(3, 1001)
+    expected = seeded_keep(x.double(), 0.3, seeded_generator(5, 0, x.device)).to(dtype)
+    found = seeded_keep(x.to(dtype), 0.3, seeded_generator(5, 0, x.device))
+    assert found.dtype is dtype
+    assert torch.equal(found, expected)
 
 
 def test_neighbours_are_independent():

@@ -40,7 +40,7 @@ class ReformerConfig(PretrainedConfig):
     `hash_seed` fixes the random rotations of LSH; the value draws the same rotations as upstream.
     `attention_mode` says what LSH layers compute: "lsh", "exact" (the same attention of shared queries and keys, over
     all tokens), or "auto": exact up to the length at which it costs more (see `lsh_attention.needs_hashing`).
-    `recompute_attention` makes training keep nothing of LSH attention: less memory, more time.
+    `recompute_attention` makes training keep nothing of the attentions: less memory, more time.
     `local_chunk_length`, `lsh_chunk_length`, `max_embedding_size` and `n_layers` are other names of
     `local_attn_chunk_length`, `lsh_attn_chunk_length`, `max_position_embeddings` and `num_hidden_layers`.
     Raises ConfigError for attention types that do not exist, for sizes that are none, and for another number of layers

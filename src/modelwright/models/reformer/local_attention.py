@@ -68,8 +68,8 @@ class LocalSelfAttention(nn.Module):
     Shapes: (B, L, E) -> (B, L, H*D). Sequences no longer than a chunk are attended in full.
     """
 
-    # Cheap to compute again, and the backward of the attention itself does without it.
-    keeps_output = False
+    # Whether `attend_backward` reads what `attend` returned.
+    needs_output = False
     _siblings = ("query", "key", "value")
 
     def __init__(
@@ -101,6 +101,10 @@ class LocalSelfAttention(nn.Module):
     def overwrites_queries(self, _q: Tensor) -> bool:
         """Tell whether the output can be written over the queries: each has served when its place is attended to."""
         return True
+
+    def keeps_output(self, v: Tensor) -> bool:
+        """Tell whether the output is worth its memory until the backward: only where it has half of the bytes."""
+        return v.element_size() < 4
 
     def attends_in_parts(self, x_BLE: Tensor) -> bool:
         """Tell whether `attend_in_parts` does the same as `project` and `attend`: of some tokens twice."""

@@ -99,8 +99,8 @@ class LSHSelfAttention(nn.Module):
     Shapes: (B, L, E) -> (B, L, H*D). `needs_hashing` says which sequences are attended in full instead.
     """
 
-    # As many attentions as there are hash rounds stand behind it, and their backward needs it.
-    keeps_output = True
+    # Whether `attend_backward` reads what `attend` returned.
+    needs_output = True
     _siblings = ("query_key", "value")
 
     def __init__(
@@ -133,6 +133,10 @@ class LSHSelfAttention(nn.Module):
     def overwrites_queries(self, qk: Tensor) -> bool:
         """Tell whether the output can be written over the queries, which are keys too."""
         return lsh_overwrites(qk, self.num_heads)
+
+    def keeps_output(self, _v: Tensor) -> bool:
+        """Tell whether the output is worth its memory until the backward: a whole attention for each hash round is."""
+        return True
 
     def attend(
         self, projected: tuple[Tensor, ...], call: ForwardCall, layer: LayerCall, into: Tensor | None = None

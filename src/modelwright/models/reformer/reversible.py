@@ -9,12 +9,13 @@
 F is attention, G the feed-forward network. Source: Gomez et al. 2017; Kitaev et al. 2020, section 3.
 Both streams are kept in fp32 whatever the blocks compute in: subtracting must give back what was added. LSH
 attention's own output, one tensor a layer, is kept by default: it saves the backward the attention of every hash round.
+So is local attention's in half precision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,8 @@ from torch.autograd.graph import get_gradient_edge
 
 from modelwright.models.reformer.call import ForwardCall, LayerCall
 from modelwright.models.reformer.layer import ReformerAttention, ReformerFeedForward, ReformerLayer, token_slices
+from modelwright.models.reformer.local_attention import LocalSelfAttention
+from modelwright.models.reformer.lsh_attention import LSHSelfAttention
 from modelwright.models.reformer.replay import Parameters, Replay, SameAutocast, own_parameters
 
 
@@ -60,7 +63,7 @@ def reversible_stack(
     *,
     recompute_attention: bool = False,
 ) -> Tensor:
-    """Run `blocks` on both streams, (B, L, 2, E), in place, storing the result and LSH attention's outputs.
+    """Run `blocks` on both streams, (B, L, 2, E), in place, storing the result and outputs of attentions.
 
     The result is contiguous, which `streams` need not be: with `side_by_side` they are faster to read.
     `recompute_attention` leaves those outputs out, and projects once more in the backward: less memory, more time.
@@ -71,8 +74,8 @@ def reversible_stack(
     """
     keep = torch.is_grad_enabled() and not recompute_attention
     forgets = not torch.is_grad_enabled()
-    keepers = sum(block.attention.self_attention.keeps_output for block in blocks)
-    tape = _Tape(call, SameAutocast(streams.device.type), streams.detach(), _Scratch(4), _Scratch(keepers), forgets)
+    attentions = [block.attention.self_attention for block in blocks]
+    tape = _Tape(call, SameAutocast(streams.device.type), streams.detach(), attentions, forgets)
     for index, (block, layer) in enumerate(zip(blocks, layers, strict=True)):
         ends = index == 0, index == len(blocks) - 1
         streams = block(partial(_run_reversibly, tape, layer, keep, ends), streams)
@@ -128,15 +131,17 @@ class _Tape:
     """What the branches of one call hand to each other past autograd: the streams, changed in place, and memory.
 
     Autograd sees empty stand-ins for the streams between branches; only the last branch's result is real. `scratch` is
-    what one branch after another uses, `kept` has room for the outputs that are kept. `forgets`: there is no backward.
+    what one branch after another uses, `kept` has room for the outputs that are kept of all `attentions`. `forgets`:
+    there is no backward.
     """
 
     call: ForwardCall
     autocast: SameAutocast
     streams: Tensor | None
-    scratch: _Scratch
-    kept: _Scratch
+    attentions: Sequence[LSHSelfAttention | LocalSelfAttention]
     forgets: bool
+    scratch: _Scratch = field(default_factory=lambda: _Scratch(4))
+    kept: _Scratch | None = None
     num_kept: int = 0
 
     def stream(self, number: int) -> Tensor:
@@ -146,6 +151,8 @@ class _Tape:
 
     def room_to_keep(self, v: Tensor) -> Tensor:
         """Return memory for one more output like `v`."""
+        if self.kept is None:
+            self.kept = _Scratch(sum(each.keeps_output(v) for each in self.attentions))
         self.num_kept += 1
         return self.kept.take(self.num_kept - 1, tuple(v.shape), v)
 
@@ -153,7 +160,7 @@ class _Tape:
         """Forget the streams and the memory."""
         self.streams = None
         self.scratch.blocks.clear()
-        self.kept.blocks.clear()
+        self.kept = None
 
 
 class _FeedForwardBranch:
@@ -194,9 +201,9 @@ class _AttentionBranch:
 
     def __init__(self, module: ReformerAttention, layer: LayerCall, *, keep: bool) -> None:
         self.module, self.layer = module, layer
-        self.keep = keep and module.self_attention.keeps_output
-        # The projections' graphs hold the normed stream, one tensor of full length; without them it is made again.
-        self.keep_graphs = keep
+        # Outputs, and projections' graphs, which hold the normed stream, one tensor of full length: it is made again
+        # without them.
+        self.keep = keep
         self.parameters = own_parameters(module)
         self.project = Replay(module, "project")
         self.finish = Replay(module, "finish")
@@ -213,16 +220,16 @@ class _AttentionBranch:
             whole = tape.scratch.fill(self.project.first(index, read[:, part]), part, read.shape[1])
         if tape.call.keep is not None:
             tape.call.keep(self.layer.index, None, whole)
-        attended = self.module.self_attention.attend(whole, tape.call, self.layer, self._room(tape, whole))
+        keep = self.keep and self.module.self_attention.keeps_output(whole[-1])
+        room = tape.room_to_keep(whole[-1]) if keep else self._room(tape, whole)
+        attended = self.module.self_attention.attend(whole, tape.call, self.layer, room)
         for index, part in token_slices(read):
             moved[:, part].add_(self.finish.first(index, attended[0][:, part], tape.call, self.layer, index))
-        return attended if self.keep else ()
+        return attended if keep else ()
 
     def _room(self, tape: _Tape, whole: tuple[Tensor, ...]) -> Tensor:
-        """Return the memory for the output of the attention to `whole`, the projections."""
+        """Return memory for an output of the attention to `whole`, the projections, that is not kept."""
         q, v = whole[0], whole[-1]
-        if self.keep:
-            return tape.room_to_keep(v)
         overwrites = q.dtype is v.dtype and self.module.self_attention.overwrites_queries(q)
         return q if overwrites else tape.scratch.take(len(whole), tuple(v.shape), v)
 
@@ -236,7 +243,7 @@ class _AttentionBranch:
         for index, part in token_slices(read):
             leaf, projected = self.project.again(index, read[:, part], parameters)
             whole = tape.scratch.fill([x.detach() for x in projected], part, read.shape[1])
-            if self.keep_graphs:
+            if self.keep:
                 # The graph without its results, which `whole` has.
                 graphs.append((leaf, [get_gradient_edge(x) for x in projected]))
             del leaf, projected
@@ -245,14 +252,14 @@ class _AttentionBranch:
             whole, tape.call, self.layer, tape.scratch.take(slot, tuple(v.shape), v)
         )
         # Where the attention's backward does without the output, its gradient takes its place, slice by slice.
-        again = not kept and self.module.self_attention.keeps_output and tape.call.num_hashes > 1
+        again = not kept and self.module.self_attention.needs_output and tape.call.num_hashes > 1
         grad = tape.scratch.take(slot + again, tuple(v.shape), v)
         for index, part in token_slices(read):
             leaf, update = self.finish.again(index, attended[0][:, part], parameters, tape.call, self.layer, index)
             grad[:, part] = parameters.backward([update], [grad_moved[:, part].to(update.dtype)], leaf)
             moved[:, part].sub_(update.detach())
             del leaf, update
-        if not self.module.self_attention.keeps_output:
+        if not self.module.self_attention.needs_output:
             attended = ()
         grads = self.module.self_attention.attend_backward(grad, whole, attended, tape.call, self.layer)
         for index, part in token_slices(read):
