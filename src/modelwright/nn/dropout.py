@@ -14,11 +14,9 @@ LEVELS = 2**16
 _WORD = 2**64 - 1
 # Numbers that are worked on at once where memory counts: 2 MB in fp32.
 _PART = 2**19
-# Elements whose draws are made at once: 128 kB, which stay in the cache of the core that draws. Writing where another
+# Elements whose draws are made at once: 256 kB, which stay in the cache of the core that draws. Writing where another
 # core wrote last takes several times as long.
 _DRAWN = 2**17
-# So many elements side by side have thresholds of their own.
-_THRESHOLDS = 2**12
 
 # What random numbers come from: numpy's generator on a CPU takes little more than half of the time of torch's.
 Source = torch.Generator | np.random.Generator
@@ -69,39 +67,20 @@ def _mask(like: Tensor, kept_levels: int, generator: Source | None) -> Tensor:
     Bytes and not booleans, which torch casts and compares one by one.
     """
     mask = torch.empty(like.shape, dtype=torch.uint8, device=like.device)
+    # Four 16-bit draws out of each 64-bit one: a third of the time of bernoulli_, which is serial on CPUs.
     if isinstance(generator, np.random.Generator):
-        _draw(mask.view(torch.bool).view(-1).numpy(), kept_levels, generator)
+        kept: npt.NDArray[np.bool_] = mask.view(torch.bool).view(-1).numpy()
+        for start in range(0, len(kept), _DRAWN):
+            part = kept[start : start + _DRAWN]
+            draws: npt.NDArray[np.uint64] = generator.bit_generator.random_raw((len(part) + 3) // 4)
+            np.less(draws.view(np.uint16)[: len(part)], kept_levels, out=part)
         return mask
     limit = kept_levels - LEVELS // 2
-    # Four 16-bit draws out of each 64-bit one: a third of the time of bernoulli_, which is serial on CPUs.
     for piece in _parts(mask):
         words = torch.empty((piece.numel() + 3) // 4, dtype=torch.int64, device=like.device)
         words.random_(-(2**63), None, generator=generator)
         piece.copy_(words.view(torch.int16)[: piece.numel()].lt_(limit))
     return mask
-
-
-def _draw(kept: npt.NDArray[np.bool_], kept_levels: int, generator: np.random.Generator) -> None:
-    """Set each element to whether it is kept: with a probability of `kept_levels` in `LEVELS`, neither none nor all.
-
-    Bytes are drawn, eight out of a 64-bit number, which is half of the work of drawing all levels. Each is compared
-    with one of the two thresholds next to the right one, drawn so that the probability is right. Elements which share a
-    threshold, 32 at most, are so correlated by up to 4e-6 / (p (1 - p)): less than 1e-4 from p = 0.05 on.
-    """
-
-    def draw(count: int) -> npt.NDArray[np.uint8]:
-        words: npt.NDArray[np.uint64] = generator.bit_generator.random_raw((count + 7) // 8)
-        return words.view(np.uint8)[:count]
-
-    low, rest = divmod(kept_levels, LEVELS // 256)
-    # The thresholds are 0 to 256, and a byte holds but 256 numbers.
-    compare, least = (np.less, low) if low < 128 else (np.less_equal, low - 1)
-    for start in range(0, len(kept), _DRAWN):
-        part = kept[start : start + _DRAWN]
-        thresholds = (draw(min(_THRESHOLDS, len(part))) < rest) + np.uint8(least)
-        draws, whole = draw(len(part)), len(part) // _THRESHOLDS * _THRESHOLDS
-        compare(draws[:whole].reshape(-1, len(thresholds)), thresholds, out=part[:whole].reshape(-1, len(thresholds)))
-        compare(draws[whole:], thresholds[: len(part) - whole], out=part[whole:])
 
 
 def seeded_dropout(x: Tensor, probability: float, generator: Source | None) -> Tensor:

@@ -186,8 +186,18 @@ class TestLegacy:
         assert isinstance(cache, ReformerCache)
         assert cache.seed == seed is not None
 
+    def test_an_object_that_yields_pairs(self):
+        model = build(**LARGE).eval()
+        with torch.no_grad():
+            pairs = model(ids(1, 20), use_cache=True, legacy_cache=True).past_buckets_states
+            # As the cache object of transformers does.
+            found = model(ids(1, 21)[:, 20:], past_buckets_states=iter(pairs)).logits
+            assert torch.equal(found, model(ids(1, 21)[:, 20:], past_buckets_states=pairs).logits)
+
     def test_what_is_no_cache(self):
         model = build(**LARGE).eval()
+        with pytest.raises(InputError, match=r"got tuple of 0 with states of shapes \[\]; leave out what is empty"):
+            model(ids(1, 1), past_buckets_states=())
         with pytest.raises(InputError, match=r"4 pairs of buckets and hidden states \(batch, tokens, 16\), got list"):
             model(ids(1, 1), past_buckets_states=[(None, torch.ones(1, 3, 16))])
 

@@ -169,6 +169,10 @@ class TestLengths:
         whole, chunked = build(**QUIET).eval(), build(**QUIET, chunk_size_feed_forward=4, chunk_size_lm_head=16).eval()
         with torch.no_grad():
             assert torch.allclose(whole(ids()).logits, chunked(ids()).logits, atol=1e-6)
+            # Of lengths that are no multiple of the chunks too.
+            assert torch.allclose(whole(ids(2, 37)).logits, chunked(ids(2, 37)).logits, atol=1e-6)
+        settings = {"max_new_tokens": 3, "do_sample": False}
+        assert torch.equal(whole.generate(ids(1, 5), **settings), chunked.generate(ids(1, 5), **settings))
 
 
 class TestOutputEmbeddings:
@@ -240,6 +244,21 @@ class TestErrors:
             build(lsh_num_chunks_after=1)
         with pytest.raises(ConfigError, match=r"add up to hidden_size 16, got \[4, 4\]"):
             build(axial_pos_embds_dim=[4, 4])
+        for wrong in ([0, 8], [8.0, 8], []):
+            with pytest.raises(
+                ConfigError, match=r"axial_pos_shape: expected whole numbers of at least 1, one for each"
+            ):
+                build(axial_pos_shape=wrong)
+        with pytest.raises(ConfigError, match=r"axial_pos_shape: expected a number for each axis, .* got 64"):
+            build(axial_pos_shape=64)
+        with pytest.raises(
+            ConfigError, match=r"tie_word_embeddings=False, got True; the head reads both streams, 2 \*"
+        ):
+            build(tie_word_embeddings=True)
+        with pytest.raises(ConfigError, match=r"n_layers: expected 2, the number of entries of attn_layers, got 3"):
+            build(attn_layers=["local", "lsh"], n_layers=3)
+        with pytest.raises(InputError, match=r"num_hashes: expected a positive whole number of hash rounds, got 2\.0"):
+            build()(ids(), num_hashes=2.0)
         with pytest.raises(ConfigError, match=r"non-empty list of 'local' or 'lsh', got \['full'\]"):
             build(attn_layers=["full"])
         with pytest.raises(ConfigError, match=r"3 widths .*axial_pos_shape \[4, 4, 4\]\) that add up to"):
@@ -253,7 +272,7 @@ class TestErrors:
             build(num_attention_heads=0)
         with pytest.raises(ConfigError, match=r"hidden_size: expected a whole number of at least 1, got 'abc'"):
             build(hidden_size="abc")
-        with pytest.raises(InputError, match="num_hashes: expected a positive number of hash rounds, got 0"):
+        with pytest.raises(InputError, match="num_hashes: expected a positive whole number of hash rounds, got 0"):
             build()(ids(), num_hashes=0)
 
 

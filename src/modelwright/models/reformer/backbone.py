@@ -174,6 +174,9 @@ class ReformerModel(ReformerPreTrainedModel):
         With `use_cache=True` the output has `past_buckets_states`, to be passed to the next call with the new tokens
         alone, and each row's masked tokens are no tokens at all (see `modelwright.models.reformer.decoding`). None
         means what `config.use_cache` says, for a decoder in evaluation, without gradients and without masked tokens.
+        Without a cache masked tokens keep their places, as in transformers: positions count them, and they move the
+        borders of chunks. And with more than one LSH layer a text at once is not what it is token by token: each token
+        shares a chunk with others that came later, which a cache leaves as they were.
         `legacy_cache=True` returns it as pairs of buckets and hidden states for each layer, slow to go on from.
         """
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions

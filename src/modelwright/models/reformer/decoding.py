@@ -6,7 +6,7 @@ side of the padding change it. Shapes: B rows, L columns of this call, T tokens 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -237,7 +237,7 @@ def from_legacy(model: ReformerModel, past: Any, call: CachedCall) -> ReformerCa
     A cache object of transformers, which yields such pairs, is taken as well. Raises InputError for anything else.
     """
     layers = len(model.encoder.layers)
-    pairs = list(past) if isinstance(past, Sequence) else []
+    pairs = list(past) if isinstance(past, Iterable) else []
     states = [pair[1] for pair in pairs if isinstance(pair, Sequence) and len(pair) == 2]
     shapes = {tuple(each.shape) for each in states if isinstance(each, Tensor)}
     width = model.config.hidden_size
@@ -245,7 +245,7 @@ def from_legacy(model: ReformerModel, past: Any, call: CachedCall) -> ReformerCa
         raise InputError(
             f"Reformer: expected past_buckets_states to be the cache of an earlier output, or {layers} pairs of "
             f"buckets and hidden states (batch, tokens, {width}), got {type(past).__name__} of {len(pairs)} with "
-            f"states of shapes {sorted(shapes)}"
+            f"states of shapes {sorted(shapes)}" + ("" if pairs else "; leave out what is empty")
         )
     batch, length = states[0].shape[:2]
     cache = _new_cache(model, batch, call)

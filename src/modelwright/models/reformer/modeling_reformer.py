@@ -69,7 +69,7 @@ class ReformerOnlyLMHead(nn.Module):
         if not self.chunk_size:
             return self._scores(hidden)
         # A decoded token, or the last ones of a text, may be fewer.
-        return torch.cat([self._scores(part) for part in hidden.split(self.chunk_size, dim=1)], dim=1)
+        return torch.cat([self._scores(part) for part in torch.split(hidden, self.chunk_size, dim=1)], dim=1)
 
     def _scores(self, hidden: Tensor) -> Tensor:
         scores: Tensor = self.decoder(hidden)
@@ -88,8 +88,8 @@ class _ReformerForTokens(ReformerPreTrainedModel):
         if config.tie_word_embeddings:
             raise ConfigError(
                 f"{type(self).__name__}: expected tie_word_embeddings=False, got {config.tie_word_embeddings!r}; the "
-                f"head reads both streams, 2 * hidden_size = {2 * config.hidden_size} numbers a token, and an embedding "
-                f"has {config.hidden_size}"
+                f"head reads both streams, 2 * hidden_size = {2 * config.hidden_size} numbers a token, and an "
+                f"embedding has {config.hidden_size}"
             )
         self.reformer = ReformerModel(config, device=device, dtype=dtype)
         self.lm_head = ReformerOnlyLMHead(config, device=device, dtype=dtype)
