@@ -243,6 +243,44 @@ def test_pruned_heads_are_heads_masked_with_zeros(layout, tmp_path):
         model.prune_heads({8: [0]})
 
 
+@pytest.mark.parametrize("gone", [{0: [1]}, {3: [1], 6: [0]}, GONE])
+@pytest.mark.parametrize("kind", ["ProphetNetForCausalLM", "ProphetNetDecoderWrapper", "ProphetNetDecoder"])
+def test_the_decoder_of_a_pruned_checkpoint_loads_alone_and_again(kind, gone, tmp_path):
+    model = make()
+    model.prune_heads(gone)
+    model.save_pretrained(tmp_path / "whole")
+    alone = getattr(prophetnet, kind).from_pretrained(tmp_path / "whole")
+    own = {number - 2: heads for number, heads in gone.items() if number >= 2}
+    assert alone.config.pruned_heads == model.get_decoder().config.pruned_heads == own
+    alone.prune_heads({0: [3]})
+    assert alone.config.pruned_heads == {**own, 0: sorted({3, *own.get(0, [])})}
+    alone.save_pretrained(tmp_path / "alone")
+    again = getattr(prophetnet, kind).from_pretrained(tmp_path / "alone", strict=True)
+    states = model.get_encoder()(IDS).last_hidden_state
+    model.prune_heads({2: [3]})
+    expected = model.get_decoder()(TARGET, encoder_hidden_states=states).last_hidden_state
+    model.get_decoder().save_pretrained(tmp_path / "part")
+    part = prophetnet.ProphetNetDecoder.from_pretrained(tmp_path / "part", strict=True)
+    for each in (part, alone, again):
+        found = getattr(each, "prophetnet", each)(TARGET, encoder_hidden_states=states).last_hidden_state
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gone", [{0: [1]}, {3: [1]}, GONE])
+def test_the_encoder_of_a_pruned_checkpoint_loads_alone_and_again(gone, tmp_path):
+    model = make()
+    model.prune_heads(gone)
+    model.save_pretrained(tmp_path / "whole")
+    alone = prophetnet.ProphetNetEncoder.from_pretrained(tmp_path / "whole", strict=True)
+    own = {number: heads for number, heads in gone.items() if number < 2}
+    assert alone.config.pruned_heads == model.get_encoder().config.pruned_heads == own
+    alone.save_pretrained(tmp_path / "alone")
+    again = prophetnet.ProphetNetEncoder.from_pretrained(tmp_path / "alone", strict=True)
+    expected = model.get_encoder()(IDS).last_hidden_state
+    for each in (alone, again):
+        torch.testing.assert_close(each(IDS).last_hidden_state, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_texts_as_long_as_the_table_and_longer(model):
     ids = torch.randint(3, 40, (1, 24), generator=RANDOM)
     assert model(IDS[:1], decoder_input_ids=ids).logits.isfinite().all()

@@ -16,7 +16,7 @@ from modelwright.attention.packing import leaving_out_padding, works_token_by_to
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
 from modelwright.models.prophetnet.backbone import ProphetNetDecoderWrapper, ProphetNetModel
-from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel
+from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel, config_alone
 from modelwright.models.prophetnet.configuration_prophetnet import TRANSFORMERS, ProphetNetConfig
 from modelwright.models.prophetnet.decoder import ProphetNetDecoder
 from modelwright.models.prophetnet.encoder import ProphetNetEncoder
@@ -336,8 +336,8 @@ class ProphetNetForCausalLM(_WithHead):
     _shares_source = True
 
     def __init__(self, config: ProphetNetConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
-        config = copy.deepcopy(config)
-        config.is_decoder, config.is_encoder_decoder = True, False
+        config = copy.deepcopy(config_alone(config, decoder=True))
+        config.is_decoder = True
         super().__init__(config)
         self.prophetnet = ProphetNetDecoderWrapper(config, device=device, dtype=dtype)
         self.padding_idx = config.pad_token_id
