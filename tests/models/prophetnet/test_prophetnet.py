@@ -151,11 +151,11 @@ def test_training_needs_no_logits_and_gives_them_if_asked(model):
     assert model(IDS, MASK, labels=TARGET, output_logits=False).logits is None
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [None, {"use_reentrant": False}, {"use_reentrant": True}])
 def test_training_leaves_the_sources_padding_out_where_nobody_looks(checkpointing):
     model = make(max_position_embeddings=64).train()
     if checkpointing:
-        model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_enable(checkpointing)
     random = torch.Generator().manual_seed(0)
     ids, mask = torch.randint(3, 40, (4, 40), generator=random), torch.ones(4, 40, dtype=torch.long)
     mask[0, 9:], mask[1, :30], mask[2] = 0, 0, 0
