@@ -487,3 +487,17 @@ def test_refusals_are_the_same_with_labels(labels):
     with pytest.raises(InputError, match="ProphetNetDecoder: expected ids from 0 to 39 in input_ids"):
         # The inputs of the decoder are made of them.
         model(IDS, **({"decoder_input_ids": TARGET + 40} if labels is None else {"labels": labels + 40}))
+
+
+@torch.no_grad()
+def test_one_graph_for_compilers_and_exports(model):
+    call = {"input_ids": IDS, "attention_mask": MASK, "decoder_input_ids": TARGET, "use_cache": False}
+    expected = both(model(**call))
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(both(compiled(**call)), expected, rtol=1e-4, atol=1e-5)
+    found = compiled(**{**call, "use_cache": True})
+    torch.testing.assert_close(both(found), expected, rtol=1e-4, atol=1e-5)
+    assert found.past_key_values.get_seq_length() == 6
+    exported = torch.export.export(model, (), call).module()
+    torch.testing.assert_close(both(exported(**call)), expected, rtol=1e-4, atol=1e-5)

@@ -38,6 +38,7 @@ from modelwright.nn.decode_layout import RowLinear, apply_linear, is_hooked
 from modelwright.nn.losses import linear_cross_entropy
 from modelwright.nn.precision import at_least_float32
 from modelwright.nn.tied_table import TiedTable, tied_table
+from modelwright.nn.tracing import is_tracing
 from modelwright.placement.offload import at_hand
 from modelwright.pretrained.bad_inputs import FAILURES
 from modelwright.pretrained.switches import wants_dict
@@ -217,7 +218,7 @@ class ProphetNetForConditionalGeneration(_WithHead):
 
         Labels are the text as it is, with its end token: without `decoder_input_ids` and `decoder_inputs_embeds` the
         decoder's inputs are made of them. All streams learn them, so none is shifted. The rest is as in
-        `ProphetNetModel.forward`.
+        `ProphetNetModel.forward`. `torch.export` knows no cache as an output: export with `use_cache=False`.
 
         num_streams: how many predict streams to compute; None is all. The loss is that of these.
         output_logits: None leaves them out in training mode with labels (unless `return_dict` is False or
@@ -277,6 +278,7 @@ class ProphetNetForConditionalGeneration(_WithHead):
         if (
             wants_logits
             or shown
+            or is_tracing()
             or is_hooked(self.prophetnet)
             or not works_token_by_token(self.prophetnet.encoder, in_training=True)
         ):
