@@ -104,7 +104,9 @@ def test_reentrant_gradients_of_positional_tensors():
     layer(x, scale).sum().backward()
     assert torch.equal(replayed, scale.grad)
     layer.gradient_checkpointing = True
-    with pytest.raises(InputError, match="Layer: argument 0 holds a tensor that needs a gradient.*: use use_reentrant=F"):
+    with pytest.raises(
+        InputError, match="Layer: argument 0 holds a tensor that needs a gradient.*: use use_reentrant=F"
+    ):
         layer([x], scale)
     with pytest.raises(InputError, match="Layer: scale holds a tensor that needs a gradient"):
         layer(x, scale=(scale,))

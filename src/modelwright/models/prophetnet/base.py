@@ -101,6 +101,7 @@ def part_config(config: ProphetNetConfig, *, decoder: bool) -> Any:
     own = copy.deepcopy(config)
     own.is_decoder, own.is_encoder_decoder, own.use_cache = decoder, False, decoder and config.use_cache
     own.tie_encoder_decoder = False
+    config.share_with(own)
     first = config.num_encoder_layers if decoder else 0
     last = first + 2 * config.num_decoder_layers if decoder else config.num_encoder_layers
     own.pruned_heads = {number - first: heads for number, heads in own.pruned_heads.items() if first <= number < last}

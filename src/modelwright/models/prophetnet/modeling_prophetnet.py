@@ -72,7 +72,15 @@ class _WithHead(ProphetNetPreTrainedModel):
     _supports_generation_cache = True
     _supports_cache_objects = True
     lm_head: nn.Linear
-    disable_ngram_loss: bool
+
+    @property
+    def disable_ngram_loss(self) -> bool:
+        """Whether the loss is the first stream's only, as the config says."""
+        return bool(self.config.disable_ngram_loss)
+
+    @disable_ngram_loss.setter
+    def disable_ngram_loss(self, value: bool) -> None:
+        self.config.disable_ngram_loss = value
 
     def get_output_embeddings(self) -> nn.Module:
         """Return the output projection."""
@@ -93,7 +101,7 @@ class _WithHead(ProphetNetPreTrainedModel):
             raise InputError(
                 f"generate: speculative_ngram=True, but config.relative_bias_layout is {TRANSFORMERS!r}, by which a "
                 "call of several tokens scores them otherwise than calls of one; leave it out, or, if the model was "
-                "trained so, set relative_bias_layout='paper'"
+                "trained so, set config.relative_bias_layout = 'paper'"
             )
         return {"num_streams": 2}
 
@@ -179,7 +187,6 @@ class ProphetNetForConditionalGeneration(_WithHead):
         super().__init__(config)
         self.prophetnet = ProphetNetModel(config, device=device, dtype=dtype)
         self.padding_idx = config.pad_token_id
-        self.disable_ngram_loss = config.disable_ngram_loss
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device=device, dtype=dtype)
         self.post_init()
 
@@ -343,7 +350,6 @@ class ProphetNetForCausalLM(_WithHead):
         super().__init__(config)
         self.prophetnet = ProphetNetDecoderWrapper(config, device=device, dtype=dtype)
         self.padding_idx = config.pad_token_id
-        self.disable_ngram_loss = config.disable_ngram_loss
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device=device, dtype=dtype)
         self.post_init()
 
