@@ -45,6 +45,7 @@ def test_a_config_shares_with_its_parts_and_no_other(tmp_path):
     for each in (model.config, model.get_encoder().config, model.get_decoder().config):
         assert (each.relative_bias_layout, each.padding_aware_positions) == ("transformers", True)
         assert ProphetNetConfig.from_dict(each.to_dict()) == each
+        assert "_shared" not in each.to_dict()
     assert (other.config.relative_bias_layout, other.get_encoder().config.padding_aware_positions) == ("paper", False)
     model.get_decoder().save_pretrained(tmp_path)
     assert ProphetNetConfig.from_pretrained(tmp_path).relative_bias_layout == "transformers"

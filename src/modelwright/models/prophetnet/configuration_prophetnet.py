@@ -150,7 +150,8 @@ class ProphetNetConfig(PretrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """Return all values."""
         values = super().to_dict()
-        return {**values, **values.pop("_shared")}
+        values.update(values.pop("_shared"))
+        return values
 
     @property
     def num_hidden_layers(self) -> int:
