@@ -23,11 +23,14 @@ def test_checkpointing_changes_no_gradient(model):
             model.gradient_checkpointing_enable()
         return
     plain = gradients(model)
-    model.gradient_checkpointing_enable()
-    recomputed = gradients(model)
-    assert plain.keys() == recomputed.keys()
-    for name, gradient in plain.items():
-        torch.testing.assert_close(recomputed[name], gradient, msg=name)
+    for reentrant in (False, True):
+        model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        recomputed = gradients(model)
+        assert plain.keys() == recomputed.keys()
+        for name, gradient in plain.items():
+            # The other kind adds up what comes from several layers in another order.
+            most = max(1.0, float(gradient.abs().max())) if reentrant else 1.0
+            torch.testing.assert_close(recomputed[name], gradient, rtol=1.3e-6, atol=1e-5 * most, msg=name)
 
 
 def test_pruning_survives_save_and_load(model, tmp_path):

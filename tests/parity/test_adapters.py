@@ -127,10 +127,6 @@ def test_recomputed_layers_give_the_adapter_the_same_gradients(model, name, reen
     plain = gradients()
     assert all(gradient.abs().max() > 0 for gradient in plain.values())
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
-    if reentrant and name.startswith("T5"):
-        with pytest.raises(InputError, match="T5Block: position_bias holds a tensor that needs a gradient"):
-            gradients()
-        return
     recomputed = gradients()
     assert plain.keys() == recomputed.keys()
     for key, gradient in plain.items():

@@ -126,8 +126,11 @@ def packing_of(encoder: Unpaddable, attention_mask: Any) -> Packing | None:
 
     Nor is anything packed while the call is traced, because lengths are values.
     """
+    # First, as a compiler breaks off at the other question.
+    if is_tracing():
+        return None
     may = encoder.unpadded or (encoder.can_unpad and _MAY_LEAVE_OUT.get())
-    if not (may and isinstance(attention_mask, Tensor) and attention_mask.dim() == 2) or is_tracing():
+    if not (may and isinstance(attention_mask, Tensor) and attention_mask.dim() == 2):
         return None
     if not (encoder.unpadded or _is_worth_it(attention_mask)):
         return None

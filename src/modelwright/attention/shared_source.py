@@ -49,8 +49,8 @@ def mask_of_source(where: str, config: Any, hidden_BTE: Tensor, states_CSE: Tens
     `mask` has ones and zeros, (B or C, S), or is ready, with four dimensions. Raises InputError, beginning with
     `where`, if B is no multiple of C.
     """
-    rows, remainder = divmod(hidden_BTE.shape[0], states_CSE.shape[0])
-    if remainder:
+    rows = hidden_BTE.shape[0] // states_CSE.shape[0]
+    if hidden_BTE.shape[0] % states_CSE.shape[0]:
         raise InputError(
             f"{where}: expected encoder_hidden_states with {hidden_BTE.shape[0]} rows, as the decoder's inputs have, "
             f"or a divisor of it, got {states_CSE.shape[0]}"

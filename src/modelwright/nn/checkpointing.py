@@ -26,8 +26,8 @@ class GradientCheckpointingLayer(nn.Module):
     """Base of layers that are recomputed in the backward while `gradient_checkpointing` is True.
 
     A subclass only defines `forward`. Recomputation takes place in training with gradients enabled; the layer then gets
-    no cache, which is said once. Positional and keyword tensors keep their gradients; under `use_reentrant=True`, where
-    only positional ones would, any other tensor that needs a gradient raises InputError. Set both attributes by
+    no cache, which is said once. Positional and keyword tensors keep their gradients; a tensor that needs one and lies
+    in a list, a tuple or a dictionary raises InputError under `use_reentrant=True`. Set both attributes by
     `model.gradient_checkpointing_enable()` or `model.set_gradient_checkpointing()`.
     Source: Chen et al. 2016 (arXiv 1604.06174).
     """
@@ -50,9 +50,17 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
             return forward(self, *args, **kwargs)
         function = self._gradient_checkpointing_func or default_function()
         kwargs = _without_caches(type(self).__name__, kwargs)
-        if is_reentrant(function):
-            _check_reentrant(type(self).__name__, args, kwargs)
-        return function(functools.partial(forward, self, **kwargs), *args)
+        if not is_reentrant(function):
+            return function(functools.partial(forward, self, **kwargs), *args)
+        _check_reentrant(type(self).__name__, args, kwargs)
+        # That kind of checkpoint gives gradients to what it is passed by position only.
+        tensors = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
+
+        def by_position(*given: Any) -> Any:
+            named = dict(zip(tensors, given[len(args) :], strict=True))
+            return forward(self, *given[: len(args)], **{**kwargs, **named})
+
+        return function(by_position, *args, *tensors.values())
 
     return wrapper
 
@@ -80,12 +88,10 @@ def _without_caches(where: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_reentrant(where: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     for name, value in (*((f"argument {place}", arg) for place, arg in enumerate(args)), *kwargs.items()):
-        if isinstance(value, Tensor) and name not in kwargs:
-            continue
-        if any(tensor.requires_grad for tensor in _tensors(value)):
+        if not isinstance(value, Tensor) and any(tensor.requires_grad for tensor in _tensors(value)):
             raise InputError(
-                f"{where}: {name} holds a tensor that needs a gradient, which checkpointing with use_reentrant=True "
-                "gives to tensors that are passed by position only: pass it by position, or use use_reentrant=False"
+                f"{where}: {name} holds a tensor that needs a gradient, to which checkpointing with use_reentrant=True "
+                "gives none, because it lies in a list, a tuple or a dictionary: use use_reentrant=False"
             )
 
 

@@ -36,3 +36,8 @@ def make(name="ProphetNetForConditionalGeneration", **config):
             if parameter.dim() > 1:
                 parameter.normal_(std=0.4)
     return model
+
+
+def both(output):
+    """The logits of all streams, (B, G, T, V)."""
+    return torch.cat([output.logits[:, None], output.logits_ngram], dim=1)

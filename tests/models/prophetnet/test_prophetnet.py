@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_prophetnet import IDS, MASK, RANDOM, SMALL, TARGET, make
+from small_prophetnet import IDS, MASK, RANDOM, SMALL, TARGET, both, make
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
@@ -20,11 +20,6 @@ from modelwright.models.prophetnet.ngram_kernel import attend_one
 @pytest.fixture
 def model():
     return make()
-
-
-def both(output):
-    """The logits of all streams, (B, G, T, V)."""
-    return torch.cat([output.logits[:, None], output.logits_ngram], dim=1)
 
 
 @pytest.mark.parametrize("steps", [(1, 1, 1, 1, 1, 1), (4, 2), (1, 3, 2)])
@@ -151,11 +146,11 @@ def test_training_needs_no_logits_and_gives_them_if_asked(model):
     assert model(IDS, MASK, labels=TARGET, output_logits=False).logits is None
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [None, {"use_reentrant": False}, {"use_reentrant": True}])
 def test_training_leaves_the_sources_padding_out_where_nobody_looks(checkpointing):
     model = make(max_position_embeddings=64).train()
     if checkpointing:
-        model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_enable(checkpointing)
     random = torch.Generator().manual_seed(0)
     ids, mask = torch.randint(3, 40, (4, 40), generator=random), torch.ones(4, 40, dtype=torch.long)
     mask[0, 9:], mask[1, :30], mask[2] = 0, 0, 0
@@ -209,38 +204,6 @@ def test_static_caches_generate_the_same(model):
     expected = model.generate(IDS, attention_mask=MASK, max_new_tokens=6)
     cache = EncoderDecoderCache(StaticCache(model.config, max_cache_len=8), StaticCache(model.config, max_cache_len=9))
     assert torch.equal(model.generate(IDS, attention_mask=MASK, max_new_tokens=6, past_key_values=cache), expected)
-
-
-# By number: two layers of the encoder, three of the decoder, three attentions to the encoder.
-GONE = {0: [1, 3], 1: [0], 2: [2], 4: [0, 1], 5: [3], 7: [0]}
-
-
-@pytest.mark.parametrize("layout", ["paper", "transformers"])
-def test_pruned_heads_are_heads_masked_with_zeros(layout, tmp_path):
-    model = make(relative_bias_layout=layout)
-
-    def masked(first, layers):
-        rows = torch.ones(layers, 4)
-        for index in range(layers):
-            rows[index, GONE.get(first + index, [])] = 0
-        return rows
-
-    masks = {
-        "head_mask": masked(0, 2),
-        "decoder_head_mask": masked(2, 3),
-        "cross_attn_head_mask": masked(5, 3),
-    }
-    expected = both(model(IDS, MASK, decoder_input_ids=TARGET, **masks))
-    assert not torch.allclose(expected, both(model(IDS, MASK, decoder_input_ids=TARGET)), atol=1e-2)
-    model.prune_heads({0: [1], 2: [2]})
-    model.prune_heads(GONE)
-    assert model.config.pruned_heads == GONE
-    torch.testing.assert_close(both(model(IDS, MASK, decoder_input_ids=TARGET)), expected, rtol=1e-4, atol=1e-5)
-    model.save_pretrained(tmp_path)
-    loaded = type(model).from_pretrained(tmp_path, strict=True)
-    torch.testing.assert_close(both(loaded(IDS, MASK, decoder_input_ids=TARGET)), expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(InputError, match="expected layers from 0 to 7, got 8"):
-        model.prune_heads({8: [0]})
 
 
 def test_texts_as_long_as_the_table_and_longer(model):
@@ -449,3 +412,17 @@ def test_refusals_are_the_same_with_labels(labels):
     with pytest.raises(InputError, match="ProphetNetDecoder: expected ids from 0 to 39 in input_ids"):
         # The inputs of the decoder are made of them.
         model(IDS, **({"decoder_input_ids": TARGET + 40} if labels is None else {"labels": labels + 40}))
+
+
+@torch.no_grad()
+def test_one_graph_for_compilers_and_exports(model):
+    call = {"input_ids": IDS, "attention_mask": MASK, "decoder_input_ids": TARGET, "use_cache": False}
+    expected = both(model(**call))
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(both(compiled(**call)), expected, rtol=1e-4, atol=1e-5)
+    found = compiled(**{**call, "use_cache": True})
+    torch.testing.assert_close(both(found), expected, rtol=1e-4, atol=1e-5)
+    assert found.past_key_values.get_seq_length() == 6
+    exported = torch.export.export(model, (), call).module()
+    torch.testing.assert_close(both(exported(**call)), expected, rtol=1e-4, atol=1e-5)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelwright.core.errors import InputError
-from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel, part_config
+from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel, config_alone, part_config
 from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
 from modelwright.models.prophetnet.decoder import ProphetNetDecoder
 from modelwright.models.prophetnet.encoder import ProphetNetEncoder
@@ -147,6 +147,7 @@ class ProphetNetDecoderWrapper(ProphetNetPreTrainedModel):
     _tied_weights_keys: ClassVar[dict[str, str]] = {"decoder.word_embeddings.weight": "word_embeddings.weight"}
 
     def __init__(self, config: ProphetNetConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
+        config = config_alone(config, decoder=True)
         super().__init__(config)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.word_embeddings = nn.Embedding(

@@ -20,7 +20,8 @@ class ProphetNetPreTrainedModel(PreTrainedModel):
     """Base of ProphetNet's models.
 
     Heads are pruned by the number of their attention: the encoder's layers come first, then the decoder's, then the
-    decoder's attentions to the encoder. In a model without an encoder the decoder's layers come first.
+    decoder's attentions to the encoder. In a model without an encoder the decoder's layers come first. The config of
+    an encoder or decoder alone has `is_encoder_decoder=False`, by which its `pruned_heads` are known for its own.
     """
 
     config_class = ProphetNetConfig
@@ -96,12 +97,20 @@ def prune_decoder(layers: nn.ModuleList, heads_to_prune: Mapping[int, list[int]]
 
 
 def part_config(config: ProphetNetConfig, *, decoder: bool) -> Any:
-    """Return the config of the encoder or decoder of a model with `config`; heads to prune come from the model."""
+    """Return the config of the encoder or decoder of a model with `config`; heads to prune have the part's numbers."""
     own = copy.deepcopy(config)
     own.is_decoder, own.is_encoder_decoder, own.use_cache = decoder, False, decoder and config.use_cache
     own.tie_encoder_decoder = False
-    own.pruned_heads = {}
+    config.share_with(own)
+    first = config.num_encoder_layers if decoder else 0
+    last = first + 2 * config.num_decoder_layers if decoder else config.num_encoder_layers
+    own.pruned_heads = {number - first: heads for number, heads in own.pruned_heads.items() if first <= number < last}
     return own
+
+
+def config_alone(config: ProphetNetConfig, *, decoder: bool) -> Any:
+    """Return the config of an encoder or decoder that stands alone: the given one, unless it is of a whole model."""
+    return part_config(config, decoder=decoder) if config.is_encoder_decoder else config
 
 
 def given_embeddings(

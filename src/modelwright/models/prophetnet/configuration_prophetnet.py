@@ -12,6 +12,11 @@ logger = get_logger(__name__)
 PAPER, TRANSFORMERS = "paper", "transformers"
 
 
+def _shared(name: str) -> Any:
+    """Return a property whose value lies in the config's `_shared`."""
+    return property(lambda config: config._shared[name], lambda config, value: config._shared.update({name: value}))
+
+
 class ProphetNetConfig(PretrainedConfig):
     """Sizes and switches of a ProphetNet; the defaults are those of prophetnet-large-uncased.
 
@@ -25,11 +30,17 @@ class ProphetNetConfig(PretrainedConfig):
         than those that it is of. A model that was fine-tuned there has learned with it; "transformers" reads it so too.
         What is decoded one token after the other is the same with either.
     padding_aware_positions: True counts positions from each row's first real token, so that padding on the left changes
-        nothing; False (as ever) from the first column. It needs attention masks.
+        nothing; False (as ever) from the first column. It needs attention masks. Padding between tokens of the target
+        changes its scores even so: positions leave it out, relative distances, which go by columns, do not.
     training_logits: True returns logits in training mode beside the loss, as transformers does; False (the default)
         leaves them None there, because they are the largest tensors of a training step and the loss does without them.
         The keyword `output_logits` of a call comes before it. Where they are left out, so may be the source's padding,
         whose encoder states are zeros then. In evaluation mode logits are always there.
+
+    Sizes, dropout and the activation function hold from when a model is made. What is assigned to `model.config` later
+    takes effect with the next call if it is `eps`, `disable_ngram_loss`, `training_logits`, or one of
+    `relative_bias_layout` and `padding_aware_positions`, which a model's config shares with those of its encoder and
+    decoder. Heads that were pruned with "paper" lack numbers that "transformers" reads.
 
     Raises ConfigError for sizes that do not fit and for another layout.
     """
@@ -37,6 +48,8 @@ class ProphetNetConfig(PretrainedConfig):
     model_type = "prophetnet"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
     attribute_map: ClassVar[dict[str, str]] = {"num_attention_heads": "num_encoder_attention_heads"}
+    relative_bias_layout: str = _shared("relative_bias_layout")
+    padding_aware_positions: bool = _shared("padding_aware_positions")
 
     def __init__(
         self,
@@ -93,6 +106,8 @@ class ProphetNetConfig(PretrainedConfig):
         self.use_cache = use_cache
         if relative_bias_layout is None:
             _say_how_to_choose(kwargs.get("transformers_version"))
+        # One dictionary for a model and its parts: see `share_with`.
+        self._shared: dict[str, Any] = {}
         self.relative_bias_layout = PAPER if relative_bias_layout is None else relative_bias_layout
         self.padding_aware_positions = padding_aware_positions
         self.training_logits = training_logits
@@ -127,6 +142,16 @@ class ProphetNetConfig(PretrainedConfig):
                 f"ProphetNetConfig.relative_bias_layout: expected {PAPER!r} or {TRANSFORMERS!r}, got "
                 f"{self.relative_bias_layout!r}"
             )
+
+    def share_with(self, part: "ProphetNetConfig") -> None:
+        """Let the config of an encoder or decoder have the values of this one that both read in each call."""
+        part._shared = self._shared
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values."""
+        values = super().to_dict()
+        values.update(values.pop("_shared"))
+        return values
 
     @property
     def num_hidden_layers(self) -> int:

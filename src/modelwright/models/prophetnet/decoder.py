@@ -21,7 +21,13 @@ from modelwright.attention.caches import as_cache, cache_of_call
 from modelwright.attention.shared_source import mask_of_source
 from modelwright.checkpoint.names import Rename
 from modelwright.core.errors import InputError
-from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel, given_embeddings, prune_decoder
+from modelwright.models.prophetnet.base import (
+    Device,
+    ProphetNetPreTrainedModel,
+    config_alone,
+    given_embeddings,
+    prune_decoder,
+)
 from modelwright.models.prophetnet.configuration_prophetnet import TRANSFORMERS, ProphetNetConfig
 from modelwright.models.prophetnet.encoder import NEVER
 from modelwright.models.prophetnet.layers import ProphetNetDecoderLayer
@@ -57,6 +63,7 @@ class ProphetNetDecoder(ProphetNetPreTrainedModel):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        config = config_alone(config, decoder=True)
         super().__init__(config)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.ngram = config.ngram

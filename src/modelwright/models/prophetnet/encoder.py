@@ -10,7 +10,7 @@ from modelwright.attention.masks import create_bidirectional_mask
 from modelwright.attention.packing import Unpaddable, packing_of
 from modelwright.checkpoint.names import Rename
 from modelwright.core.logging import get_logger
-from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel, given_embeddings
+from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel, config_alone, given_embeddings
 from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetConfig
 from modelwright.models.prophetnet.layers import ProphetNetEncoderLayer
 from modelwright.models.prophetnet.positions import ProphetNetPositionalEmbeddings
@@ -47,6 +47,7 @@ class ProphetNetEncoder(ProphetNetPreTrainedModel, Unpaddable):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        config = config_alone(config, decoder=False)
         super().__init__(config)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.word_embeddings = given_embeddings(config, word_embeddings, factory)

@@ -16,7 +16,7 @@ from modelwright.attention.packing import leaving_out_padding, works_token_by_to
 from modelwright.core.errors import InputError
 from modelwright.core.logging import get_logger
 from modelwright.models.prophetnet.backbone import ProphetNetDecoderWrapper, ProphetNetModel
-from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel
+from modelwright.models.prophetnet.base import Device, ProphetNetPreTrainedModel, config_alone
 from modelwright.models.prophetnet.configuration_prophetnet import TRANSFORMERS, ProphetNetConfig
 from modelwright.models.prophetnet.decoder import ProphetNetDecoder
 from modelwright.models.prophetnet.encoder import ProphetNetEncoder
@@ -38,6 +38,7 @@ from modelwright.nn.decode_layout import RowLinear, apply_linear, is_hooked
 from modelwright.nn.losses import linear_cross_entropy
 from modelwright.nn.precision import at_least_float32
 from modelwright.nn.tied_table import TiedTable, tied_table
+from modelwright.nn.tracing import is_tracing
 from modelwright.placement.offload import at_hand
 from modelwright.pretrained.bad_inputs import FAILURES
 from modelwright.pretrained.switches import wants_dict
@@ -71,7 +72,15 @@ class _WithHead(ProphetNetPreTrainedModel):
     _supports_generation_cache = True
     _supports_cache_objects = True
     lm_head: nn.Linear
-    disable_ngram_loss: bool
+
+    @property
+    def disable_ngram_loss(self) -> bool:
+        """Whether the loss is the first stream's only, as the config says."""
+        return bool(self.config.disable_ngram_loss)
+
+    @disable_ngram_loss.setter
+    def disable_ngram_loss(self, value: bool) -> None:
+        self.config.disable_ngram_loss = value
 
     def get_output_embeddings(self) -> nn.Module:
         """Return the output projection."""
@@ -92,7 +101,7 @@ class _WithHead(ProphetNetPreTrainedModel):
             raise InputError(
                 f"generate: speculative_ngram=True, but config.relative_bias_layout is {TRANSFORMERS!r}, by which a "
                 "call of several tokens scores them otherwise than calls of one; leave it out, or, if the model was "
-                "trained so, set relative_bias_layout='paper'"
+                "trained so, set config.relative_bias_layout = 'paper'"
             )
         return {"num_streams": 2}
 
@@ -178,7 +187,6 @@ class ProphetNetForConditionalGeneration(_WithHead):
         super().__init__(config)
         self.prophetnet = ProphetNetModel(config, device=device, dtype=dtype)
         self.padding_idx = config.pad_token_id
-        self.disable_ngram_loss = config.disable_ngram_loss
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device=device, dtype=dtype)
         self.post_init()
 
@@ -217,7 +225,7 @@ class ProphetNetForConditionalGeneration(_WithHead):
 
         Labels are the text as it is, with its end token: without `decoder_input_ids` and `decoder_inputs_embeds` the
         decoder's inputs are made of them. All streams learn them, so none is shifted. The rest is as in
-        `ProphetNetModel.forward`.
+        `ProphetNetModel.forward`. `torch.export` knows no cache as an output: export with `use_cache=False`.
 
         num_streams: how many predict streams to compute; None is all. The loss is that of these.
         output_logits: None leaves them out in training mode with labels (unless `return_dict` is False or
@@ -277,6 +285,7 @@ class ProphetNetForConditionalGeneration(_WithHead):
         if (
             wants_logits
             or shown
+            or is_tracing()
             or is_hooked(self.prophetnet)
             or not works_token_by_token(self.prophetnet.encoder, in_training=True)
         ):
@@ -336,12 +345,11 @@ class ProphetNetForCausalLM(_WithHead):
     _shares_source = True
 
     def __init__(self, config: ProphetNetConfig, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
-        config = copy.deepcopy(config)
-        config.is_decoder, config.is_encoder_decoder = True, False
+        config = copy.deepcopy(config_alone(config, decoder=True))
+        config.is_decoder = True
         super().__init__(config)
         self.prophetnet = ProphetNetDecoderWrapper(config, device=device, dtype=dtype)
         self.padding_idx = config.pad_token_id
-        self.disable_ngram_loss = config.disable_ngram_loss
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device=device, dtype=dtype)
         self.post_init()
 

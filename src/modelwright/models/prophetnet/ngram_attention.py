@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from modelwright.attention.common import own_heads
 from modelwright.attention.interface import implementation_of
-from modelwright.models.prophetnet.configuration_prophetnet import TRANSFORMERS, ProphetNetConfig
+from modelwright.core.errors import InputError
+from modelwright.models.prophetnet.configuration_prophetnet import PAPER, TRANSFORMERS, ProphetNetConfig
 from modelwright.models.prophetnet.ngram_kernel import Whole, attend_by_places, attend_one, attend_whole, suits_one
 from modelwright.models.prophetnet.streams import Streams
 from modelwright.nn.decode_layout import apply_each, apply_linear, are_packed
@@ -36,7 +37,6 @@ class ProphetNetNgramSelfAttention(nn.Module):
         self.num_buckets = config.num_buckets
         self.relative_max_distance = config.relative_max_distance
         self.attention_dropout = config.attention_dropout
-        self.scrambles = config.relative_bias_layout == TRANSFORMERS
         E = config.hidden_size
         self.key_proj = nn.Linear(E, E, **factory)
         self.value_proj = nn.Linear(E, E, **factory)
@@ -47,6 +47,11 @@ class ProphetNetNgramSelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.pruned_heads: set[int] = set()
 
+    @property
+    def scrambles(self) -> bool:
+        """Whether numbers of the predict streams are read from other places, as transformers does."""
+        return bool(self.config.relative_bias_layout == TRANSFORMERS)
+
     def prune_heads(self, heads: Iterable[int]) -> None:
         """Take heads away, numbered as in the unpruned layer; those that are gone already are left out."""
         H = self.num_attn_heads
@@ -56,7 +61,8 @@ class ProphetNetNgramSelfAttention(nn.Module):
         for name in ("query_proj", "key_proj", "value_proj"):
             setattr(self, name, prune_linear_layer(getattr(self, name), index))
         self.out_proj = prune_linear_layer(self.out_proj, index, dim=1)
-        if not self.scrambles:
+        numbers = self.relative_pos_embeddings.weight.shape[0] // self.num_buckets
+        if (not self.scrambles and numbers == H) or numbers < H + len(self.pruned_heads):
             # Scrambled, the numbers of a head that is gone are read by others.
             kept_H = index[:: self.head_dim] // self.head_dim
             kept_NH = torch.arange(self.num_buckets)[:, None] * H + kept_H
@@ -126,15 +132,19 @@ class ProphetNetNgramSelfAttention(nn.Module):
         """(B, G * T, N * H) -> (B, G, H, T, N)."""
         split = numbers.view(numbers.shape[0], -1, tokens, self.num_buckets, numbers.shape[-1] // self.num_buckets)
         r_BGHTN = split.permute(0, 1, 4, 2, 3)
-        if not self.scrambles:
-            return r_BGHTN
+        has_all = r_BGHTN.shape[2] == self.num_attn_heads + len(self.pruned_heads)
         # As transformers >= 4.27: the predict streams' numbers in the order of tokens, streams, heads, read as if it
         # were streams, heads, tokens, which of one token is the same.
         first = 1 if main_asks else 0
-        if tokens > 1:
+        if self.scrambles and tokens > 1:
+            if not has_all:
+                raise InputError(
+                    f"layer {self.layer_idx}: heads were pruned with relative_bias_layout={PAPER!r}, and with them "
+                    f"numbers that {TRANSFORMERS!r} reads; set config.relative_bias_layout before they are pruned"
+                )
             predict = r_BGHTN[:, first:].permute(0, 3, 1, 2, 4).reshape(r_BGHTN[:, first:].shape)
             r_BGHTN = torch.cat([r_BGHTN[:, :first], predict], dim=1)
-        if self.pruned_heads:
+        if self.pruned_heads and has_all:
             kept = [head for head in range(r_BGHTN.shape[2]) if head not in self.pruned_heads]
             r_BGHTN = r_BGHTN[:, :, kept]
         return r_BGHTN

@@ -44,7 +44,7 @@ class Streams:
     sees_all: bool
     from_first_real: bool
     device: torch.device
-    _made: dict[int, "Places"] = field(default_factory=dict, init=False, repr=False)
+    _made: list[tuple[int, "Places"]] = field(default_factory=list, init=False, repr=False)
 
     @property
     def shifts(self) -> tuple[int, ...]:
@@ -74,9 +74,12 @@ class Streams:
 
     def places(self, keys: int) -> "Places":
         """Return who sees whom, element by element, with `keys` main keys; those behind the last token are empty."""
-        if keys not in self._made:
-            self._made[keys] = self._places(keys)
-        return self._made[keys]
+        # No dictionary: the length of an exported program is a symbol, which has no hash.
+        for known, places in self._made:
+            if known == keys:
+                return places
+        self._made.append((keys, self._places(keys)))
+        return self._made[-1][1]
 
     def _places(self, keys: int) -> "Places":
         queries_T1 = torch.arange(self.past, self.past + self.tokens, device=self.device)[:, None]
