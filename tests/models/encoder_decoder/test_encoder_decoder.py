@@ -398,6 +398,19 @@ def test_encoder_outputs_spare_the_encoder():
     assert torch.equal(model.generate(encoder_outputs=states, max_new_tokens=5), expected)
 
 
+@pytest.mark.parametrize(("version", "said"), [("4.26.1", False), ("4.57.1", True), (None, False)])
+def test_a_prophetnet_decoder_is_told_the_version_of_the_whole_file(version, said, monkeypatch):
+    notes = []
+    logger = "modelwright.models.prophetnet.configuration_prophetnet.logger.warning_once"
+    monkeypatch.setattr(logger, notes.append)
+    parts = {"encoder": {**BERT, "model_type": "bert"}, "decoder": {**PROPHETNET, "model_type": "prophetnet"}}
+    whole = {} if version is None else {"transformers_version": version}
+    config = EncoderDecoderConfig.from_dict({**parts, **whole})
+    assert [f"saved by transformers {version}" in note for note in notes] == [True] * said
+    EncoderDecoderConfig.from_dict(config.to_diff_dict())
+    assert len(notes) == int(said)  # the layout is kept
+
+
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
