@@ -85,6 +85,8 @@ def test_what_a_decoder_does_not_take():
     model = T5ForConditionalGeneration(T5Config(**T5, decoder_start_token_id=0))
     with pytest.raises(InputError, match="expected encoder_outputs to be what the encoder returns, .* got Tensor"):
         model(encoder_outputs=torch.ones(2, 3, 8), decoder_input_ids=IDS)
+    with pytest.raises(InputError, match=r"encoder_outputs to have the shape \(rows, tokens, 8\), .* got \(2, 3, 9\)"):
+        model(encoder_outputs=(torch.ones(2, 3, 9),), decoder_input_ids=IDS)
     classifier = T5ForSequenceClassification(T5Config(**T5, decoder_start_token_id=0))
     with pytest.raises(InputError, match=r"must have the same shape \(1, 3\), got \(1, 2\)"):
         classifier(torch.tensor([[3, 4, 1]]), decoder_input_ids=IDS[:1, :2])

@@ -424,6 +424,11 @@ class PreTrainedModel(
         attention_masks.warn_if_padding(self, input_ids, attention_mask)
 
     @property
+    def _states_width(self) -> int:
+        """How wide the states are that a model without head returns; of most, `config.hidden_size`."""
+        return int(self.config.hidden_size)
+
+    @property
     def dummy_inputs(self) -> dict[str, Tensor]:
         """A small batch that the model accepts."""
         return {self.main_input_name: torch.tensor([[1, 2, 3, 0], [3, 1, 0, 2]])}
