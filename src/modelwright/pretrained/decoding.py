@@ -69,8 +69,8 @@ def source_outputs(model: Any, encoder_outputs: Any, width: int) -> Any:
     if not isinstance(states, Tensor) or states.dim() != 3 or states.shape[-1] != width:
         found = tuple(states.shape) if isinstance(states, Tensor) else type(states).__name__
         raise InputError(
-            f"{type(model).__name__}: expected the states in encoder_outputs to have the shape (rows, tokens, {width}), "
-            f"{width} being the width of the encoder, got {found}"
+            f"{type(model).__name__}: expected the states in encoder_outputs to have the shape (rows, tokens, "
+            f"{width}), {width} being the width of the encoder's, got {found}"
         )
     return encoder_outputs
 

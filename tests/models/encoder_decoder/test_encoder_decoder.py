@@ -21,8 +21,6 @@ from modelwright import (
     ProphetNetConfig,
     ProphetNetForCausalLM,
     ProphetNetModel,
-    ReformerConfig,
-    ReformerModel,
     T5Config,
     T5EncoderModel,
     T5Model,
@@ -401,39 +399,6 @@ def test_a_static_cache_changes_nothing():
     model = make(GPT2Config(**GPT2))
     expected = model.generate(SOURCE, max_new_tokens=6, num_beams=3)
     assert torch.equal(model.generate(SOURCE, max_new_tokens=6, num_beams=3, cache_implementation="static"), expected)
-
-
-@pytest.mark.parametrize("narrow", [16, 32])
-def test_a_reformer_is_an_encoder_whose_states_are_twice_as_wide(tmp_path, narrow):
-    sizes = {"hidden_size": 16, "attention_head_size": 8, "num_attention_heads": 2, "feed_forward_size": 16}
-    chunks = {"attn_layers": ["local", "lsh"], "local_attn_chunk_length": 4, "lsh_attn_chunk_length": 4}
-    encoder = ReformerConfig(
-        vocab_size=40, axial_pos_embds=False, max_position_embeddings=32, num_buckets=2, hash_seed=0, **sizes, **chunks
-    )
-    decoder = BertConfig(**{**BERT, "hidden_size": narrow})
-    torch.manual_seed(0)
-    model = EncoderDecoderModel(EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder, **IDS))
-    # With states as wide as the decoder nothing is projected.
-    assert (model.enc_to_dec_proj is None) == (narrow == 32)
-    model(SOURCE, labels=LABELS).loss.backward()
-    assert all(parameter.grad is not None for parameter in model.encoder.parameters())
-    model.eval().save_pretrained(tmp_path)
-    loaded = EncoderDecoderModel.from_pretrained(tmp_path, strict=True)
-    with torch.no_grad():
-        expected = model(SOURCE, labels=LABELS).logits
-        assert torch.equal(loaded(SOURCE, labels=LABELS).logits, expected)
-        states = ReformerModel.forward(model.encoder, SOURCE).last_hidden_state
-        assert torch.equal(model(encoder_outputs=(states,), labels=LABELS).logits, expected)
-    assert torch.equal(
-        model.generate(SOURCE, max_new_tokens=5, num_beams=2),
-        model.generate(SOURCE, max_new_tokens=5, num_beams=2, use_cache=False),
-    )
-
-
-@pytest.mark.parametrize("decoder", [None, GPT2Config(**GPT2)])
-def test_encoder_outputs_of_another_width_are_refused(decoder):
-    with pytest.raises(InputError, match=r"states in encoder_outputs .* \(rows, tokens, 16\), .* got \(2, 9, 17\)"):
-        make(decoder)(encoder_outputs=(torch.ones(2, 9, 17),), labels=LABELS)
 
 
 def test_encoder_outputs_spare_the_encoder():
