@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from modelwright import AutoModelForSeq2SeqLM, AutoTokenizer
+from modelwright import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    ProphetNetConfig,
+    ProphetNetForCausalLM,
+    ProphetNetForConditionalGeneration,
+)
 
 pytest.importorskip("rouge_score")
 Run = Callable[..., Any]
@@ -72,6 +79,54 @@ def test_begins_with_a_folder_and_prints_a_table(
     for expected in ("held-out pairs after 2 steps", "loss, nats per target token", "rougeL, F1"):
         assert expected in result.stdout
     assert "nats/token" in result.stderr
+
+
+def test_generate_takes_the_prompt_as_the_source(run: Run, trained: dict[str, Any]) -> None:
+    options = ("generate", trained["folder"], "--prompt", "red blue", "--max-new-tokens", "5", "--temperature", "0")
+    printed = json.loads(run(*options, "--json").stdout)
+    model, tokenizer = (auto.from_pretrained(trained["folder"]) for auto in (AutoModelForSeq2SeqLM, AutoTokenizer))
+    source = tokenizer("red blue", return_tensors="pt", return_token_type_ids=False)
+    ids = model.generate(**source, max_new_tokens=5, do_sample=False)[0]
+    assert printed["continuation"] == tokenizer.decode(ids, skip_special_tokens=True)
+    assert printed["new_tokens"] == len(ids) - 1
+    assert run(*options).stdout.split() == printed["continuation"].split()  # the source is not repeated
+    refused = run("generate", trained["folder"], "--prompt", "red")
+    assert refused.exit_code == 2
+    limit = model.config.decoder.max_position_embeddings
+    assert (
+        f"--max-new-tokens: expected at most {limit}, the positions of the model's decoder, got 200" in refused.stderr
+    )
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_generate_loads_a_prophetnet_as_what_it_is(
+    run: Run, trained: dict[str, Any], tmp_path: Path, alone: bool
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(trained["folder"])
+    torch.manual_seed(0)
+    model = (ProphetNetForCausalLM if alone else ProphetNetForConditionalGeneration)(
+        ProphetNetConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            num_encoder_layers=1,
+            num_decoder_layers=1,
+            num_encoder_attention_heads=2,
+            num_decoder_attention_heads=2,
+            max_position_embeddings=32,
+            init_std=0.3,
+        )
+    ).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    options = ("--prompt", "red blue", "--max-new-tokens", "5", "--temperature", "0", "--json")
+    printed = json.loads(run("generate", tmp_path, *options).stdout)
+    source = tokenizer("red blue", return_tensors="pt", return_token_type_ids=False)
+    ids = model.generate(**source, max_new_tokens=5, do_sample=False)[0]
+    new = ids[source["input_ids"].shape[1] :] if alone else ids[1:]
+    assert printed["continuation"] == tokenizer.decode(new, skip_special_tokens=True)
+    assert printed["new_tokens"] == len(new)
 
 
 @pytest.mark.parametrize(

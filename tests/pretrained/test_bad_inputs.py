@@ -7,8 +7,12 @@ from modelwright import (
     BertConfig,
     BertForTokenClassification,
     BertModel,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
     GPT2Config,
     GPT2Model,
+    ProphetNetConfig,
+    ProphetNetForConditionalGeneration,
     T5Config,
     T5ForConditionalGeneration,
     T5ForSequenceClassification,
@@ -29,6 +33,23 @@ T5 = {"vocab_size": 11, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "nu
 
 def bert():
     return BertModel(BertConfig(**BERT))
+
+
+def t5():
+    return T5ForConditionalGeneration(T5Config(**T5, decoder_start_token_id=0))
+
+
+def prophetnet():
+    sizes = {"hidden_size": 8, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "max_position_embeddings": 8}
+    layers = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+    heads = {"num_encoder_attention_heads": 2, "num_decoder_attention_heads": 2}
+    return ProphetNetForConditionalGeneration(ProphetNetConfig(vocab_size=11, **sizes, **layers, **heads))
+
+
+def bert_to_bert():
+    parts = BertConfig(**BERT), BertConfig(**{**BERT, "vocab_size": 10})
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(*parts, decoder_start_token_id=1, pad_token_id=0)
+    return EncoderDecoderModel(config)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +102,28 @@ def test_labels_that_are_no_class():
         model(IDS, labels=torch.ones(2, 3))
 
 
+@pytest.mark.parametrize("column", [0, 2])
+@pytest.mark.parametrize("make", [t5, prophetnet, bert_to_bert])
+def test_labels_that_are_no_token(make, column):
+    model, labels = make(), torch.tensor([[3, 4, -100]]).repeat(2, 1)
+    model(IDS, labels=labels)
+    for wrong in (model.config.vocab_size, -1):
+        labels[1, column] = wrong
+        with pytest.raises(
+            InputError, match=rf"labels.* from 0 to {model.config.vocab_size - 1}.* got {wrong}"
+        ) as caught:
+            model(IDS, labels=labels)
+        assert isinstance(caught.value, IndexError)
+    with pytest.raises(InputError, match=r"in input_ids, .* got 99"):
+        model(IDS, decoder_input_ids=torch.full_like(IDS, 99), labels=IDS)
+
+
 def test_what_a_decoder_does_not_take():
     model = T5ForConditionalGeneration(T5Config(**T5, decoder_start_token_id=0))
     with pytest.raises(InputError, match="expected encoder_outputs to be what the encoder returns, .* got Tensor"):
         model(encoder_outputs=torch.ones(2, 3, 8), decoder_input_ids=IDS)
+    with pytest.raises(InputError, match=r"encoder_outputs to have the shape \(rows, tokens, 8\), .* got \(2, 3, 9\)"):
+        model(encoder_outputs=(torch.ones(2, 3, 9),), decoder_input_ids=IDS)
     classifier = T5ForSequenceClassification(T5Config(**T5, decoder_start_token_id=0))
     with pytest.raises(InputError, match=r"must have the same shape \(1, 3\), got \(1, 2\)"):
         classifier(torch.tensor([[3, 4, 1]]), decoder_input_ids=IDS[:1, :2])

@@ -10,6 +10,7 @@ import torch
 from modelwright import BertConfig, BertLMHeadModel, BertTokenizerFast, EncoderDecoderConfig, EncoderDecoderModel
 from modelwright.core.errors import InputError, RepoError
 from modelwright.training.loop import train_task
+from modelwright.training.metrics import read_metrics
 from modelwright.training.pairs import PairsFile
 from modelwright.training.settings import TrainingSettings
 from modelwright.training.summaries import SummaryOptions, SummaryTask, rouge
@@ -112,6 +113,45 @@ def test_what_does_not_fit_is_refused(task: SummaryTask) -> None:
     decoder = BertLMHeadModel(BertConfig(vocab_size=15, is_decoder=True, **BERT))
     with pytest.raises(InputError, match="BertLMHeadModel: summaries need a model with encoder and decoder"):
         task.check_model(decoder)
+
+
+@pytest.mark.parametrize(("name", "part"), [("source_tokens", "encoder"), ("target_tokens", "decoder")])
+def test_texts_longer_than_the_positions_are_refused_at_the_start(
+    pairs_file: Path, tokenizer: BertTokenizerFast, tmp_path: Path, name: str, part: str
+) -> None:
+    model, pairs = make_model(), PairsFile(pairs_file, held_out=0.2)
+    fits, too_long = (SummaryOptions(**{"source_tokens": 16, "target_tokens": 16, name: size}) for size in (16, 17))
+    SummaryTask(pairs, tokenizer, seed=0, batch=4, options=fits).check_model(model)
+    task = SummaryTask(pairs, tokenizer, seed=0, batch=4, options=too_long)
+    said = rf"--{name.replace('_', '-')}\): expected at most 16, the positions of the model's {part}, got 17"
+    with pytest.raises(InputError, match=said):
+        train_task(model, task, TrainingSettings(steps=1, warmup=0), tokenizer=tokenizer, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_fails_in_the_last_measurement_loses_no_training(
+    task: SummaryTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TrainingSettings(steps=3, warmup=0, batch=4, device="cpu")
+
+    def run(folder: str, *, resume: bool = False) -> Any:
+        return train_task(make_model(), task, settings, tokenizer=task.tokenizer, out=tmp_path / folder, resume=resume)
+
+    expected = run("whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(SummaryTask, "summaries", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run("failed")
+    assert run("failed", resume=True).scores == expected.scores
+    for folder in ("whole", "failed"):
+        measured = [
+            record for record in read_metrics(tmp_path / folder / "metrics.jsonl") if record["kind"] == "held_out"
+        ]
+        assert [record["step"] for record in measured] == [0, 3]
+        assert measured[-1]["rougeL"] == expected.scores["rougeL"]
+    run("failed", resume=True)
+    again = [record["step"] for record in read_metrics(tmp_path / "failed" / "metrics.jsonl")]
+    assert again == [0, 0, 1, 2, 3, 3]  # what is over is not recorded twice
 
 
 def test_the_loss_counts_each_target_token_once(task: SummaryTask) -> None:

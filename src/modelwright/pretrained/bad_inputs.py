@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelwright.core.errors import InputError, reject_unknown
+from modelwright.core.errors import InputError, ModelwrightError, reject_unknown
+from modelwright.nn.losses import IGNORED
 from modelwright.pretrained import tying
 
 
@@ -34,8 +35,11 @@ _TABLES = {
 _TENSORS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "labels")
 
 
-def explain(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def explain(model: Any, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise InputError if an input of the failed call `model(*args, **kwargs)` explains the failure; else return."""
+    of_part = isinstance(error, _InputIndexError)
+    if isinstance(error, ModelwrightError | torch.OutOfMemoryError) and not of_part:
+        return
     where, known = type(model).__name__, inspect.signature(model.forward).parameters
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known.values()):
         reject_unknown(f"{where}.forward", kwargs, known)
@@ -48,6 +52,9 @@ def explain(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                 'the tokenizer for return_tensors="pt"'
             )
     given = {name: value for name, value in given.items() if isinstance(value, Tensor) and not value.is_meta}
+    _check_target(model, given)
+    if of_part:
+        return
     for name, value in given.items():
         if name.endswith("_ids"):
             _check_ids(where, name, value)
@@ -64,6 +71,19 @@ def _check_ids(where: str, name: str, ids: Tensor) -> None:
     if name.endswith("input_ids") and ids.dim() < 2:
         raise InputError(
             f"{where}: expected {name} of shape (rows, tokens), got {tuple(ids.shape)}; for one text, pass ids[None]"
+        )
+
+
+def _check_target(model: Any, given: Mapping[str, Tensor]) -> None:
+    """Check labels that the decoder's inputs are made of: a part can only say that its ids are wrong."""
+    labels = given.get("labels")
+    if labels is None or not hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        return
+    size = model.config.vocab_size
+    if (wrong := _outside(labels[labels != IGNORED], size)) is not None:
+        raise _InputIndexError(
+            f"{type(model).__name__}: expected labels from 0 to {size - 1}, the tokens of the vocabulary, or {IGNORED} "
+            f"for what does not count, got {wrong}"
         )
 
 

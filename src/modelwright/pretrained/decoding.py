@@ -10,6 +10,7 @@ from modelwright.attention.caches import as_cache
 from modelwright.core.errors import InputError
 from modelwright.generation.mixin import positions_of_mask
 from modelwright.nn.losses import IGNORED
+from modelwright.outputs.model_outputs import BaseModelOutput
 
 
 def decoding_inputs(
@@ -50,6 +51,28 @@ def decoding_inputs(
         **others,
     }
     return {name: value for name, value in inputs.items() if value is not None}
+
+
+def source_outputs(model: Any, encoder_outputs: Any, width: int) -> Any:
+    """Return the `encoder_outputs` of a call of `model` as an output; a tuple holds states and what else there is.
+
+    Raises InputError if they are none, or if their states are not (B, S, width).
+    """
+    if isinstance(encoder_outputs, tuple | list):
+        encoder_outputs = BaseModelOutput(*encoder_outputs)
+    elif not hasattr(encoder_outputs, "last_hidden_state"):
+        raise InputError(
+            f"{type(model).__name__}: expected encoder_outputs to be what the encoder returns, or a tuple that begins "
+            f"with its states (rows, tokens, {width}), got {type(encoder_outputs).__name__}"
+        )
+    states = encoder_outputs.last_hidden_state
+    if not isinstance(states, Tensor) or states.dim() != 3 or states.shape[-1] != width:
+        found = tuple(states.shape) if isinstance(states, Tensor) else type(states).__name__
+        raise InputError(
+            f"{type(model).__name__}: expected the states in encoder_outputs to have the shape (rows, tokens, "
+            f"{width}), {width} being the width of the encoder's, got {found}"
+        )
+    return encoder_outputs
 
 
 def shifted_right(model: Any, labels: Tensor) -> Tensor:

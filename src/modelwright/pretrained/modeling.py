@@ -17,7 +17,7 @@ from modelwright.checkpoint.names import Rename
 from modelwright.checkpoint.report import LoadReport
 from modelwright.checkpoint.strictness import Reaction
 from modelwright.config.configuration import PretrainedConfig
-from modelwright.core.errors import InputError, ModelwrightError, PlacementError, UnknownArgumentError, nearest
+from modelwright.core.errors import InputError, PlacementError, UnknownArgumentError, nearest
 from modelwright.generation.configuration import GenerationConfig
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.hub.custom_code import AutoClassMixin
@@ -132,8 +132,8 @@ class PreTrainedModel(
         try:
             return super().__call__(*args, **kwargs)
         except bad_inputs.FAILURES as error:
-            if not isinstance(error, ModelwrightError | torch.OutOfMemoryError) and not is_tracing():
-                bad_inputs.explain(self, args, kwargs)
+            if not is_tracing():
+                bad_inputs.explain(self, error, args, kwargs)
             raise
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -422,6 +422,11 @@ class PreTrainedModel(
         Nothing is looked at while the model is traced or compiled, nor on an accelerator after the first batch.
         """
         attention_masks.warn_if_padding(self, input_ids, attention_mask)
+
+    @property
+    def _states_width(self) -> int:
+        """How wide the states are that a model without head returns; of most, `config.hidden_size`."""
+        return int(self.config.hidden_size)
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:

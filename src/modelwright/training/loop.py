@@ -29,7 +29,7 @@ from modelwright.training.baselines import Baselines
 from modelwright.training.byte_task import ByteTask
 from modelwright.training.data import TextBytes
 from modelwright.training.folder import check_folder, check_holds_no_model, only_training_in
-from modelwright.training.metrics import MetricsFile, Record, peak_rss
+from modelwright.training.metrics import MetricsFile, Record, peak_rss, read_metrics
 from modelwright.training.optim import learning_rate, make_optimizer
 from modelwright.training.rng import rng_states, seeded, set_rng_state
 from modelwright.training.settings import TrainingSettings
@@ -211,13 +211,16 @@ class _Run:
             self._train_step()
             if self.total is None and self.step == self.settings.warmup:
                 self.total = self._measured_total()
-            last = self.step == self.total
-            if last or self.step % self.settings.eval_every == 0:
-                self._evaluate(last=last)
-            if last or self.step % self.settings.save_every == 0 or self._saved_long_ago():
+            if self.step == self.total:
+                break
+            if self.step % self.settings.eval_every == 0:
+                self._evaluate()
+            if self.step % self.settings.save_every == 0 or self._saved_long_ago():
                 self._save()
-        if not self.step_seconds:  # resumed at the last step, whose measurement is recorded already
-            self._evaluate(tell=False, last=True)
+        if self.step_seconds:
+            # Before the last measurement, which may take long, or fail: then --resume measures again.
+            self._save()
+        self._evaluate(tell=not self._is_measured(), last=True)
         if self.accelerator.is_main_process:
             self.bare_model.save_pretrained(self.out, max_shard_size=self.settings.max_shard_size)  # type: ignore[operator]
             self.tokenizer.save_pretrained(self.out)
@@ -313,6 +316,13 @@ class _Run:
         if tell:
             self._tell("held_out", **self.scores)
         self.evaluation_seconds = time.monotonic() - began
+
+    def _is_measured(self) -> bool:
+        """Tell whether the metrics file has an evaluation of this step: of a training that was over when resumed."""
+        if not self.accelerator.is_main_process:
+            return False
+        told = ((record.get("kind"), record.get("step")) for record in read_metrics(self.metrics.path))
+        return ("held_out", self.step) in told
 
     def _saved_long_ago(self) -> bool:
         """Tell whether a kill would cost too much time; never with several processes, whose clocks need not agree."""

@@ -12,6 +12,7 @@ import torch
 
 from modelwright.core.errors import InputError
 from modelwright.core.optional import require
+from modelwright.generation.protocol import encoder_of
 from modelwright.nn.losses import IGNORED
 from modelwright.training.collators import DataCollatorForSeq2Seq
 from modelwright.training.data import window_start
@@ -73,7 +74,7 @@ class SummaryTask:
         return [self.pairs.path]
 
     def check_model(self, model: torch.nn.Module) -> None:
-        """Raise InputError for a model without an encoder, or whose vocabulary is smaller than the tokenizer's.
+        """Raise InputError for a model without an encoder, or with fewer tokens or positions than the texts may need.
 
         MissingPackageError is raised now if ROUGE cannot be measured in the end.
         """
@@ -90,6 +91,17 @@ class SummaryTask:
                     f"{type(model).__name__} knows {part.vocab_size} tokens and the tokenizer has "
                     f"{len(self.tokenizer)}: call model.resize_token_embeddings(len(tokenizer))."
                 )
+        # A target has as many inputs: the start token comes before them, and the last one is not fed.
+        self._check_positions("source_tokens", "encoder", encoder_of(model))
+        self._check_positions("target_tokens", "decoder", model)
+
+    def _check_positions(self, name: str, part: str, model: Any) -> None:
+        limit, wanted = model._position_limit(), getattr(self.options, name)
+        if limit is not None and wanted > limit:
+            raise InputError(
+                f"SummaryOptions.{name} (--{name.replace('_', '-')}): expected at most {limit:,}, the positions of "
+                f"the model's {part}, got {wanted:,}."
+            )
 
     def identity(self) -> dict[str, Any]:
         """Return what tells the file from others, and how its texts are cut and measured."""

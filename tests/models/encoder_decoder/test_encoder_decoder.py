@@ -20,7 +20,9 @@ from modelwright import (
     LlamaForCausalLM,
     ProphetNetConfig,
     ProphetNetForCausalLM,
+    ProphetNetModel,
     T5Config,
+    T5EncoderModel,
     T5Model,
 )
 from modelwright.core import logging
@@ -139,11 +141,20 @@ def test_other_models_that_do_not_fit_are_refused():
     t5 = T5Model(T5Config(vocab_size=40, d_model=16, d_kv=4, d_ff=24, num_layers=1, num_heads=2))
     with pytest.raises(InputError, match="T5Model has a decoder of its own"):
         EncoderDecoderModel(encoder=t5, decoder=decoder)
+    with pytest.raises(
+        InputError, match="T5EncoderModel is an encoder only.* that of T5Model.*T5ForConditionalGenerat"
+    ):
+        EncoderDecoderModel(encoder=T5EncoderModel(t5.config), decoder=decoder)
+    prophetnet = ProphetNetModel(ProphetNetConfig(**PROPHETNET, num_encoder_layers=1))
+    with pytest.raises(InputError, match="ProphetNetModel has a decoder of its own"):
+        EncoderDecoderModel(encoder=prophetnet, decoder=decoder)
+    with pytest.raises(InputError, match="ProphetNetEncoder is an encoder only.* could not be loaded"):
+        EncoderDecoderModel(encoder=prophetnet.encoder, decoder=decoder)
     with pytest.raises(InputError, match="got no config and no decoder"):
         EncoderDecoderModel(encoder=encoder)
     with pytest.raises(InputError, match="expected an EncoderDecoderConfig, got BertConfig"):
         EncoderDecoderModel(encoder.config)
-    with pytest.raises(ConfigError, match="cross_attention_hidden_size is 99, but the encoder's hidden_size is 16"):
+    with pytest.raises(ConfigError, match="cross_attention_hidden_size is 99, but the encoder's states are 16 wide"):
         make(BertConfig(**BERT, cross_attention_hidden_size=99))
     with pytest.raises(ConfigError, match="AutoModelForCausalLM has no class for model_type 't5'"):
         make(T5Config(d_model=16))
@@ -396,6 +407,19 @@ def test_encoder_outputs_spare_the_encoder():
     expected = model.generate(SOURCE, max_new_tokens=5)
     model.encoder.embeddings.forward = None
     assert torch.equal(model.generate(encoder_outputs=states, max_new_tokens=5), expected)
+
+
+@pytest.mark.parametrize(("version", "said"), [("4.26.1", False), ("4.57.1", True), (None, False)])
+def test_a_prophetnet_decoder_is_told_the_version_of_the_whole_file(version, said, monkeypatch):
+    notes = []
+    logger = "modelwright.models.prophetnet.configuration_prophetnet.logger.warning_once"
+    monkeypatch.setattr(logger, notes.append)
+    parts = {"encoder": {**BERT, "model_type": "bert"}, "decoder": {**PROPHETNET, "model_type": "prophetnet"}}
+    whole = {} if version is None else {"transformers_version": version}
+    config = EncoderDecoderConfig.from_dict({**parts, **whole})
+    assert [f"saved by transformers {version}" in note for note in notes] == [True] * said
+    EncoderDecoderConfig.from_dict(config.to_diff_dict())
+    assert len(notes) == int(said)  # the layout is kept
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

@@ -259,6 +259,8 @@ def test_refusals_say_what_to_do(model):
     model.config.decoder_start_token_id = None
     with pytest.raises(InputError, match=r"config\.decoder_start_token_id, which is None; set it"):
         model(IDS, labels=TARGET)
+    with pytest.raises(InputError, match=r"encoder_outputs to have the shape \(rows, tokens, .* got \(2, 5, 7\)"):
+        model(encoder_outputs=(torch.ones(2, 5, 7),), decoder_input_ids=TARGET[:2])
     with pytest.raises(ConfigError, match="relative_bias_layout: expected 'paper' or 'transformers', got 'hf'"):
         ProphetNetConfig(relative_bias_layout="hf")
     with pytest.raises(NotImplementedError, match="set num_encoder_layers or num_decoder_layers"):

@@ -30,8 +30,10 @@ class EncoderDecoderConfig(PretrainedConfig):
     def __init__(
         self, encoder: Any = None, decoder: Any = None, decoder_ngram_loss: bool = True, **kwargs: Any
     ) -> None:
-        self.encoder = _part("encoder", encoder)
-        self.decoder = _part("decoder", decoder)
+        # A file says once, of the whole, which version of transformers wrote it; a part may read itself by that.
+        version = kwargs.get("transformers_version")
+        self.encoder = _part("encoder", encoder, version)
+        self.decoder = _part("decoder", decoder, version)
         self.decoder_ngram_loss = decoder_ngram_loss
         # A file may hold a size from before the vocabulary grew.
         kwargs.pop("vocab_size", None)
@@ -68,8 +70,8 @@ class EncoderDecoderConfig(PretrainedConfig):
         return getattr(self.decoder, name) if own is None else own
 
 
-def _part(name: str, given: Any) -> Any:
-    """Return the config of one part, made of a dictionary if it is one."""
+def _part(name: str, given: Any, version: str | None) -> Any:
+    """Return the config of one part, made of a dictionary if it is one; `version` is that of the whole."""
     if isinstance(given, PretrainedConfig):
         return given
     where = f"EncoderDecoderConfig.{name}"
@@ -82,4 +84,5 @@ def _part(name: str, given: Any) -> Any:
 
     if not given.get("model_type"):
         raise ConfigError(f"{where}: expected a model_type in the dictionary, such as 'bert', found none")
-    return TABLE.find(str(given["model_type"]), where).from_dict(given)
+    of_whole = {} if version is None else {"transformers_version": version}
+    return TABLE.find(str(given["model_type"]), where).from_dict({**of_whole, **given})

@@ -27,8 +27,9 @@ from modelwright.models.encoder_decoder.parts import (
     take_keywords,
 )
 from modelwright.nn.losses import IGNORED, cross_entropy
-from modelwright.outputs.model_outputs import BaseModelOutput, Seq2SeqLMOutput
+from modelwright.outputs.model_outputs import Seq2SeqLMOutput
 from modelwright.pretrained import pruning
+from modelwright.pretrained.decoding import source_outputs
 from modelwright.pretrained.modeling import PreTrainedModel
 from modelwright.pretrained.quantized import quantize_as_configured
 from modelwright.pretrained.switches import wants_dict
@@ -80,7 +81,7 @@ class EncoderDecoderModel(PreTrainedModel):
         config.encoder, config.decoder = self.encoder.config, self.decoder.config
         # GPT-2 sees no later tokens whatever its config says; a file says it of every decoder.
         config.decoder.is_decoder = True
-        wide, narrow = config.encoder.hidden_size, config.decoder.hidden_size
+        wide, narrow = self.encoder._states_width, config.decoder.hidden_size
         self.enc_to_dec_proj: nn.Linear | None = None
         if wide != narrow and config.decoder.cross_attention_hidden_size is None:
             of_parts = {"device": self.decoder.device, "dtype": self.decoder.dtype}
@@ -254,8 +255,8 @@ class EncoderDecoderModel(PreTrainedModel):
                 **wanted,
                 **for_encoder,
             )
-        elif isinstance(encoder_outputs, tuple | list):
-            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        else:
+            encoder_outputs = source_outputs(self, encoder_outputs, self.encoder._states_width)
         if labels is not None:
             given = decoder_inputs_embeds if decoder_input_ids is None else decoder_input_ids
             if given is None:

@@ -32,6 +32,8 @@ _WHAT_TO_SET = (
     "set is_decoder=True and add_cross_attention=True in its config before the model is made "
     "(EncoderDecoderConfig.from_encoder_decoder_configs and EncoderDecoderModel.from_encoder_decoder_pretrained do so)"
 )
+# Families whose configs describe an encoder and a decoder, with their language model.
+_WITH_DECODER = {"prophetnet": "ProphetNetForConditionalGeneration", "t5": "T5ForConditionalGeneration"}
 
 
 def auto_class(part: str) -> Any:
@@ -75,33 +77,23 @@ def settle_config(where: str, config: Any, encoder: Any, decoder: Any) -> Any:
 
 
 def check_config(where: str, config: Any) -> None:
-    """Raise InputError for a decoder that would have no cross-attention, ConfigError for widths that do not fit."""
+    """Raise InputError for a decoder that would have no cross-attention."""
     decoder = config.decoder
     if not decoder.add_cross_attention:
         raise InputError(
             f"{where}: the decoder ({decoder.model_type}) has no cross-attention, so it would not see the encoder's "
             f"states; {_WHAT_TO_SET}"
         )
-    width = decoder.cross_attention_hidden_size
-    if width is not None and width != config.encoder.hidden_size:
-        raise ConfigError(
-            f"{where}: config.decoder.cross_attention_hidden_size is {width}, but the encoder's hidden_size is "
-            f"{config.encoder.hidden_size}; set it to None, and the encoder's states are projected to the decoder's "
-            "width"
-        )
 
 
 def check_models(where: str, encoder: Any, decoder: Any) -> None:
-    """Raise InputError for two models that cannot be encoder and decoder."""
+    """Raise InputError for two models that cannot be encoder and decoder, ConfigError for widths that do not fit."""
     if encoder.get_output_embeddings() is not None:
         raise InputError(
             f"{where}: expected an encoder without a language-model head, got {type(encoder).__name__}; use the base "
             "model, as AutoModel loads it"
         )
-    if encoder.config.is_encoder_decoder:
-        raise InputError(
-            f"{where}: {type(encoder).__name__} has a decoder of its own; expected a model that is an encoder only"
-        )
+    _check_family(where, encoder)
     name = type(decoder).__name__
     if "encoder_hidden_states" not in inspect.signature(decoder.forward).parameters:
         raise InputError(
@@ -111,6 +103,29 @@ def check_models(where: str, encoder: Any, decoder: Any) -> None:
     if any(getattr(module, "is_decoder", True) is False for module in decoder.modules()):
         raise InputError(
             f"{where}: {name} was made with is_decoder=False, so each token sees those after it; {_WHAT_TO_SET}"
+        )
+    width = decoder.config.cross_attention_hidden_size
+    if width is not None and width != encoder._states_width:
+        raise ConfigError(
+            f"{where}: config.decoder.cross_attention_hidden_size is {width}, but the encoder's states are "
+            f"{encoder._states_width} wide; set it to None, and they are projected to the decoder's width"
+        )
+
+
+def _check_family(where: str, encoder: Any) -> None:
+    """Raise InputError for an encoder that is, or that its config makes, a model with a decoder of its own."""
+    family, table = encoder.config.model_type, auto_class("encoder").table
+    whole = table.find(family, where) if family in table else type(encoder)
+    if isinstance(encoder, whole) and encoder.config.is_encoder_decoder:
+        raise InputError(
+            f"{where}: {type(encoder).__name__} has a decoder of its own; expected a model that is an encoder only, "
+            "such as BertModel"
+        )
+    if family in _WITH_DECODER:
+        raise InputError(
+            f"{where}: {type(encoder).__name__} is an encoder only, but its config (model_type {family!r}) is that of "
+            f"{whole.__name__}, which has a decoder too, so what is saved could not be loaded; expected an encoder of "
+            f"another family, such as BertModel, or use {_WITH_DECODER[family]} instead of a pair"
         )
 
 

@@ -15,7 +15,7 @@ from modelwright.models.prophetnet.configuration_prophetnet import ProphetNetCon
 from modelwright.models.prophetnet.decoder import ProphetNetDecoder
 from modelwright.models.prophetnet.encoder import ProphetNetEncoder
 from modelwright.models.prophetnet.outputs import ProphetNetSeq2SeqModelOutput
-from modelwright.outputs.model_outputs import BaseModelOutput
+from modelwright.pretrained.decoding import source_outputs
 from modelwright.pretrained.switches import wants_dict
 
 
@@ -108,8 +108,8 @@ class ProphetNetModel(ProphetNetPreTrainedModel):
                 inputs_embeds=inputs_embeds,
                 **wanted,
             )
-        elif isinstance(encoder_outputs, tuple | list):
-            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        else:
+            encoder_outputs = source_outputs(self, encoder_outputs, self.config.hidden_size)
         output = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,

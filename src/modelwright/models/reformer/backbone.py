@@ -146,6 +146,10 @@ class ReformerModel(ReformerPreTrainedModel):
         """Replace the word embeddings."""
         self.embeddings.word_embeddings = value
 
+    @property
+    def _states_width(self) -> int:
+        return 2 * int(self.config.hidden_size)
+
     def _prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
         for layer, heads in heads_to_prune.items():
             block: ReformerLayer = self.encoder.layers[layer]  # type: ignore[assignment]

@@ -13,6 +13,7 @@ from modelwright.core.errors import InputError
 from modelwright.models.t5.configuration_t5 import T5Config
 from modelwright.models.t5.stack import Device, T5PreTrainedModel, T5Stack, stack_config
 from modelwright.outputs.model_outputs import BaseModelOutput, Seq2SeqModelOutput
+from modelwright.pretrained.decoding import source_outputs
 from modelwright.pretrained.switches import wants_dict
 
 TIED = {"encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight"}
@@ -89,13 +90,8 @@ class T5WithStacks(T5PreTrainedModel):
                 head_mask=head_mask,
                 **wanted,
             )
-        elif isinstance(encoder_outputs, tuple | list):
-            encoder_outputs = BaseModelOutput(*encoder_outputs)
-        elif not hasattr(encoder_outputs, "last_hidden_state"):
-            raise InputError(
-                f"{type(self).__name__}: expected encoder_outputs to be what the encoder returns, or a tuple that "
-                f"begins with its states (B, T, E), got {type(encoder_outputs).__name__}"
-            )
+        else:
+            encoder_outputs = source_outputs(self, encoder_outputs, self.config.d_model)
         output = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
