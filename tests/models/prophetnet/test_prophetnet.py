@@ -412,8 +412,10 @@ def test_refusals_are_the_same_with_labels(labels):
     with pytest.raises(InputError, match="ProphetNetEncoder: expected ids from 0 to 39 in input_ids"):
         model(IDS + 40, decoder_input_ids=TARGET, labels=labels)
     with pytest.raises(InputError, match="ProphetNetDecoder: expected ids from 0 to 39 in input_ids"):
+        model(IDS, decoder_input_ids=TARGET + 40, labels=labels)
+    with pytest.raises(InputError, match="expected labels from 0 to 39, the tokens of the vocabulary"):
         # The inputs of the decoder are made of them.
-        model(IDS, **({"decoder_input_ids": TARGET + 40} if labels is None else {"labels": labels + 40}))
+        model(IDS, labels=TARGET + 40)
 
 
 @torch.no_grad()
