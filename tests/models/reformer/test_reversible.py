@@ -24,10 +24,12 @@ class TestReversibleStack:
 
     @pytest.mark.parametrize("autocast", [False, True])
     @pytest.mark.parametrize("recompute", [True, False])
-    def test_saved_bytes_grow_by_attentions_outputs_at_most(self, recompute, autocast):
+    @pytest.mark.parametrize("num_hashes", [1, 2])
+    def test_saved_bytes_grow_by_attentions_outputs_at_most(self, num_hashes, recompute, autocast):
         forward_only = []
         for layers in (1, 4):
-            model = build(attn_layers=["local", "lsh"] * layers, recompute_attention=recompute).train()
+            settings = {"num_hashes": num_hashes, "recompute_attention": recompute}
+            model = build(attn_layers=["local", "lsh"] * layers, **settings).train()
             known = {p.data_ptr() for p in model.parameters()}
             saved = []
 
@@ -41,15 +43,21 @@ class TestReversibleStack:
             ):
                 model(ids(), labels=ids())
             forward_only.append(sum(saved))
-        # Of each pair of layers LSH attention's in fp32, or in half of its bytes both.
-        outputs, round_weights = 2 * 64 * 16 * (2 * 2 if autocast else 4), 2 * 2 * 2 * 64 * 4
+        # Of each pair of layers LSH attention's; local attention's too in half of the bytes, or beside several rounds.
+        kept = 2 if autocast or num_hashes > 1 else 1
+        outputs, round_weights = 2 * 64 * 16 * kept * (2 if autocast else 4), 2 * 2 * num_hashes * 64 * 4
         growth = 0 if recompute else 3 * (outputs + round_weights)
         assert forward_only[1] - forward_only[0] == growth
         assert forward_only[0] > 0
 
-    @pytest.mark.parametrize(("autocast", "recompute", "times"), [(False, False, 2), (True, False, 1), (True, True, 2)])
-    def test_local_attention_is_not_computed_again_where_its_output_is_kept(self, autocast, recompute, times):
-        model = build(recompute_attention=recompute).train()
+    @pytest.mark.parametrize(
+        ("num_hashes", "autocast", "recompute", "times"),
+        [(1, False, False, 2), (2, False, False, 1), (1, True, False, 1), (2, True, True, 2)],
+    )
+    def test_local_attention_is_not_computed_again_where_its_output_is_kept(
+        self, num_hashes, autocast, recompute, times
+    ):
+        model = build(num_hashes=num_hashes, recompute_attention=recompute).train()
         calls = []
         for layer in model.reformer.encoder.layers[::2]:
             attention = layer.attention.self_attention

@@ -102,9 +102,12 @@ class LocalSelfAttention(nn.Module):
         """Tell whether the output can be written over the queries: each has served when its place is attended to."""
         return True
 
-    def keeps_output(self, v: Tensor) -> bool:
-        """Tell whether the output is worth its memory until the backward: only where it has half of the bytes."""
-        return v.element_size() < 4
+    def keeps_output(self, v: Tensor, num_hashes: int) -> bool:
+        """Tell whether the output is worth its memory until the backward.
+
+        It is where it has half of the bytes, or little beside what several hash rounds take.
+        """
+        return v.element_size() < 4 or num_hashes > 1
 
     def attends_in_parts(self, x_BLE: Tensor) -> bool:
         """Tell whether `attend_in_parts` does the same as `project` and `attend`: of some tokens twice."""

@@ -134,7 +134,7 @@ class LSHSelfAttention(nn.Module):
         """Tell whether the output can be written over the queries, which are keys too."""
         return lsh_overwrites(qk, self.num_heads)
 
-    def keeps_output(self, _v: Tensor) -> bool:
+    def keeps_output(self, _v: Tensor, _num_hashes: int) -> bool:
         """Tell whether the output is worth its memory until the backward: a whole attention for each hash round is."""
         return True
 

@@ -187,7 +187,7 @@ class _Round:
             first = int(self.group.rows.start) * self.group.num_heads + int(self.group.heads.start)
             block = ((first * self.group.order.shape[1] + self.index) * length + start) // chunk
             generator = self.shape.generator(block, q_CQD.device)
-            settings = {"scale": 1.0, "dropout": self.shape.dropout, "generator": generator}
+            settings = {"scale": 1.0, "dropout": self.shape.dropout, "generator": generator, "overwrites_bias": True}
             yield start, stop, qk_GTD, (q_CQD, k_CWD, v_CWD, bias_CQW), settings
 
 
@@ -201,11 +201,13 @@ def _rounds(group: _Group, qk_BLE: Tensor, v_BLE: Tensor, shape: Windows) -> Ite
         yield _Round(index, group, shape, ring_GR[:, start : start + length], seen_GT, qk_BLE, v_BLE)
 
 
-def _unsort(x_GLD: Tensor, undo_GL: Tensor) -> Tensor:
-    """Return the vectors in the order of the tokens."""
+def _unsort(x_GLD: Tensor, undo_GL: Tensor, into_GLD: Tensor) -> Tensor:
+    """Return the vectors in the order of the tokens, in the memory of `into`, without gaps."""
     groups, length, size = x_GLD.shape
     offset_G1 = torch.arange(groups, device=x_GLD.device).unsqueeze(1) * length
-    return x_GLD.reshape(-1, size).index_select(0, (undo_GL + offset_G1).flatten()).view(groups, length, size)
+    index_R = (undo_GL + offset_G1).flatten()
+    torch.index_select(x_GLD.reshape(-1, size), 0, index_R, out=into_GLD.view(-1, size))
+    return into_GLD
 
 
 @without_autocast
@@ -228,9 +230,10 @@ def lsh_attention(
     out_BLE = torch.empty_like(v_BLE, memory_format=torch.contiguous_format) if into is None else into
     qk_BLE, v_BLE = qk_BLE.contiguous(), v_BLE.contiguous()
     weights_BHNL = torch.ones(order_BHNL.shape, dtype=at_least_float32(qk_BLE[:0]).dtype, device=qk_BLE.device)
+    room: Tensor | None = None
     for group in _groups(order_BHNL, key_mask_BL):
-        rounds = _rounds(group, qk_BLE, v_BLE, shape)
-        if order_BHNL.shape[2] == 1:
+        rounds = list(_rounds(group, qk_BLE, v_BLE, shape))
+        if len(rounds) == 1:
             for turn in rounds:
                 out_GLD = None if at_once else turn.empty(*turn.order.shape)
                 for start, stop, _, operands, settings in turn.blocks():
@@ -242,18 +245,23 @@ def lsh_attention(
                 if out_GLD is not None:
                     group.put(out_BLE, turn.order, out_GLD)
             continue
-        merged_GLD, weights_GNL = _merged(rounds)
+        if room is None:  # of the first group, than which none is larger
+            room = rounds[0].empty(1 + len(rounds), *rounds[0].order.shape)
+        merged_GLD, weights_GNL = _merged(rounds, room[:, : len(rounds[0].order)])
         into_BHLD, kept = group.part(out_BLE), weights_BHNL[group.rows, group.heads]
         into_BHLD.copy_(merged_GLD.view(into_BHLD.shape))
         kept.copy_(weights_GNL.view(kept.shape))
     return out_BLE, weights_BHNL
 
 
-def _merged(rounds: Iterator[_Round]) -> tuple[Tensor, Tensor]:
-    """Return the output (G, L, D) of several rounds, in the order of the tokens, and their weights (G, N, L)."""
-    outs, lses = [], []
+def _merged(rounds: list[_Round], room: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the output (G, L, D) of several rounds, in the order of the tokens, and their weights (G, N, L).
+
+    `room`, (1 + N, G, L, D), is memory for one output after the other as it is sorted, and for all as they are not.
+    """
+    out_GLD, *outs = room
+    lses = []
     for turn in rounds:
-        out_GLD = turn.empty(*turn.order.shape)
         lse_GL = out_GLD.new_empty(out_GLD.shape[:2])
         for start, stop, _, operands, settings in turn.blocks():
             out_CQD, lse_CQ = attend_block(*operands, need_lse=True, **settings)
@@ -261,12 +269,11 @@ def _merged(rounds: Iterator[_Round]) -> tuple[Tensor, Tensor]:
             out_GLD[:, start:stop] = out_CQD.view(-1, stop - start, out_GLD.shape[-1])
             lse_GL[:, start:stop] = lse_CQ.view(-1, stop - start)
         undo_GL = inverse_order(turn.order)
-        outs.append(_unsort(out_GLD, undo_GL))
+        _unsort(out_GLD, undo_GL, outs[turn.index])
         lses.append(lse_GL.gather(1, undo_GL.long()))
-        del out_GLD
     weights_GNL = torch.stack(lses, dim=1).softmax(dim=1)
     merged_GLD = outs[0].mul_(weights_GNL[:, 0].unsqueeze(-1))
-    for index in range(1, len(outs)):
+    for index in range(1, len(rounds)):
         merged_GLD.addcmul_(outs[index], weights_GNL[:, index].unsqueeze(-1))
     return merged_GLD, weights_GNL
 
@@ -291,9 +298,8 @@ def lsh_attention_backward(
     grad_BLE, qk_BLE, v_BLE, out_BLE = (x.contiguous() for x in (grad_BLE, qk_BLE, v_BLE, out_BLE))
     grads_BLE = (qk_BLE, v_BLE) if in_place else (torch.empty_like(qk_BLE), torch.empty_like(v_BLE))
     rounds = order_BHNL.shape[2]
-    room: Tensor | None = None
+    room = totals = None
     for group in _groups(order_BHNL, key_mask_BL):
-        totals: list[Tensor] = []
         if rounds > 1:
             # The product of output and gradient is the same for all rounds but for their weight.
             along_BHL = at_least_float32(group.part(grad_BLE)).mul(group.part(out_BLE)).sum(dim=-1)
@@ -307,15 +313,17 @@ def lsh_attention_backward(
                 delta_GL = along_GL.gather(1, order_GL).mul_(weight_GL)
             if room is None:  # of the first group, than which none is larger
                 room = turn.empty(2, *turn.seen.shape)
+                totals = turn.empty(3, *turn.order.shape) if rounds > 1 else None
             parts = _attend_round_backward(turn, grad_BLE, weight_GL, delta_GL, room)
-            if rounds > 1:
-                totals = _add_tokens(turn, parts, totals)
+            if totals is not None:
+                _add_tokens(turn, parts, totals[:, : len(turn.order)])
             else:
                 for part_GTD, into in zip(parts, grads_BLE, strict=True):
                     group.put(into, turn.order, _folded(turn, part_GTD))
-        for index, total_GLD in enumerate(totals):
-            into_BHLD = group.part(grads_BLE[index])
-            into_BHLD.copy_(total_GLD.view(into_BHLD.shape))
+        if totals is not None:
+            for total_GLD, grad in zip(totals[:2], grads_BLE, strict=True):
+                into_BHLD = group.part(grad)
+                into_BHLD.copy_(total_GLD[: len(group.order)].view(into_BHLD.shape))
     return grads_BLE
 
 
@@ -359,16 +367,20 @@ def _folded(turn: _Round, x_GTD: Tensor) -> Tensor:
     return inner_GLD
 
 
-def _add_tokens(turn: _Round, parts_GTD: tuple[Tensor, Tensor], totals_GLD: list[Tensor]) -> list[Tensor]:
-    """Add what a round gives to all that it sees to the totals (G, L, D) in the order of the tokens."""
+def _add_tokens(turn: _Round, parts_GTD: tuple[Tensor, Tensor], totals: Tensor) -> None:
+    """Add what a round gives to all that it sees to the totals in the order of the tokens; the first begins them.
+
+    `totals`, (3, G, L, D), are that of both parts, and memory for one of a round.
+    """
     groups, length = turn.order.shape
     undo_GL, own = inverse_order(turn.order), turn.own
-    news = [_unsort(x_GTD[:, own], undo_GL) for x_GTD in parts_GTD]
-    totals_GLD = [total.add_(new) for total, new in zip(totals_GLD, news, strict=True)] if totals_GLD else news
     offset_G1 = torch.arange(groups, device=undo_GL.device).unsqueeze(1) * length
-    for total_GLD, x_GTD in zip(totals_GLD, parts_GTD, strict=True):
+    for total_GLD, x_GTD in zip(totals[:2], parts_GTD, strict=True):
+        if turn.index:
+            total_GLD.add_(_unsort(x_GTD[:, own], undo_GL, totals[2]))
+        else:
+            _unsort(x_GTD[:, own], undo_GL, total_GLD)
         for edge in (slice(0, own.start), slice(own.stop, None)):
             # What the outer chunks saw of the rounds before and after: few tokens, some of them twice.
             index_R = (turn.seen[:, edge] + offset_G1).flatten()
             total_GLD.view(-1, x_GTD.shape[-1]).index_add_(0, index_R, x_GTD[:, edge].reshape(-1, x_GTD.shape[-1]))
-    return totals_GLD

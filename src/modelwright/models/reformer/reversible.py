@@ -9,7 +9,7 @@
 F is attention, G the feed-forward network. Source: Gomez et al. 2017; Kitaev et al. 2020, section 3.
 Both streams are kept in fp32 whatever the blocks compute in: subtracting must give back what was added. LSH
 attention's own output, one tensor a layer, is kept by default: it saves the backward the attention of every hash round.
-So is local attention's in half precision.
+So is local attention's in half precision, and beside several hash rounds.
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ class _Tape:
     def room_to_keep(self, v: Tensor) -> Tensor:
         """Return memory for one more output like `v`."""
         if self.kept is None:
-            self.kept = _Scratch(sum(each.keeps_output(v) for each in self.attentions))
+            rounds = self.call.num_hashes
+            self.kept = _Scratch(sum(each.keeps_output(v, rounds) for each in self.attentions))
         self.num_kept += 1
         return self.kept.take(self.num_kept - 1, tuple(v.shape), v)
 
@@ -220,7 +221,7 @@ class _AttentionBranch:
             whole = tape.scratch.fill(self.project.first(index, read[:, part]), part, read.shape[1])
         if tape.call.keep is not None:
             tape.call.keep(self.layer.index, None, whole)
-        keep = self.keep and self.module.self_attention.keeps_output(whole[-1])
+        keep = self.keep and self.module.self_attention.keeps_output(whole[-1], tape.call.num_hashes)
         room = tape.room_to_keep(whole[-1]) if keep else self._room(tape, whole)
         attended = self.module.self_attention.attend(whole, tape.call, self.layer, room)
         for index, part in token_slices(read):

@@ -68,6 +68,11 @@ def add_windows(total_RLD: Tensor, start: int, grad_NWD: Tensor, chunk_length: i
             taken += count
 
 
+def _scores(q_NQD: Tensor, k_NWD: Tensor, bias_NQW: Tensor, scale: float, overwrites_bias: bool) -> Tensor:
+    multiply = bias_NQW.baddbmm_ if overwrites_bias else bias_NQW.baddbmm
+    return multiply(q_NQD, k_NWD.transpose(1, 2), alpha=scale)
+
+
 def attend_block(
     q_NQD: Tensor,
     k_NWD: Tensor,
@@ -77,10 +82,14 @@ def attend_block(
     scale: float,
     dropout: float,
     generator: Source | None,
+    overwrites_bias: bool = False,
     need_lse: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the output (N, Q, D) and, if asked, the logsumexp (N, Q) of the scores q k^T scale + bias."""
-    scores_NQW = torch.baddbmm(bias_NQW, q_NQD, k_NWD.transpose(1, 2), alpha=scale)
+    """Return the output (N, Q, D) and, if asked, the logsumexp (N, Q) of the scores q k^T scale + bias.
+
+    `overwrites_bias`: the scores may take its place.
+    """
+    scores_NQW = _scores(q_NQD, k_NWD, bias_NQW, scale, overwrites_bias)
     probs_NQW = scores_NQW.softmax(dim=-1)
     # The largest probability is exp(largest score - logsumexp): no second pass of exponentials.
     lse_NQ = scores_NQW.amax(dim=-1) - probs_NQW.amax(dim=-1).log() if need_lse else None
@@ -100,6 +109,7 @@ def attend_block_backward(
     scale: float,
     dropout: float,
     generator: Source | None,
+    overwrites_bias: bool = False,
     delta_NQ: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q (N, Q, D), and of k and v per window (N, W, D).
@@ -107,8 +117,7 @@ def attend_block_backward(
     If the softmax of which these scores are a part has other parts (hash rounds), `grad` carries this part's share of
     it and `delta` the inner product of the whole output and its gradient, times that share.
     """
-    scores_NQW = torch.baddbmm(bias_NQW, q_NQD, k_NWD.transpose(1, 2), alpha=scale)
-    probs_NQW = scores_NQW.softmax(dim=-1)
+    probs_NQW = _scores(q_NQD, k_NWD, bias_NQW, scale, overwrites_bias).softmax(dim=-1)
     grad_probs_NQW = torch.bmm(grad_NQD, v_NWD.transpose(1, 2))
     keep = seeded_keep(probs_NQW, dropout, generator)
     if keep is None:
