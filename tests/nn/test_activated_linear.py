@@ -39,6 +39,13 @@ def test_activated_linear_keeps_its_input_only_and_drops_the_same_twice():
     torch.testing.assert_close(grad, whole * scale)
 
 
+def test_activated_linear_drops_the_same_without_gradients():
+    layer, act, x = nn.Linear(6, 3), get_activation("gelu"), torch.randn(50, 6, requires_grad=True)
+    with torch.random.fork_rng(), torch.no_grad():
+        without = activated_linear(layer, act, x, 0.5)
+    torch.testing.assert_close(activated_linear(layer, act, x, 0.5), without)
+
+
 def test_activated_linear_calls_what_has_hooks():
     layer, act, x = nn.Linear(6, 3), get_activation("gelu"), torch.randn(2, 6, requires_grad=True)
     layer.register_forward_hook(lambda _module, _inputs, output: output * 2)

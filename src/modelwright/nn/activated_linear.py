@@ -23,11 +23,12 @@ def activated_linear(
     """Return `layer(dropout(activation(inner)))`, (..., F) -> (..., outputs); 0 <= `dropout` < 1.
 
     While gradients are recorded, the activation and what is dropped are made again in the backward, from a seed that is
-    drawn from torch's own stream. Layers and activations that could do more than that (hooks, other classes) are
-    called, and so is everything where other code looks into (tracing, function transforms).
+    drawn from torch's own stream. Without gradients the same is dropped, as a reentrant checkpoint needs. Layers and
+    activations that could do more than that (hooks, other classes) are called, and so is everything where other code
+    looks into (tracing, function transforms).
     """
     if (
-        torch.is_grad_enabled()
+        (torch.is_grad_enabled() or dropout)
         and is_plain_linear(layer)
         and type(activation) is Activation
         and not is_hooked(activation)

@@ -54,3 +54,11 @@ def test_a_config_shares_with_its_parts_and_no_other(tmp_path):
     model.config.relative_bias_layout = "paper"
     texts = [model.generate(IDS, max_new_tokens=3, **each) for each in ({}, {"speculative_ngram": True})]
     assert torch.equal(*texts)
+
+
+def test_a_shallow_copy_shares_with_nobody():
+    config = ProphetNetConfig()
+    copied = copy.copy(config)
+    assert copied == config
+    copied.update({"relative_bias_layout": "transformers", "padding_aware_positions": True})
+    assert (config.relative_bias_layout, config.padding_aware_positions) == ("paper", False)

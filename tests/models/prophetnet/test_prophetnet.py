@@ -146,6 +146,19 @@ def test_training_needs_no_logits_and_gives_them_if_asked(model):
     assert model(IDS, MASK, labels=TARGET, output_logits=False).logits is None
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints_drop_the_same_again(reentrant):
+    def gradients(model):
+        torch.manual_seed(0)
+        model(IDS, MASK, labels=TARGET).loss.backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    of_dropout = {"dropout": 0.2, "attention_dropout": 0.2, "activation_dropout": 0.2}
+    plain, recomputed = make(**of_dropout).train(), make(**of_dropout).train()
+    recomputed.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    torch.testing.assert_close(gradients(recomputed), gradients(plain))
+
+
 @pytest.mark.parametrize("checkpointing", [None, {"use_reentrant": False}, {"use_reentrant": True}])
 def test_training_leaves_the_sources_padding_out_where_nobody_looks(checkpointing):
     model = make(max_position_embeddings=64).train()

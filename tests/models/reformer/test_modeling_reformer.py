@@ -249,6 +249,7 @@ class TestErrors:
                 ConfigError, match=r"axial_pos_shape: expected whole numbers of at least 1, one for each"
             ):
                 build(axial_pos_shape=wrong)
+        build(axial_pos_embds=False, axial_pos_shape=[], axial_pos_embds_dim=[])
         with pytest.raises(ConfigError, match=r"axial_pos_shape: expected a number for each axis, .* got 64"):
             build(axial_pos_shape=64)
         with pytest.raises(

@@ -68,6 +68,22 @@ class TestReversibleStack:
         loss.backward()
         assert len(calls) == 2 * times
 
+    def test_layers_of_other_precisions_are_kept_beside_each_other(self):
+        class InFloat32(torch.nn.Linear):
+            def forward(self, hidden):
+                with torch.autocast("cpu", enabled=False):
+                    return super().forward(hidden.float())
+
+        sides = []
+        for recompute in (False, True):
+            model = build(attn_layers=["lsh", "local", "lsh", "local"], recompute_attention=recompute).train()
+            for name in ("query_key", "value"):
+                getattr(model.reformer.encoder.layers[0].attention.self_attention, name).__class__ = InFloat32
+            with torch.autocast("cpu", torch.bfloat16):
+                sides.append(gradients(model, ids()))
+        assert torch.equal(sides[0][0], sides[1][0])
+        assert_same_gradients(sides[0][1], sides[1][1])
+
     def test_attention_kept_in_half_precision_gives_the_same_gradients(self):
         sides = []
         for recompute in (False, True):

@@ -1,7 +1,7 @@
 """The configuration of ProphetNet models."""
 
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import ConfigError
@@ -142,6 +142,12 @@ class ProphetNetConfig(PretrainedConfig):
                 f"ProphetNetConfig.relative_bias_layout: expected {PAPER!r} or {TRANSFORMERS!r}, got "
                 f"{self.relative_bias_layout!r}"
             )
+
+    def __copy__(self) -> Self:
+        """Return a config with the same values, of which those that parts share are its own."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__, _shared=dict(self._shared))
+        return copied
 
     def share_with(self, part: "ProphetNetConfig") -> None:
         """Let the config of an encoder or decoder have the values of this one that both read in each call."""

@@ -148,7 +148,7 @@ class ReformerConfig(PretrainedConfig):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"ReformerConfig.{name}: expected a whole number of at least 1, got {value!r}")
-        for name in ("axial_pos_shape", "axial_pos_embds_dim"):
+        for name in ("axial_pos_shape", "axial_pos_embds_dim") if self.axial_pos_embds else ():
             sizes = getattr(self, name)
             if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
                 raise ConfigError(

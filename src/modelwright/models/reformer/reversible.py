@@ -14,7 +14,8 @@ So is local attention's in half precision, and beside several hash rounds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -131,8 +132,8 @@ class _Tape:
     """What the branches of one call hand to each other past autograd: the streams, changed in place, and memory.
 
     Autograd sees empty stand-ins for the streams between branches; only the last branch's result is real. `scratch` is
-    what one branch after another uses, `kept` has room for the outputs that are kept of all `attentions`. `forgets`:
-    there is no backward.
+    what one branch after another uses, `kept` has room for the outputs that are kept of all `attentions`, and the next
+    free place in it, for each dtype, as a layer may compute in another one. `forgets`: there is no backward.
     """
 
     call: ForwardCall
@@ -141,8 +142,7 @@ class _Tape:
     attentions: Sequence[LSHSelfAttention | LocalSelfAttention]
     forgets: bool
     scratch: _Scratch = field(default_factory=lambda: _Scratch(4))
-    kept: _Scratch | None = None
-    num_kept: int = 0
+    kept: dict[torch.dtype, tuple[_Scratch, Iterator[int]]] = field(default_factory=dict)
 
     def stream(self, number: int) -> Tensor:
         """Return the first stream (0) or the second (1), (B, L, E)."""
@@ -151,17 +151,17 @@ class _Tape:
 
     def room_to_keep(self, v: Tensor) -> Tensor:
         """Return memory for one more output like `v`."""
-        if self.kept is None:
-            rounds = self.call.num_hashes
-            self.kept = _Scratch(sum(each.keeps_output(v, rounds) for each in self.attentions))
-        self.num_kept += 1
-        return self.kept.take(self.num_kept - 1, tuple(v.shape), v)
+        if v.dtype not in self.kept:
+            keepers = sum(each.keeps_output(v, self.call.num_hashes) for each in self.attentions)
+            self.kept[v.dtype] = _Scratch(keepers), itertools.count()
+        room, slots = self.kept[v.dtype]
+        return room.take(next(slots), tuple(v.shape), v)
 
     def drop(self) -> None:
         """Forget the streams and the memory."""
         self.streams = None
         self.scratch.blocks.clear()
-        self.kept = None
+        self.kept.clear()
 
 
 class _FeedForwardBranch:
