@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_bert import BERT
 
 from modelwright import (
     AutoConfig,
@@ -28,17 +29,6 @@ from modelwright import (
 from modelwright.core import logging
 from modelwright.core.errors import ConfigError, InputError, UnknownArgumentError
 
-BERT = {
-    "vocab_size": 40,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 32,
-    "initializer_range": 0.3,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
 GPT2 = {"vocab_size": 40, "n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
 PROPHETNET = {
     "vocab_size": 40,

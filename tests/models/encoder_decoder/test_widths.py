@@ -2,21 +2,11 @@
 
 import pytest
 import torch
+from small_bert import BERT
 
 from modelwright import BertConfig, EncoderDecoderConfig, EncoderDecoderModel, ReformerConfig, ReformerModel
 from modelwright.core.errors import InputError
 
-BERT = {
-    "vocab_size": 40,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 32,
-    "initializer_range": 0.3,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
 IDS = {"decoder_start_token_id": 1, "pad_token_id": 0, "eos_token_id": 2}
 RANDOM = torch.Generator().manual_seed(0)
 SOURCE = torch.randint(3, 40, (2, 9), generator=RANDOM)

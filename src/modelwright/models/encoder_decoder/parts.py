@@ -32,8 +32,6 @@ _WHAT_TO_SET = (
     "set is_decoder=True and add_cross_attention=True in its config before the model is made "
     "(EncoderDecoderConfig.from_encoder_decoder_configs and EncoderDecoderModel.from_encoder_decoder_pretrained do so)"
 )
-# Families whose configs describe an encoder and a decoder, with their language model.
-_WITH_DECODER = {"prophetnet": "ProphetNetForConditionalGeneration", "t5": "T5ForConditionalGeneration"}
 
 
 def auto_class(part: str) -> Any:
@@ -114,18 +112,20 @@ def check_models(where: str, encoder: Any, decoder: Any) -> None:
 
 def _check_family(where: str, encoder: Any) -> None:
     """Raise InputError for an encoder that is, or that its config makes, a model with a decoder of its own."""
-    family, table = encoder.config.model_type, auto_class("encoder").table
+    from modelwright.models.auto.modeling_auto import AutoModelForSeq2SeqLM
+
+    family, table, pairs = encoder.config.model_type, auto_class("encoder").table, AutoModelForSeq2SeqLM.table
     whole = table.find(family, where) if family in table else type(encoder)
     if isinstance(encoder, whole) and encoder.config.is_encoder_decoder:
         raise InputError(
             f"{where}: {type(encoder).__name__} has a decoder of its own; expected a model that is an encoder only, "
             "such as BertModel"
         )
-    if family in _WITH_DECODER:
+    if family in pairs:
         raise InputError(
             f"{where}: {type(encoder).__name__} is an encoder only, but its config (model_type {family!r}) is that of "
             f"{whole.__name__}, which has a decoder too, so what is saved could not be loaded; expected an encoder of "
-            f"another family, such as BertModel, or use {_WITH_DECODER[family]} instead of a pair"
+            f"another family, such as BertModel, or use {pairs.find(family, where).__name__} instead of a pair"
         )
 
 
