@@ -12,7 +12,6 @@ Legend: R rows, K inputs, N outputs.
 """
 
 import functools
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -210,34 +209,39 @@ def _times_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _row_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """Return a function of one row, (..., K) -> (..., N): row W^T + b for a weight [N, K] that lies by inputs."""
+    """Return a function of one row, (..., K) -> (..., N): row W^T + b for a weight [N, K] that lies by inputs.
+
+    Each thread takes its share of the inputs, which lies together, and their sums are added up. In half precision it
+    takes its share of the outputs, so that each is rounded once.
+    """
     (N, K), threads = weight.shape, torch.get_num_threads()
-    by_outputs = N % threads == 0
-    parts = threads if by_outputs else math.gcd(K, threads)
-    indices, offsets = _bags(K, parts, by_outputs)
-    pieces = parts if by_outputs else 1
+    pieces = threads if weight.dtype != torch.float32 and N % threads == 0 else 1
+    indices, offsets = _bags(K, threads, by_outputs=pieces > 1)
     # Detached: for a table that wants a gradient, in inference mode too, torch prepares one.
-    table = weight.detach().as_strided((K * pieces, N // pieces), (N // pieces, 1), weight.storage_offset())
+    table = weight.detach().t().reshape(K * pieces, N // pieces)
+    ones = table.new_ones(1, threads)
 
     def times(row: Tensor) -> Tensor:
         scale = row.reshape(K)
         if pieces > 1:
             scale = torch.cat([scale] * pieces)
-        result = torch.embedding_bag(table, indices, offsets, False, 0, False, scale)[0]
-        result = (result if by_outputs else result.sum(dim=0)).view(*row.shape[:-1], N)
-        return result if bias is None else result.add_(bias)
+        sums = torch.embedding_bag(table, indices, offsets, False, 0, False, scale)[0]
+        if pieces > 1:
+            result = sums.view(1, N) if bias is None else sums.view(1, N).add_(bias)
+        else:
+            result = torch.mm(ones, sums) if bias is None else torch.addmm(bias, ones, sums)
+        return result if row.dim() == 2 else result.view(*row.shape[:-1], N)
 
     return times
 
 
 @functools.lru_cache(maxsize=256)
-def _bags(K: int, parts: int, by_outputs: bool) -> tuple[Tensor, Tensor]:
-    """Return which rows of a table each part adds up, one part behind the other, and where each part begins.
+def _bags(K: int, threads: int, *, by_outputs: bool) -> tuple[Tensor, Tensor]:
+    """Return which rows of a table each thread adds up, one's share behind the other's, and where each share begins.
 
-    By outputs the table has `parts` rows for an input, one for each part, else one, and each part adds up its share.
+    By outputs the table has `threads` rows for an input, one for each of them, else one.
     """
+    shares = torch.arange(threads, device="cpu")
     if by_outputs:
-        indices = torch.arange(K * parts, device="cpu").view(K, parts).t().reshape(-1)
-    else:
-        indices = torch.arange(K, device="cpu")
-    return indices, torch.arange(0, len(indices), len(indices) // parts, device="cpu")
+        return torch.arange(K * threads, device="cpu").view(K, threads).t().reshape(-1), shares * K
+    return torch.arange(K, device="cpu"), shares * K // threads

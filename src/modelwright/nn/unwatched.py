@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.utils.hooks import RemovableHandle
 
 from modelwright.nn.decode_layout import is_hooked
 from modelwright.nn.tracing import is_recorded
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_FORWARD, _TRAINING, _VERSION = attrgetter("forward"), attrgetter("training"), attrgetter("_version")
+_FORWARD, _VERSION = attrgetter("forward"), attrgetter("_version")
 _PLAIN_TENSORS = {Tensor, nn.Parameter}
 
 Forwards = Mapping[type[nn.Module], Callable[..., Any]]
@@ -41,15 +42,17 @@ class Unwatched:
         self._blocks, self._forwards = blocks, forwards
         self._modules = list(blocks.modules())
         self._types = list(map(type, self._modules))
-        self._training = list(map(_TRAINING, self._modules))
-        # These dictionaries are the modules' own, and change in place.
+        # These dictionaries are the modules' own, and change in place; a patched or compiled call makes them longer.
         self._own = [vars(module) for module in self._modules]
+        self._lengths = list(map(len, self._own))
+        self._training = self._training_now()
         tables: list[dict[str, Any]] = [
             each for module in self._modules for each in (module._modules, module._parameters)
         ]
         self._tables = [each for each in tables if each]
         self._hooks = [getattr(module, name) for module in self._modules for name in _HOOKS]
         self._hooks += [getattr(torch_module, f"_global{name}") for name in _HOOKS]
+        self._newest_hook = -1
         self._parts = self._parts_now()
         self._tensors = [each for each in self._parts if isinstance(each, Tensor)]
         self._are_plain = (
@@ -78,19 +81,31 @@ class Unwatched:
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
             and not is_recorded()
-            and not any(self._hooks)
-            and not any(map(dict.get, self._own, repeat("forward")))
-            and not any(map(dict.get, self._own, repeat("_compiled_call_impl")))
+            and not self._are_hooked()
+            and list(map(len, self._own)) == self._lengths
             and all(map(is_, map(_FORWARD, self._forwards), self._forwards.values()))
             and list(map(type, self._modules)) == self._types
-            and list(map(_TRAINING, self._modules)) == self._training
+            and self._training_now() == self._training
             and len(parts) == len(self._parts)
             and all(map(is_, parts, self._parts))
             and self._state_of_tensors() == self._state
         )
 
+    def _are_hooked(self) -> bool:
+        """Tell whether there are hooks; it looks again only where a hook of any kind has been registered since."""
+        newest = RemovableHandle.next_id
+        if newest == self._newest_hook:
+            return False
+        if any(self._hooks):
+            return True
+        self._newest_hook = newest
+        return False
+
+    def _training_now(self) -> list[bool]:
+        return list(map(dict.__getitem__, self._own, repeat("training")))
+
     def _parts_now(self) -> list[Any]:
-        return list(chain.from_iterable(table.values() for table in self._tables))
+        return list(chain.from_iterable(map(dict.values, self._tables)))
 
     def _state_of_tensors(self) -> tuple[list[int], list[int], int]:
         """Return where the parameters lie and how often they were changed, and the number of threads."""

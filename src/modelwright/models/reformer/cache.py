@@ -25,7 +25,7 @@ from modelwright.models.reformer.one_token import PlainLayers
 from modelwright.models.reformer.sorted_tokens import Ints, SortedTokens
 from modelwright.models.reformer.windows import MASKED_BIAS, SELF_BIAS
 
-_MASKED, _SEEN = np.float32(MASKED_BIAS), np.float32(0.0)
+_SELF = np.float32(SELF_BIAS)
 # What one LSH layer hashes a row with: None where it is attended to in full.
 Factors = tuple[int, ...] | None
 
@@ -49,7 +49,6 @@ class LocalCache:
     """The last keys and values of a local layer."""
 
     def __init__(self, attention: LocalSelfAttention) -> None:
-        self.num_heads = attention.num_heads
         self.chunk_length, self.num_before = attention.chunk_length, attention.num_before
         self.ring: KeyRing | None = None
 
@@ -97,7 +96,7 @@ class LSHCache:
     """Keys, values and the sorted order of an LSH layer; keys are normalised, as attention uses them."""
 
     def __init__(self, attention: LSHSelfAttention) -> None:
-        self.heads, self.num_heads = list(attention.heads), attention.num_heads
+        self.heads = list(attention.heads)
         self.chunk_length, self.num_before = attention.chunk_length, attention.num_before
         self.hash_seed = attention.hash_seed
         self.pool: KeyPool | None = None
@@ -129,7 +128,7 @@ class LSHCache:
         """Keep a token of each row, (B, H, D) each; return (B, H*D), the probabilities if asked, and their tokens."""
         assert self.pool is not None
         qk_BHD, v_BHD = projected
-        k_BHD, in_numpy_BHD = _unit_keys(qk_BHD, v_BHD.dtype)
+        qk_in_numpy, k_BHD = _unit_keys(qk_BHD, v_BHD.dtype)
         self.hash_rows([row for row, new in enumerate(step.factors) if new != self.factors[row]], step, layer)
         self.pool.append(k_BHD, v_BHD, step.lengths)
         seen: list[Ints] = [np.empty(0, dtype=np.int64)] * len(step.lengths)
@@ -141,15 +140,18 @@ class LSHCache:
                     seen[row] = np.broadcast_to(tokens, (len(qk_BHD[row]), len(tokens)))
                 continue
             _, rotations = self._drawn(k_BHD, factors, step, layer)
-            part_BHD = in_numpy_BHD if len(rows) == len(k_BHD) else in_numpy_BHD[rows]
+            part_BHD = qk_in_numpy if len(rows) == len(qk_in_numpy) else qk_in_numpy[rows]
             for row, buckets_HN in zip(rows, hash_one(part_BHD, rotations, factors), strict=True):
                 known = self.sorted[row]
                 assert known is not None
                 ranks = known.append(buckets_HN)
                 seen[row] = known.seen(ranks, self.chunk_length, self.num_before, step.padded[row])
         tokens_BHM = _stacked(seen)
-        bias = np.where(tokens_BHM < 0, _MASKED, _SEEN)
-        bias[tokens_BHM == np.array(step.lengths)[:, None, None]] = SELF_BIAS
+        own = step.lengths[0] if len(step.lengths) == 1 else np.array(step.lengths)[:, None, None]
+        bias = (tokens_BHM == own) * _SELF
+        if tokens_BHM.min() < 0:
+            bias[tokens_BHM < 0] = MASKED_BIAS
+            tokens_BHM = np.maximum(tokens_BHM, 0)
         keys, values = self.pool.take(tokens_BHM)
         there = torch.from_numpy(bias).to(qk_BHD.device)
         out, probs = attend(qk_BHD, keys, values, there, 1.0, need_probs=step.need_probs)
@@ -193,13 +195,12 @@ class LSHCache:
         return self._rotations[call]
 
 
-def _unit_keys(qk_BHD: Tensor, dtype: torch.dtype) -> tuple[Tensor, Any]:
-    """Return the keys (B, H, D) of one token of each row, in `dtype`, and in numpy, in fp32."""
+def _unit_keys(qk_BHD: Tensor, dtype: torch.dtype) -> tuple[Any, Tensor]:
+    """Return one token's shared queries and keys of each row in numpy, in fp32, and the keys in `dtype`, (B, H, D)."""
     if qk_BHD.is_cpu and qk_BHD.dtype is dtype is torch.float32:
-        in_numpy_BHD = unit_keys_in_numpy(qk_BHD.numpy())
-        return torch.from_numpy(in_numpy_BHD), in_numpy_BHD
-    k_BHD = unit_keys(qk_BHD).to(dtype)
-    return k_BHD, k_BHD.float().cpu().numpy()
+        in_numpy_BHD = qk_BHD.numpy()
+        return in_numpy_BHD, torch.from_numpy(unit_keys_in_numpy(in_numpy_BHD))
+    return qk_BHD.float().cpu().numpy(), unit_keys(qk_BHD).to(dtype)
 
 
 def _stacked(seen: list[Ints]) -> Ints:

@@ -189,18 +189,17 @@ def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: 
     step = _step(model, cache, grow=1)
     step.need_probs = call.output_attentions
     head_mask = layerwise_head_mask(call.head_mask, len(cache.layers), model.num_heads)
-    x1 = x2 = at_least_float32(embedded)
+    x1 = x2 = at_least_float32(embedded).squeeze(1)
     states, attentions = [embedded], []
     for index, (layer, kept) in enumerate(zip(_layers(model, cache, step, head_mask), cache.layers, strict=True)):
         normed, projected = layer.project(x2)
-        heads = tuple(x.view(x.shape[0], kept.num_heads, -1) for x in projected)
-        attended, probs, tokens = kept.attend(heads, step, layer.call)
+        attended, probs, tokens = kept.attend(projected, step, layer.call)
         if cache.states is not None:
-            cache.states[index] = torch.cat([cache.states[index], normed], dim=1)
-        x1 = layer.add_attended(x1, attended.unsqueeze(1))
+            cache.states[index] = torch.cat([cache.states[index], normed.unsqueeze(1)], dim=1)
+        x1 = layer.add_attended(x1, attended)
         x2 = layer.add_fed(x2, x1)
         if call.output_hidden_states:
-            states.append(x2.to(embedded.dtype))
+            states.append(x2.to(embedded.dtype).unsqueeze(1))
         if probs is not None:
             if head_mask is not None:
                 own = model.encoder.layers[index].attention.own_heads(head_mask[index])  # type: ignore[operator, union-attr]
@@ -208,7 +207,7 @@ def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: 
             attentions.append(_by_token(probs, torch.from_numpy(tokens), max(step.lengths) + 1))
     cache.lengths = [length + 1 for length in cache.lengths]
     return ReformerModelOutput(
-        last_hidden_state=model.encoder.layer_norm(torch.cat([x1, x2], dim=-1)),
+        last_hidden_state=model.encoder.layer_norm(torch.cat([x1, x2], dim=-1).unsqueeze(1)),
         hidden_states=tuple(states) if call.output_hidden_states else None,
         attentions=tuple(attentions) if call.output_attentions else None,
     )

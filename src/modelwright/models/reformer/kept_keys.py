@@ -25,11 +25,12 @@ def attend(
     """
     batch, heads, seen, size = k_BHMD.shape
     if not need_probs:
-        q_BH1D = at_least_float32(q_BHD).unsqueeze(2)
-        k_BHMD, whole_BHMD = at_least_float32(k_BHMD), at_least_float32(v_BHMD)
-        mask = at_least_float32(bias).to(q_BH1D.dtype).unsqueeze(2)
-        out_BH1D = scaled_dot_product_attention(q_BH1D, k_BHMD, whole_BHMD, attn_mask=mask, scale=scale)
-        return out_BH1D.reshape(batch, heads * size).to(v_BHMD.dtype), None
+        mask, dtype = bias.unsqueeze(2), v_BHMD.dtype
+        if dtype is not torch.float32:  # Each question costs something here.
+            q_BHD, k_BHMD, v_BHMD = at_least_float32(q_BHD), at_least_float32(k_BHMD), at_least_float32(v_BHMD)
+            mask = mask.to(q_BHD.dtype)
+        out_BH1D = scaled_dot_product_attention(q_BHD.unsqueeze(2), k_BHMD, v_BHMD, attn_mask=mask, scale=scale)
+        return out_BH1D.reshape(batch, heads * size).to(dtype), None
     q_GD = at_least_float32(q_BHD).reshape(batch * heads, 1, size)
     k_GMD = at_least_float32(k_BHMD).reshape(batch * heads, seen, size)
     v_GMD = at_least_float32(v_BHMD).reshape(batch * heads, seen, size)
@@ -77,9 +78,8 @@ class KeyPool:
             self.origin[np.arange(len(lengths)), lengths] = np.arange(len(lengths))
 
     def take(self, tokens_BHM: Ints, rows_B: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Return keys and values (B, H, M, D) of tokens of these rows, all by default; those of token -1 are any."""
+        """Return keys and values (B, H, M, D) of tokens of these rows, all by default."""
         batch, heads, _ = tokens_BHM.shape
-        tokens_BHM = np.maximum(tokens_BHM, 0)
         numbers_H1 = _column(heads)
         if batch == 1 and rows_B is None and self.origin is None:
             place = tokens_BHM * heads + numbers_H1

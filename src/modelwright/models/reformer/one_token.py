@@ -35,22 +35,22 @@ _FORWARDS = as_written(
 
 
 class OneToken(Protocol):
-    """One layer, on both streams (B, 1, E)."""
+    """One layer, on both streams (B, E)."""
 
     call: LayerCall
 
     def project(self, x2: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the normed second stream, and what attention projects it to, (B, 1, H*D) each."""
+        """Return the normed second stream, and what attention projects it to, (B, H, D) each."""
 
     def add_attended(self, x1: Tensor, attended: Tensor) -> Tensor:
-        """Return the first stream with what attention's output, (B, 1, H*D), adds to it."""
+        """Return the first stream with what attention's output, (B, H*D), adds to it."""
 
     def add_fed(self, x2: Tensor, x1: Tensor) -> Tensor:
         """Return the second stream with what the feed-forward branch makes of the first."""
 
 
 class CalledLayer:
-    """A layer whose modules are called."""
+    """A layer whose modules are called, with texts (B, 1, E)."""
 
     def __init__(self, block: ReformerLayer, forward: ForwardCall, call: LayerCall) -> None:
         self.block, self.forward, self.call = block, forward, call
@@ -58,16 +58,18 @@ class CalledLayer:
     def project(self, x2: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `OneToken`."""
         attention = self.block.attention
-        normed = attention.layer_norm(x2)
-        return normed, attention.self_attention.project(normed)
+        normed = attention.layer_norm(x2.unsqueeze(1))
+        projected = attention.self_attention.project(normed)
+        heads = attention.self_attention.num_heads
+        return normed.squeeze(1), tuple(x.view(len(x), heads, -1) for x in projected)
 
     def add_attended(self, x1: Tensor, attended: Tensor) -> Tensor:
         """See `OneToken`."""
-        return x1 + self.block.attention.finish(attended, self.forward, self.call, 0)
+        return x1 + self.block.attention.finish(attended.unsqueeze(1), self.forward, self.call, 0).squeeze(1)
 
     def add_fed(self, x2: Tensor, x1: Tensor) -> Tensor:
         """See `OneToken`."""
-        return x2 + self.block.feed_forward.feed(x1, self.forward, self.call, 0)
+        return x2 + self.block.feed_forward.feed(x1.unsqueeze(1), self.forward, self.call, 0).squeeze(1)
 
 
 class PlainLayer:
@@ -78,7 +80,8 @@ class PlainLayer:
         self.call = LayerCall(index, False)
         self._attention_norm, self._feed_norm = ready_norm(attention.layer_norm), ready_norm(feed.layer_norm)
         projections = [getattr(attention.self_attention, name) for name in attention.self_attention._siblings]
-        self._project, self._widths = ready_product(*projections), [len(each.weight) for each in projections]
+        self._project = ready_product(*projections)
+        self._heads = len(projections), attention.self_attention.num_heads
         self._attention_output = ready_product(attention.output.dense)
         self._dense, self._feed_output = ready_product(feed.dense.dense), ready_product(feed.output.dense)
         self._activation = feed.activation._function if type(feed.activation) is Activation else feed.activation
@@ -86,7 +89,7 @@ class PlainLayer:
     def project(self, x2: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `OneToken`."""
         normed = self._attention_norm(x2)
-        return normed, self._project(normed).split_with_sizes(self._widths, dim=-1)
+        return normed, self._project(normed).view(len(x2), *self._heads, -1).unbind(1)
 
     def add_attended(self, x1: Tensor, attended: Tensor) -> Tensor:
         """See `OneToken`."""
