@@ -73,6 +73,28 @@ def test_a_change_is_seen(change):
         assert not unwatched.hold(model)
 
 
+@pytest.mark.parametrize("change", CHANGES)
+def test_in_place_numbers_and_training_do_not_matter(change):
+    model = network()
+    with torch.no_grad():
+        unwatched = Unwatched(model, FORWARDS, in_place=True)
+        change(model)
+        assert unwatched.hold(model) == (change in (changed_weight, training))
+
+
+def test_hooks_are_seen_whichever_came_and_went_before():
+    model = network()
+    with torch.no_grad():
+        unwatched = Unwatched(model, FORWARDS)
+        for register in (model[0].register_forward_hook, model[2].register_full_backward_hook):
+            handle = register(lambda *_: None)
+            nn.Linear(1, 1).register_forward_hook(lambda *_: None)
+            assert not unwatched.hold(model)
+            assert not unwatched.hold(model)
+            handle.remove()
+            assert unwatched.hold(model)
+
+
 def test_a_patched_class_is_seen(monkeypatch):
     model = network()
     with torch.no_grad():

@@ -216,10 +216,11 @@ def _row_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tens
     """
     (N, K), threads = weight.shape, torch.get_num_threads()
     pieces = threads if weight.dtype != torch.float32 and N % threads == 0 else 1
-    indices, offsets = _bags(K, threads, by_outputs=pieces > 1)
+    indices, offsets, ones = _bags(K, threads, weight.dtype, by_outputs=pieces > 1)
     # Detached: for a table that wants a gradient, in inference mode too, torch prepares one.
-    table = weight.detach().t().reshape(K * pieces, N // pieces)
-    ones = table.new_ones(1, threads)
+    table = weight.detach().t()
+    if pieces > 1:
+        table = table.reshape(K * pieces, N // pieces)
 
     def times(row: Tensor) -> Tensor:
         scale = row.reshape(K)
@@ -236,12 +237,13 @@ def _row_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tens
 
 
 @functools.lru_cache(maxsize=256)
-def _bags(K: int, threads: int, *, by_outputs: bool) -> tuple[Tensor, Tensor]:
+def _bags(K: int, threads: int, dtype: torch.dtype, *, by_outputs: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return which rows of a table each thread adds up, one's share behind the other's, and where each share begins.
 
-    By outputs the table has `threads` rows for an input, one for each of them, else one.
+    By outputs the table has `threads` rows for an input, one for each of them, else one. With them come the ones
+    (1, threads) that add the sums up.
     """
-    shares = torch.arange(threads, device="cpu")
+    shares, ones = torch.arange(threads, device="cpu"), torch.ones(1, threads, dtype=dtype, device="cpu")
     if by_outputs:
-        return torch.arange(K * threads, device="cpu").view(K, threads).t().reshape(-1), shares * K
-    return torch.arange(K, device="cpu"), shares * K // threads
+        return torch.arange(K * threads, device="cpu").view(K, threads).t().reshape(-1), shares * K, ones
+    return torch.arange(K, device="cpu"), shares * K // threads, ones

@@ -35,16 +35,18 @@ class Unwatched:
     """The modules of a list as they were found, without hooks: classes, parts, parameters, and the numbers in these.
 
     They are of no other classes than those of `forwards`, and their parameters plain tensors in fp32 on the CPU; else
-    this never holds. The list itself is watched as well.
+    this never holds. The list itself is watched as well. `in_place`: what is done reads the parameters where they are
+    and has no dropout, so that neither the numbers in them nor training mode is looked at.
     """
 
-    def __init__(self, blocks: nn.ModuleList, forwards: Forwards) -> None:
+    def __init__(self, blocks: nn.ModuleList, forwards: Forwards, *, in_place: bool = False) -> None:
         self._blocks, self._forwards = blocks, forwards
         self._modules = list(blocks.modules())
         self._types = list(map(type, self._modules))
         # These dictionaries are the modules' own, and change in place; a patched or compiled call makes them longer.
         self._own = [vars(module) for module in self._modules]
         self._lengths = list(map(len, self._own))
+        self._modes = [] if in_place else self._own
         self._training = self._training_now()
         tables: list[dict[str, Any]] = [
             each for module in self._modules for each in (module._modules, module._parameters)
@@ -55,6 +57,7 @@ class Unwatched:
         self._newest_hook = -1
         self._parts = self._parts_now()
         self._tensors = [each for each in self._parts if isinstance(each, Tensor)]
+        self._numbers = [] if in_place else self._tensors
         self._are_plain = (
             all(each in forwards for each in self._types[1:])
             and not any(map(is_hooked, self._modules))
@@ -66,7 +69,7 @@ class Unwatched:
 
     @property
     def in_evaluation(self) -> bool:
-        """Whether no module is in training mode."""
+        """Whether no module was in training mode, unless that is not looked at."""
         return not any(self._training)
 
     def hold(self, blocks: nn.ModuleList) -> bool:
@@ -102,14 +105,14 @@ class Unwatched:
         return False
 
     def _training_now(self) -> list[bool]:
-        return list(map(dict.__getitem__, self._own, repeat("training")))
+        return list(map(dict.__getitem__, self._modes, repeat("training")))
 
     def _parts_now(self) -> list[Any]:
         return list(chain.from_iterable(map(dict.values, self._tables)))
 
     def _state_of_tensors(self) -> tuple[list[int], list[int], int]:
         """Return where the parameters lie and how often they were changed, and the number of threads."""
-        places, versions = list(map(Tensor.data_ptr, self._tensors)), list(map(_VERSION, self._tensors))
+        places, versions = list(map(Tensor.data_ptr, self._tensors)), list(map(_VERSION, self._numbers))
         return places, versions, torch.get_num_threads()
 
 

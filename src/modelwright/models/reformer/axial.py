@@ -87,9 +87,9 @@ class AxialPositionEmbeddings(nn.Module):
     def at(self, position: int) -> Tensor:
         """Return the embedding (E) of one position, without dropout."""
         rows = []
-        for weight, size in zip(reversed(list(self.weights)), reversed(self.shape), strict=True):
-            rows.append(weight.flatten(0, -2)[position % size])
-            position //= size
+        for axis in reversed(range(len(self.shape))):
+            position, place = divmod(position, self.shape[axis])
+            rows.append(self.weights[axis].select(axis, place).reshape(-1))
         return torch.cat(rows[::-1])
 
     def forward(self, position_ids_BL: Tensor) -> Tensor:

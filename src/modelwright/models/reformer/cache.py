@@ -41,7 +41,7 @@ class Step:
     padded: list[int]
     factors: list[Factors]
     call: ForwardCall
-    ring: tuple[Tensor, Ints] | None = None
+    ring: tuple[Tensor, Ints | None] | None = None
     need_probs: bool = False
 
 
@@ -61,7 +61,7 @@ class LocalCache:
 
     def attend(
         self, projected: tuple[Tensor, ...], step: Step, _layer: LayerCall
-    ) -> tuple[Tensor, Tensor | None, Ints]:
+    ) -> tuple[Tensor, Tensor | None, Ints | None]:
         """Keep a token of each row, (B, H, D) each; return (B, H*D), the probabilities if asked, and their tokens."""
         assert self.ring is not None
         q_BHD, k_BHD, v_BHD = projected
@@ -71,15 +71,18 @@ class LocalCache:
         out, probs = attend(q_BHD, self.ring.keys, self.ring.values, bias_B1M, scale, need_probs=step.need_probs)
         return out, probs, tokens_B1M
 
-    def _ring(self, size: int, step: Step) -> tuple[Tensor, Ints]:
-        """Return the bias of a ring's places and the tokens there, (B or 1, 1, M); all local layers share them."""
+    def _ring(self, size: int, step: Step) -> tuple[Tensor, Ints | None]:
+        """Return the bias of a ring's places and, with probabilities, the tokens there, (B or 1, 1, M).
+
+        All local layers share them.
+        """
         if step.ring is None:
             pairs = list(dict.fromkeys(zip(step.lengths, step.padded, strict=True)))
             if len(pairs) > 1:
                 pairs = list(zip(step.lengths, step.padded, strict=True))
             rules = (size, self.chunk_length, self.num_before)
             bias = np.stack([ring_bias(last, *rules, padded) for last, padded in pairs])[:, None]
-            tokens = np.stack([tokens_in_ring(last, size) for last, _ in pairs])[:, None]
+            tokens = np.stack([tokens_in_ring(last, size) for last, _ in pairs])[:, None] if step.need_probs else None
             step.ring = torch.from_numpy(bias), tokens
         return step.ring
 

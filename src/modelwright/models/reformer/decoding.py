@@ -6,6 +6,7 @@ side of the padding change it. Shapes: B rows, L columns of this call, T tokens 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -135,28 +136,36 @@ def go_on(model: ReformerModel, past: Any, call: CachedCall) -> ReformerModelOut
     There are no gradients: keys are kept without a graph. `attentions` are (B, H, L, T), for each token of the text.
     Raises InputError for what does not fit the cache.
     """
+    from modelwright.models.reformer.backbone import ReformerModelOutput
+
     cache = past if isinstance(past, ReformerCache) else from_legacy(model, past, call)
     batch, columns = call.given.shape[:2]
     _check(cache, batch, columns, call)
     model.embeddings.check_length(cache.get_seq_length() + columns)
     if call.legacy or torch.compiler.is_compiling():
-        output = _read(model, cache, call, columns)
+        last, states, attentions = _read(model, cache, call, columns)
     else:
         # Without the bookkeeping for a later graph, the many small operations of a token cost less; what the caller
         # gets are ordinary tensors again.
         with torch.inference_mode():
-            output = _read(model, cache, call, columns)
-        output.last_hidden_state = output.last_hidden_state.clone()  # type: ignore[union-attr]
-        for name in ("hidden_states", "attentions"):
-            if getattr(output, name) is not None:
-                setattr(output, name, tuple(each.clone() for each in getattr(output, name)))
-    output.past_buckets_states = cache.to_legacy_cache() if call.legacy else cache
-    return output
+            last, states, attentions = _read(model, cache, call, columns)
+        last = last.clone()
+        states, attentions = (each and tuple(x.clone() for x in each) for each in (states, attentions))
+    return ReformerModelOutput(
+        last_hidden_state=last,
+        past_buckets_states=cache.to_legacy_cache() if call.legacy else cache,
+        hidden_states=states,
+        attentions=attentions,
+    )
 
 
-def _read(model: ReformerModel, cache: ReformerCache, call: CachedCall, columns: int) -> ReformerModelOutput:
+# The last hidden states, and per layer the hidden states and the attention probabilities if they are asked for.
+_Found = tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]
+
+
+def _read(model: ReformerModel, cache: ReformerCache, call: CachedCall, columns: int) -> _Found:
     """Read the new tokens one after the other."""
-    outputs: list[Any] = []
+    found: list[_Found] = []
     for column in range(columns):
         inputs = call.inputs if columns == 1 else call.part(slice(None), slice(column, column + 1))
         if inputs["position_ids"] is None:
@@ -170,21 +179,17 @@ def _read(model: ReformerModel, cache: ReformerCache, call: CachedCall, columns:
                 embedded = model.embeddings.add_positions(words, positions)
         else:
             embedded = model.embeddings(inputs["input_ids"], inputs["position_ids"], inputs["inputs_embeds"])
-        outputs.append(_decode(model, embedded, cache, call))
+        found.append(_decode(model, embedded, cache, call))
         cache.columns += 1
-    output: ReformerModelOutput = outputs[0]
-    if columns > 1:
-        output = type(output)(
-            last_hidden_state=torch.cat([each.last_hidden_state for each in outputs], dim=1),
-            hidden_states=_layerwise(torch.cat, [each.hidden_states for each in outputs]),
-            attentions=_layerwise(_grown, [each.attentions for each in outputs]),
-        )
-    return output
+    if columns == 1:
+        return found[0]
+    last, states, attentions = zip(*found, strict=True)
+    return torch.cat(last, dim=1), _layerwise(torch.cat, states), _layerwise(_grown, attentions)
 
 
-def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: CachedCall) -> ReformerModelOutput:
+def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: CachedCall) -> _Found:
     """Run the layers on one token of each row, (B, 1, E)."""
-    from modelwright.models.reformer.backbone import ReformerModelOutput, layerwise_head_mask
+    from modelwright.models.reformer.backbone import layerwise_head_mask
 
     step = _step(model, cache, grow=1)
     step.need_probs = call.output_attentions
@@ -201,15 +206,17 @@ def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: 
         if call.output_hidden_states:
             states.append(x2.to(embedded.dtype).unsqueeze(1))
         if probs is not None:
+            assert tokens is not None
             if head_mask is not None:
                 own = model.encoder.layers[index].attention.own_heads(head_mask[index])  # type: ignore[operator, union-attr]
                 probs = probs * own.unsqueeze(-1)
             attentions.append(_by_token(probs, torch.from_numpy(tokens), max(step.lengths) + 1))
     cache.lengths = [length + 1 for length in cache.lengths]
-    return ReformerModelOutput(
-        last_hidden_state=model.encoder.layer_norm(torch.cat([x1, x2], dim=-1).unsqueeze(1)),
-        hidden_states=tuple(states) if call.output_hidden_states else None,
-        attentions=tuple(attentions) if call.output_attentions else None,
+    last: Tensor = model.encoder.layer_norm(torch.cat([x1, x2], dim=-1).unsqueeze(1))
+    return (
+        last,
+        tuple(states) if call.output_hidden_states else None,
+        tuple(attentions) if call.output_attentions else None,
     )
 
 
@@ -300,7 +307,7 @@ def _step(model: ReformerModel, cache: ReformerCache, grow: int = 0) -> Step:
     factors = [known[length] for length in padded]
     for each in known.values():
         if each is not None:
-            cache.num_buckets = torch.Size(each).numel()
+            cache.num_buckets = math.prod(each)
     if cache.seed is None and model.draws_rotations and any(each is not None for each in factors):
         cache.seed = int(torch.randint(2**62, ()))
     call = ForwardCall(1, None, cache.num_hashes, None, cache.seed or 0)

@@ -23,21 +23,21 @@ def attend(
 
     In fp32 at least. `bias`, (B, 1 or H, M), is added to the scores, which `scale` multiplies.
     """
-    batch, heads, seen, size = k_BHMD.shape
+    dtype = v_BHMD.dtype
+    if dtype is not torch.float32:  # For one token each question takes its time.
+        q_BHD, k_BHMD, v_BHMD = at_least_float32(q_BHD), at_least_float32(k_BHMD), at_least_float32(v_BHMD)
+        bias = bias.to(q_BHD.dtype)
     if not need_probs:
-        mask, dtype = bias.unsqueeze(2), v_BHMD.dtype
-        if dtype is not torch.float32:  # Each question costs something here.
-            q_BHD, k_BHMD, v_BHMD = at_least_float32(q_BHD), at_least_float32(k_BHMD), at_least_float32(v_BHMD)
-            mask = mask.to(q_BHD.dtype)
-        out_BH1D = scaled_dot_product_attention(q_BHD.unsqueeze(2), k_BHMD, v_BHMD, attn_mask=mask, scale=scale)
-        return out_BH1D.reshape(batch, heads * size).to(dtype), None
-    q_GD = at_least_float32(q_BHD).reshape(batch * heads, 1, size)
-    k_GMD = at_least_float32(k_BHMD).reshape(batch * heads, seen, size)
-    v_GMD = at_least_float32(v_BHMD).reshape(batch * heads, seen, size)
+        q_BH1D, mask = q_BHD.unsqueeze(2), bias.unsqueeze(2)
+        out = scaled_dot_product_attention(q_BH1D, k_BHMD, v_BHMD, attn_mask=mask, scale=scale).flatten(1)
+        return (out if dtype is torch.float32 else out.to(dtype)), None
+    batch, heads, seen, size = k_BHMD.shape
+    q_GD = q_BHD.reshape(batch * heads, 1, size)
+    k_GMD, v_GMD = (x.reshape(batch * heads, seen, size) for x in (k_BHMD, v_BHMD))
     bias_G1M = bias.expand(batch, heads, seen).reshape(batch * heads, 1, seen)
     probs_G1M = torch.baddbmm(bias_G1M, q_GD, k_GMD.transpose(1, 2), alpha=scale).softmax(dim=-1)
     out = torch.bmm(probs_G1M, v_GMD).view(batch, heads * size)
-    return out.to(v_BHMD.dtype), probs_G1M.view(batch, heads, seen)
+    return out.to(dtype), probs_G1M.view(batch, heads, seen)
 
 
 @lru_cache(maxsize=16)
@@ -89,8 +89,9 @@ class KeyPool:
                 rows = self.origin[rows, tokens_BHM]
             place = (rows * self.pairs.shape[1] + tokens_BHM) * heads + numbers_H1
         index = torch.from_numpy(place.ravel()).to(self.pairs.device)
-        taken = self.pairs.view(-1, 2 * self.size).index_select(0, index).view(*tokens_BHM.shape, -1)
-        return taken[..., : self.size], taken[..., self.size :]
+        taken = self.pairs.view(-1, 2 * self.size).index_select(0, index)
+        keys, values = taken.view(*tokens_BHM.shape, 2, self.size).unbind(3)
+        return keys, values
 
     def reorder(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """Let row i be what row `rows[i]` was; `lengths` are those of the new rows."""
@@ -171,11 +172,14 @@ def ring_bias(last: int, size: int, chunk_length: int, num_before: int, padded: 
     The chunks of a sequence of `padded` tokens form a ring themselves: one that is shorter than what a token sees is
     seen more than once, so that its keys count as often.
     """
-    tokens = tokens_in_ring(last, size)
-    chunk = last // chunk_length
+    chunk, place = last // chunk_length, last % size
     if padded <= chunk_length or chunk >= num_before:
-        first = 0 if padded <= chunk_length else (chunk - num_before) * chunk_length
-        return np.where((tokens >= first) & (tokens >= 0), 0.0, MASKED_BIAS).astype(np.float32)
+        # Behind it, its own chunk's places hold what is too old; those of other chunks what it sees, or nothing yet.
+        end = (place // chunk_length + 1) * chunk_length if chunk >= num_before else size
+        bias = np.zeros(size, dtype=np.float32)
+        bias[place + 1 : end] = MASKED_BIAS
+        return bias
+    tokens = tokens_in_ring(last, size)
     chunks = padded // chunk_length
     times = np.bincount((chunk + np.arange(-num_before, 1)) % chunks, minlength=chunks)
     seen = np.where(tokens >= 0, times[np.maximum(tokens, 0) // chunk_length], 0)

@@ -54,8 +54,9 @@ def key_scale(qk: Tensor) -> Tensor:
 
 def unit_keys_in_numpy(qk: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return `qk * key_scale(qk)` of a few vectors, for which a call of torch costs more than the numbers do."""
-    squares = (qk[..., None, :] @ qk[..., None])[..., 0]
-    keys: npt.NDArray[np.float32] = qk / np.sqrt(squares + np.float32(KEY_EPSILON * qk.shape[-1]))
+    squares = qk[..., None, :] @ qk[..., None]
+    squares += KEY_EPSILON * qk.shape[-1]
+    keys: npt.NDArray[np.float32] = qk / np.sqrt(squares)[..., 0]
     return keys
 
 

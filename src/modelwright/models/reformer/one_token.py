@@ -105,7 +105,7 @@ class PlainLayers:
     """The layers of a stack, found once for a text; `layers` is None where there is more to them than their weights."""
 
     def __init__(self, blocks: nn.ModuleList) -> None:
-        self._unwatched = Unwatched(blocks, _FORWARDS)
+        self._unwatched = Unwatched(blocks, _FORWARDS, in_place=True)
         self.layers: list[PlainLayer] | None = None
         if self._unwatched.hold(blocks):
             self.layers = [PlainLayer(block, index) for index, block in enumerate(blocks)]  # type: ignore[arg-type]

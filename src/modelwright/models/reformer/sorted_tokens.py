@@ -40,10 +40,11 @@ class SortedTokens:
         ranks = []
         # Row by row and from a place on: of long texts nothing else is touched.
         for row, counts, bucket in zip(orders, ends, buckets_HN.ravel().tolist(), strict=True):
-            rank = int(counts[bucket])
+            behind = counts[bucket:]
+            rank = behind.item(0)
+            behind += 1
             row[rank + 1 : self.length + 1] = row[rank : self.length]
             row[rank] = self.length
-            counts[bucket:] += 1
             ranks.append(rank)
         self.length += 1
         return ranks
@@ -55,18 +56,20 @@ class SortedTokens:
         """
         self._make_room(padded)
         heads, rounds, _ = self.order_HNT.shape
-        chunks = padded // chunk_length
-        tokens = np.empty((heads * rounds * (num_before + 1), chunk_length), dtype=np.int32)
-        orders = list(self.order_HNT.reshape(heads * rounds, -1))
-        place = 0
-        for number, rank in enumerate(ranks):
+        chunks, before = padded // chunk_length, num_before * chunk_length
+        tokens = np.empty((heads * rounds, before + chunk_length), dtype=np.int32)
+        orders = self.order_HNT.reshape(heads * rounds, -1)
+        for number, (rank, seen) in enumerate(zip(ranks, tokens, strict=True)):
+            start = rank - rank % chunk_length
+            if start >= before:
+                seen[:] = orders[number, start - before : start + chunk_length]
+                continue
             head, turn = divmod(number, rounds)
             own = turn * chunks + rank // chunk_length
-            for chunk in range(own - num_before, own + 1):
+            for place, chunk in enumerate(range(own - num_before, own + 1)):
                 other, first = divmod(chunk % (rounds * chunks), chunks)
-                first *= chunk_length
-                tokens[place] = orders[head * rounds + other][first : first + chunk_length]
-                place += 1
+                part = orders[head * rounds + other, first * chunk_length : (first + 1) * chunk_length]
+                seen[place * chunk_length : (place + 1) * chunk_length] = part
         return tokens.reshape(heads, -1)
 
     def buckets(self) -> Ints:
