@@ -140,8 +140,9 @@ def _largest(scores_BKV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     whole = scores_BKV.shape[2] // _STRETCH
     if whole <= 2 * count:
-        return tuple(scores_BKV.topk(count, dim=2))
-    stretches = scores_BKV[..., : whole * _STRETCH].unflatten(2, (whole, _STRETCH))
+        best = scores_BKV.topk(count, dim=2)
+        return best.values, best.indices
+    stretches = scores_BKV[..., : whole * _STRETCH].view(*scores_BKV.shape[:2], whole, _STRETCH)
     numbers_BKC1 = stretches.amax(dim=3).topk(count, dim=2).indices[..., None]
     columns = torch.arange(scores_BKV.shape[2], device=scores_BKV.device)
     tokens_BKM = (numbers_BKC1 * _STRETCH + columns[:_STRETCH]).flatten(2)
