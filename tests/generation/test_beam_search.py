@@ -7,6 +7,7 @@ import torch
 from modelwright.attention.caches import DynamicCache, StaticCache
 from modelwright.config.configuration import PretrainedConfig
 from modelwright.core.errors import ConfigError, InputError
+from modelwright.generation import beam_search
 from modelwright.generation.mixin import GenerationMixin
 from modelwright.generation.outputs import GenerateBeamDecoderOnlyOutput
 from modelwright.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
@@ -251,3 +252,18 @@ def test_a_forbidden_token_is_no_answer_even_where_one_is_allowed(fake_model, re
         prefix_allowed_tokens_fn=lambda *_: [4],
     )
     assert found.tolist() == [[3, 5, 2, 4]] * returned
+
+
+@pytest.mark.parametrize("vocabulary", [6, 700, 1408, 1409, 5000])
+@pytest.mark.parametrize("forbidden", [0.0, 0.5, 0.999])
+def test_the_best_of_a_large_vocabulary_are_those_of_all(vocabulary, forbidden):
+    random = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 3, vocabulary, generator=random)
+    scores[torch.rand(scores.shape, generator=random) < forbidden] = -float("inf")
+    scores[:, 0, -1] = 9.0
+    before, count = torch.randn(2, 3, generator=random), 5
+    sums, places = beam_search._best(scores, before, count)
+    everything = (scores + before[..., None]).flatten(1)
+    assert torch.equal(sums, everything.topk(count).values)
+    assert torch.equal(sums, everything.gather(1, places))
+    assert all(len(set(row.tolist())) == count for row in places)

@@ -122,3 +122,28 @@ def test_a_list_hands_further_arguments_to_those_that_take_them():
         processors(IDS, scores())
     with pytest.raises(NotImplementedError, match="LogitsProcessor must define __call__"):
         LogitsProcessor()(IDS, scores())
+
+
+def test_scores_that_nobody_reads_may_be_written_over():
+    class Doubled(MinLengthLogitsProcessor):
+        def __call__(self, input_ids, scores):
+            return super().__call__(input_ids, scores) * 2
+
+    class Notes(list):
+        def __call__(self, input_ids, scores):
+            self.append(scores)
+            return scores
+
+    ends = MinLengthLogitsProcessor(9, 5), MinNewTokensLengthLogitsProcessor(0, 9, 0)
+    for processors in (ends, (Doubled(9, 5), *ends), (MinLengthLogitsProcessor(5, 5), ends[1])):
+        processors, given = LogitsProcessorList(processors), scores()
+        expected = processors(IDS, scores())
+        found = processors(IDS, given, may_write=True)
+        assert torch.equal(found, expected)
+        assert (found is given) == (type(processors[0]) is not Doubled)
+    # What a processor has seen stays as it was.
+    notes, given = Notes(), scores()
+    found = LogitsProcessorList([notes, *ends])(IDS, given, may_write=True)
+    assert notes[0] is given
+    assert torch.equal(given, scores())
+    assert kept(found) == [[1, 2, 3, 4]] * 2

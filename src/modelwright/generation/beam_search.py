@@ -17,6 +17,9 @@ from modelwright.generation.outputs import GenerateOutput
 from modelwright.generation.prepare import as_list, repeat_rows
 from modelwright.generation.protocol import GenerativeModel, is_encoder_decoder
 
+# Tokens of the vocabulary of which the likeliest is looked up first.
+_STRETCH = 128
+
 
 def beam_search(
     model: GenerativeModel, input_ids: Tensor, model_kwargs: dict[str, Any], run: Decoding
@@ -93,7 +96,7 @@ def _step(groups: list[BeamGroup], ids: Tensor, scores: Tensor, kept: Kept, run:
         return run.criteria(candidate_ids, kept.scores)
 
     if len(groups) == 1:
-        scores = run.processors(ids, scores)
+        scores = run.processors(ids, scores, may_write=True)
         groups[0].step(scores.view(-1, run.settings.num_beams, scores.shape[1]), choose, ends)
         return scores
     items, size = groups[0].running.scores.shape
@@ -122,11 +125,32 @@ def _best(scores_BKV: Tensor, before_BK: Tensor, count: int) -> tuple[Tensor, Te
     No beam has more than `count` among them, so that not all sums are made, which takes as long as to find the best.
     """
     vocabulary = scores_BKV.shape[2]
-    of_beam = scores_BKV.topk(min(count, vocabulary), dim=2)
-    sums_BN = (of_beam.values + before_BK[..., None]).flatten(1)
+    values_BKN, tokens_BKN = _largest(scores_BKV, min(count, vocabulary))
+    sums_BN = (values_BKN + before_BK[..., None]).flatten(1)
     best = sums_BN.topk(count, dim=1)
-    beams = best.indices // of_beam.values.shape[2]
-    return best.values, beams * vocabulary + of_beam.indices.flatten(1).gather(1, best.indices)
+    beams = best.indices // values_BKN.shape[2]
+    return best.values, beams * vocabulary + tokens_BKN.flatten(1).gather(1, best.indices)
+
+
+def _largest(scores_BKV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` largest scores of each beam and their tokens, [B, K, count], as `topk` does.
+
+    They lie in the `count` stretches of the vocabulary whose largest scores are the largest, and to find these takes a
+    third of the time of `topk` of all.
+    """
+    whole = scores_BKV.shape[2] // _STRETCH
+    if whole <= 2 * count:
+        best = scores_BKV.topk(count, dim=2)
+        return best.values, best.indices
+    stretches = scores_BKV[..., : whole * _STRETCH].view(*scores_BKV.shape[:2], whole, _STRETCH)
+    numbers_BKC1 = stretches.amax(dim=3).topk(count, dim=2).indices[..., None]
+    columns = torch.arange(scores_BKV.shape[2], device=scores_BKV.device)
+    tokens_BKM = (numbers_BKC1 * _STRETCH + columns[:_STRETCH]).flatten(2)
+    # And in what is left of the vocabulary behind the last one.
+    rest = columns[whole * _STRETCH :].expand(*tokens_BKM.shape[:2], -1)
+    tokens_BKM = torch.cat([tokens_BKM, rest], dim=2)
+    best = scores_BKV.gather(2, tokens_BKM).topk(count, dim=2)
+    return best.values, tokens_BKM.gather(2, best.indices)
 
 
 def _rows_of(groups: list[BeamGroup]) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ class Rows:
         # again, and are a part of the logits of a whole prefix, which can go.
         copies = bool(run.processors) or self.kept.of_logits
         logits = logits.to(device=self.ids.device, dtype=torch.float32, copy=copies)
-        scores = run.processors(self.ids, logits)
+        scores = run.processors(self.ids, logits, may_write=self.kept.logits is None)
         self.kept.add(logits, scores, outputs)
         chosen = self.or_pad(_choose(scores, run))
         self.ids = torch.cat([self.ids, chosen[:, None]], dim=-1)

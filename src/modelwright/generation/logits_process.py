@@ -27,19 +27,28 @@ class LogitsProcessor:
     """Base of everything that changes the next token's scores."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return new scores [batch, vocabulary]; `scores` itself is not written to."""
+        """Return new scores [batch, vocabulary]; `scores` itself is not written to.
+
+        A class may also define `write_over(input_ids, scores)`, which writes them over `scores` and returns these.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define __call__(input_ids, scores).")
 
 
 class LogitsProcessorList(list[Any]):
     """Processors that are applied one after the other."""
 
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor, *, may_write: bool = False, **kwargs: Any) -> Tensor:
         """Return the scores after the last processor.
 
+        may_write: nobody else reads `scores`, so that they may be written over.
         kwargs: handed to the processors that take more than the two arguments; InputError if one needs a missing one.
         """
         for processor in self:
+            # In the class itself: a subclass may call for something else.
+            if may_write and "write_over" in vars(type(processor)):
+                scores = processor.write_over(input_ids, scores)
+                continue
+            may_write = False  # A processor may keep what it is given, and what it returns.
             takes, needed = _further_arguments(processor.__class__)
             if missing := sorted(needed - kwargs.keys()):
                 raise InputError(f"{type(processor).__name__} needs the arguments {', '.join(missing)}; pass them.")
@@ -141,6 +150,10 @@ class MinLengthLogitsProcessor(LogitsProcessor):
         """Return the scores, the ends at minus infinity while the row is too short."""
         return _without_end(scores, self.eos_token_id) if input_ids.shape[1] < self.min_length else scores
 
+    def write_over(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Write the same over `scores` and return them."""
+        return _forbid_end_(scores, self.eos_token_id) if input_ids.shape[1] < self.min_length else scores
+
 
 class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
     """Forbid the end until `min_new_tokens` tokens have followed the prompt's `prompt_length_to_skip`.
@@ -167,9 +180,18 @@ class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
         new = input_ids.shape[1] - self.prompt_length_to_skip
         return _without_end(scores, self.eos_token_id) if new < self.min_new_tokens else scores
 
+    def write_over(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Write the same over `scores` and return them."""
+        new = input_ids.shape[1] - self.prompt_length_to_skip
+        return _forbid_end_(scores, self.eos_token_id) if new < self.min_new_tokens else scores
+
 
 def _without_end(scores: Tensor, ends: Tensor) -> Tensor:
     return scores.index_fill(1, ends.to(scores.device), FORBIDDEN)
+
+
+def _forbid_end_(scores: Tensor, ends: Tensor) -> Tensor:
+    return scores.index_fill_(1, ends.to(scores.device), FORBIDDEN)
 
 
 class HammingDiversityLogitsProcessor(LogitsProcessor):

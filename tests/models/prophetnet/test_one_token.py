@@ -48,6 +48,27 @@ def test_a_step_by_the_weights_alone_is_that_of_the_modules(monkeypatch, layout,
     torch.testing.assert_close(by_weights, by_modules)
 
 
+@pytest.mark.parametrize("beams", [2, 5])
+def test_beams_by_the_weights_alone_are_those_of_the_modules(model, beams):
+    arguments = {"attention_mask": MASK, "max_new_tokens": 6, "min_new_tokens": 6, "num_beams": beams}
+    shown = {"return_dict_in_generate": True, "output_scores": True}
+    found, expected = (each.generate(IDS, **arguments, **shown) for each in (model, watched(model)))
+    assert torch.equal(found.sequences, expected.sequences)
+    torch.testing.assert_close(found.scores, expected.scores)
+    # The source's keys lie otherwise, and are the same.
+    layers = [each.past_key_values.cross_attention_cache for each in (found, expected)]
+    for own, other in zip(*layers, strict=True):
+        torch.testing.assert_close(own, other)
+
+
+def test_a_predict_stream_that_differs_from_row_to_row_stays_so(model):
+    def changed(module, args, output):
+        return output * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+
+    model.prophetnet.decoder.embeddings_layer_norm.register_forward_hook(changed)
+    torch.testing.assert_close(last_logits([model] * 4), last_logits([watched(model)] * 4))
+
+
 @pytest.mark.parametrize("part", ["layers.1", "layers.0.self_attn", "layers.2.cross_attn.query_proj"])
 def test_a_module_that_somebody_watches_is_called_in_every_step(model, part):
     seen = []
