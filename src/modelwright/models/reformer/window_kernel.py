@@ -68,6 +68,18 @@ def add_windows(total_RLD: Tensor, start: int, grad_NWD: Tensor, chunk_length: i
             taken += count
 
 
+def joined(grad_NWD: Tensor, rows: int, chunk_length: int) -> Tensor:
+    """Add up windows (R*N, W, D) where they overlap, (R, T, D): the gradient of `windows`."""
+    parts = grad_NWD.view(rows, -1, grad_NWD.shape[1] // chunk_length, chunk_length, grad_NWD.shape[2])
+    count, after = parts.shape[1], parts.shape[2] - 1
+    total = parts.new_empty(rows, count + after, *parts.shape[3:])
+    total[:, :count] = parts[:, :, 0]
+    total[:, count:] = 0.0
+    for index in range(1, after + 1):
+        total[:, index : index + count].add_(parts[:, :, index])
+    return total.flatten(1, 2)
+
+
 def _scores(q_NQD: Tensor, k_NWD: Tensor, bias_NQW: Tensor, scale: float, overwrites_bias: bool) -> Tensor:
     multiply = bias_NQW.baddbmm_ if overwrites_bias else bias_NQW.baddbmm
     return multiply(q_NQD, k_NWD.transpose(1, 2), alpha=scale)
