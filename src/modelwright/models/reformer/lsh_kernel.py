@@ -10,7 +10,7 @@ Shapes: B batch, L tokens (a multiple of the chunk length), H heads, D head size
 its window. Tensors are laid out as the projections leave them, (B, L, H*D).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,6 +205,12 @@ class _Round:
             yield start, stop, qk_GTD, (q_CQD, k_CWD, v_CWD, bias_CQW), settings
 
 
+def _of_vectors(function: Callable[..., Tensor], num_heads: int, *tensors_BLE: Tensor) -> Tensor:
+    """Return the function's result for all vectors, (B*L*H, D) each, in fp32 at least; a part at a time, in cache."""
+    rows_RD = [x.reshape(-1, x.shape[-1] // num_heads).split(num_heads * BLOCK_TOKENS) for x in tensors_BLE]
+    return torch.cat([function(*map(at_least_float32, parts)) for parts in zip(*rows_RD, strict=True)])
+
+
 @dataclass(frozen=True)
 class _Texts:
     """The vectors of all sequences, (B, L, H*D) each and contiguous, with the scale of their keys, one a row."""
@@ -215,9 +221,8 @@ class _Texts:
 
     @classmethod
     def of(cls, qk_BLE: Tensor, v_BLE: Tensor, num_heads: int) -> "_Texts":
-        """Return them, the scales computed a part at a time, which stays in cache."""
-        parts = qk_BLE.reshape(-1, qk_BLE.shape[-1] // num_heads).split(num_heads * BLOCK_TOKENS)
-        return cls(qk_BLE, v_BLE, torch.cat([key_scale(at_least_float32(part)) for part in parts]))
+        """Return them with their scale."""
+        return cls(qk_BLE, v_BLE, _of_vectors(key_scale, num_heads, qk_BLE))
 
     def rounds(self, group: _Group, shape: Windows) -> Iterator[_Round]:
         """Yield the rounds of a group."""
@@ -240,6 +245,10 @@ class _Texts:
                 qk=self.qk,
                 v=self.v,
             )
+
+
+def _inner(left: Tensor, right: Tensor) -> Tensor:
+    return (left * right).sum(dim=-1)
 
 
 def _unsort(x_GLD: Tensor, undo_GL: Tensor, into_GLD: Tensor) -> Tensor:
@@ -340,19 +349,17 @@ def lsh_attention_backward(
     grads_BLE = (qk_BLE, v_BLE) if in_place else (torch.empty_like(qk_BLE), torch.empty_like(v_BLE))
     texts = _Texts.of(qk_BLE, v_BLE, order_BHNL.shape[1])
     rounds = order_BHNL.shape[2]
-    room = totals = None
+    room = totals = along_R = None
+    if rounds > 1:
+        # The product of output and gradient is the same for all rounds but for their weight.
+        along_R = _of_vectors(_inner, order_BHNL.shape[1], grad_BLE, out_BLE)
     for group in _groups(order_BHNL, key_mask_BL):
-        if rounds > 1:
-            # The product of output and gradient is the same for all rounds but for their weight.
-            along_BHL = at_least_float32(group.part(grad_BLE)).mul(group.part(out_BLE)).sum(dim=-1)
-            along_GL = along_BHL.reshape(group.order.shape[0], -1)
         for turn in texts.rounds(group, shape):
             weight_GL = delta_GL = None
-            if rounds > 1:
-                order_GL = turn.order.long()
+            if along_R is not None:
                 weight_GL = weights_BHNL[group.rows, group.heads, turn.index].reshape(turn.order.shape)
-                weight_GL = weight_GL.gather(1, order_GL)
-                delta_GL = along_GL.gather(1, order_GL).mul_(weight_GL)
+                weight_GL = weight_GL.gather(1, turn.order.long())
+                delta_GL = along_R.index_select(0, turn.own_rows.flatten()).view(turn.order.shape).mul_(weight_GL)
             if room is None:  # of the first group, than which none is larger
                 room = turn.empty(2, *turn.seen.shape)
                 totals = turn.empty(3, *turn.order.shape) if rounds > 1 else None
@@ -378,7 +385,8 @@ def _attend_round_backward(
     more, T, D), is memory for the gradients.
     """
     chunk, own = turn.shape.chunk_length, turn.own.start
-    grad_qk_GTD, grad_v_GTD = room[:, : len(turn.order)].zero_()
+    grad_qk_GTD, grad_v_GTD = room[:, : len(turn.order)]
+    shared = turn.shape.window - chunk
     for start, stop, qk_GTD, operands, settings in turn.blocks():
         grad_GLD = turn.group.take(grad_BLE, turn.own_rows[:, start:stop])
         if weight_GL is not None:
@@ -393,8 +401,11 @@ def _attend_round_backward(
         seen = slice(start, start + qk_GTD.shape[1])
         part_GTD = key_scale_backward(joined(grad_k_CWD, len(qk_GTD), chunk), qk_GTD, turn.scale[:, seen])
         part_GTD[:, own : own + stop - start].add_(grad_q_CQD.view(grad_GLD.shape))
-        grad_qk_GTD[:, seen].add_(part_GTD)
-        add_windows(grad_v_GTD, start, grad_v_CWD, chunk)
+        parts = (grad_qk_GTD[:, seen], part_GTD), (grad_v_GTD[:, seen], joined(grad_v_CWD, len(qk_GTD), chunk))
+        for into_GTD, part_GTD in parts:
+            if start:  # The block before wrote to the places that both see.
+                part_GTD[:, :shared].add_(into_GTD[:, :shared])
+            into_GTD.copy_(part_GTD)
     return grad_qk_GTD, grad_v_GTD
 
 

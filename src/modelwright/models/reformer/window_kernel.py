@@ -85,6 +85,11 @@ def _scores(q_NQD: Tensor, k_NWD: Tensor, bias_NQW: Tensor, scale: float, overwr
     return multiply(q_NQD, k_NWD.transpose(1, 2), alpha=scale)
 
 
+def _probabilities(scores_NQW: Tensor) -> Tensor:
+    """Return the softmax of the scores, in their memory: another block of that size would push them out of cache."""
+    return torch.softmax(scores_NQW, dim=-1, out=scores_NQW)
+
+
 def attend_block(
     q_NQD: Tensor,
     k_NWD: Tensor,
@@ -102,9 +107,10 @@ def attend_block(
     `overwrites_bias`: the scores may take its place.
     """
     scores_NQW = _scores(q_NQD, k_NWD, bias_NQW, scale, overwrites_bias)
-    probs_NQW = scores_NQW.softmax(dim=-1)
+    top_NQ = scores_NQW.amax(dim=-1) if need_lse else None
+    probs_NQW = _probabilities(scores_NQW)
     # The largest probability is exp(largest score - logsumexp): no second pass of exponentials.
-    lse_NQ = scores_NQW.amax(dim=-1) - probs_NQW.amax(dim=-1).log() if need_lse else None
+    lse_NQ = None if top_NQ is None else top_NQ - probs_NQW.amax(dim=-1).log()
     keep = seeded_keep(probs_NQW, dropout, generator)
     if keep is not None:
         probs_NQW = probs_NQW.mul_(keep)
@@ -129,7 +135,7 @@ def attend_block_backward(
     If the softmax of which these scores are a part has other parts (hash rounds), `grad` carries this part's share of
     it and `delta` the inner product of the whole output and its gradient, times that share.
     """
-    probs_NQW = _scores(q_NQD, k_NWD, bias_NQW, scale, overwrites_bias).softmax(dim=-1)
+    probs_NQW = _probabilities(_scores(q_NQD, k_NWD, bias_NQW, scale, overwrites_bias))
     grad_probs_NQW = torch.bmm(grad_NQD, v_NWD.transpose(1, 2))
     keep = seeded_keep(probs_NQW, dropout, generator)
     if keep is None:
