@@ -10,7 +10,7 @@ Shapes: B batch, L tokens (a multiple of the chunk length), H heads, D head size
 its window. Tensors are laid out as the projections leave them, (B, L, H*D).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from modelwright.models.reformer.window_kernel import (
     attend_block,
     attend_block_backward,
     block_ranges,
+    joined,
     ring_slice,
     windows,
 )
@@ -60,9 +61,8 @@ def unit_keys_in_numpy(qk: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return keys
 
 
-def key_scale_backward(grad_keys: Tensor, qk: Tensor) -> Tensor:
-    """Turn the gradient of the keys `qk * key_scale(qk)` into that of `qk`, in place."""
-    scale = key_scale(qk)
+def key_scale_backward(grad_keys: Tensor, qk: Tensor, scale: Tensor) -> Tensor:
+    """Turn the gradient of the keys `qk * scale`, `scale` being `key_scale(qk)`, into that of `qk`, in place."""
     along = (grad_keys * qk).sum(dim=-1, keepdim=True)
     return grad_keys.addcmul_(qk, scale.square() * along, value=-1.0).mul_(scale)
 
@@ -102,17 +102,19 @@ class _Group:
     order: Tensor
     key_mask: Tensor | None
 
-    def take(self, x_BLE: Tensor, index_GT: Tensor) -> Tensor:
-        """Return the vectors of the tokens `index_GT`, (G, T, D), in fp32 at least; gathered before they are cast."""
-        x_RD = x_BLE.view(-1, x_BLE.shape[-1] // self.num_heads)
-        rows_RD = x_RD.index_select(0, (index_GT * self.num_heads + self.ids).flatten())
-        return at_least_float32(rows_RD).view(*index_GT.shape, -1)
+    def rows_of(self, index_GT: Tensor) -> Tensor:
+        """Return the places (G, T) of the vectors of the tokens `index_GT` among the rows of a (B*L*H, D) view."""
+        return index_GT * self.num_heads + self.ids
 
-    def put(self, x_BLE: Tensor, index_GT: Tensor, rows_GTD: Tensor) -> None:
-        """Write the vectors of the tokens `index_GT`, each of which is there once, into a contiguous tensor."""
+    def take(self, x_BLE: Tensor, rows_GT: Tensor) -> Tensor:
+        """Return the vectors at these places, (G, T, D), in fp32 at least; gathered before they are cast."""
         x_RD = x_BLE.view(-1, x_BLE.shape[-1] // self.num_heads)
-        place_R = (index_GT * self.num_heads + self.ids).flatten()
-        x_RD.index_copy_(0, place_R, rows_GTD.reshape(-1, x_RD.shape[-1]).to(x_RD.dtype))
+        return at_least_float32(x_RD.index_select(0, rows_GT.flatten())).view(*rows_GT.shape, -1)
+
+    def put(self, x_BLE: Tensor, rows_GT: Tensor, vectors_GTD: Tensor) -> None:
+        """Write vectors to these places, each of which is there once, of a contiguous tensor."""
+        x_RD = x_BLE.view(-1, x_BLE.shape[-1] // self.num_heads)
+        x_RD.index_copy_(0, rows_GT.flatten(), vectors_GTD.reshape(-1, x_RD.shape[-1]).to(x_RD.dtype))
 
     def part(self, x_BLE: Tensor) -> Tensor:
         """Return these sequences of a tensor, a view (rows, heads, L, D)."""
@@ -141,8 +143,10 @@ class _Round:
     """One hash round of a group in sorted order: its tokens, the tokens that its windows cover, and all vectors.
 
     The chunks of all rounds form one ring, so that a round's first chunk sees the last one of the round before:
-    `seen` (G, T) is `order` (G, L) with those chunks in front and behind. Vectors, (B, L, H*D) each, are gathered block
-    by block: a block of them stays in cache, and nothing of the length of the text is sorted.
+    `seen` (G, T) is `order` (G, L) with those chunks in front and behind. Of what is seen, `rows` are the places of the
+    vectors (see `_Group.rows_of`), `positions` the tokens as numbers of the scores' dtype, and `scale` the keys'
+    (see `key_scale`). Vectors, (B, L, H*D) each, are gathered block by block: a block of them stays in cache, and
+    nothing of the length of the text is sorted.
     """
 
     index: int
@@ -150,6 +154,9 @@ class _Round:
     shape: Windows
     order: Tensor
     seen: Tensor
+    rows: Tensor
+    positions: Tensor
+    scale: Tensor
     qk: Tensor
     v: Tensor
 
@@ -158,6 +165,11 @@ class _Round:
         """Where the round's own tokens are among those that it sees."""
         before = self.shape.num_before * self.shape.chunk_length
         return slice(before, before + self.order.shape[1])
+
+    @property
+    def own_rows(self) -> Tensor:
+        """The places of the own tokens' vectors, (G, L)."""
+        return self.rows[:, self.own]
 
     def empty(self, *sizes: int) -> Tensor:
         """Return vectors of one head, (*sizes, D), in fp32 at least, with any content."""
@@ -171,20 +183,22 @@ class _Round:
         groups, length = self.order.shape
         chunk, window, own = self.shape.chunk_length, self.shape.window, self.own.start
         for start, stop in block_ranges(length, chunk, window, groups):
-            seen_GT = self.seen[:, start : stop + window - chunk]
-            qk_GTD, v_GTD = self.group.take(self.qk, seen_GT), self.group.take(self.v, seen_GT)
+            seen = slice(start, stop + window - chunk)
+            rows_GT, position_GT = self.rows[:, seen], self.positions[:, seen]
+            qk_GTD, v_GTD = self.group.take(self.qk, rows_GT), self.group.take(self.v, rows_GT)
             mask_CW = None
             if self.group.key_mask is not None:
-                mask_CW = windows(self.group.key_mask.gather(1, seen_GT.long()), chunk, window)
+                mask_CW = windows(self.group.key_mask.gather(1, self.seen[:, seen].long()), chunk, window)
+            asks = slice(own, own + stop - start)
             bias_CQW = score_bias(
-                self.order[:, start:stop].reshape(-1, chunk),
-                windows(seen_GT, chunk, window),
+                position_GT[:, asks].reshape(-1, chunk),
+                windows(position_GT, chunk, window),
                 causal=self.shape.causal,
                 key_mask_CW=mask_CW,
-                dtype=qk_GTD.dtype,
+                dtype=position_GT.dtype,
             )
-            q_CQD = qk_GTD[:, own : own + stop - start].reshape(-1, chunk, qk_GTD.shape[-1])
-            k_CWD, v_CWD = (windows(x, chunk, window) for x in (qk_GTD * key_scale(qk_GTD), v_GTD))
+            q_CQD = qk_GTD[:, asks].reshape(-1, chunk, qk_GTD.shape[-1])
+            k_CWD, v_CWD = (windows(x, chunk, window) for x in (qk_GTD * self.scale[:, seen], v_GTD))
             first = int(self.group.rows.start) * self.group.num_heads + int(self.group.heads.start)
             block = ((first * self.group.order.shape[1] + self.index) * length + start) // chunk
             generator = self.shape.generator(block, q_CQD.device)
@@ -192,14 +206,50 @@ class _Round:
             yield start, stop, qk_GTD, (q_CQD, k_CWD, v_CWD, bias_CQW), settings
 
 
-def _rounds(group: _Group, qk_BLE: Tensor, v_BLE: Tensor, shape: Windows) -> Iterator[_Round]:
-    """Yield the rounds of a group."""
-    groups, rounds, length = group.order.shape
-    ring_GR = group.order.reshape(groups, rounds * length)
-    for index in range(rounds):
-        start = index * length
-        seen_GT = ring_slice(ring_GR, *shape.span(start, start + length))
-        yield _Round(index, group, shape, ring_GR[:, start : start + length], seen_GT, qk_BLE, v_BLE)
+def _of_vectors(function: Callable[..., Tensor], num_heads: int, *tensors_BLE: Tensor) -> Tensor:
+    """Return the function's result for all vectors, (B*L*H, D) each, in fp32 at least; a part at a time, in cache."""
+    rows_RD = [x.reshape(-1, x.shape[-1] // num_heads).split(num_heads * BLOCK_TOKENS) for x in tensors_BLE]
+    return torch.cat([function(*map(at_least_float32, parts)) for parts in zip(*rows_RD, strict=True)])
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The vectors of all sequences, (B, L, H*D) each and contiguous, with the scale of their keys, one a row."""
+
+    qk: Tensor
+    v: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, qk_BLE: Tensor, v_BLE: Tensor, num_heads: int) -> "_Texts":
+        """Return them with their scale."""
+        return cls(qk_BLE, v_BLE, _of_vectors(key_scale, num_heads, qk_BLE))
+
+    def rounds(self, group: _Group, shape: Windows) -> Iterator[_Round]:
+        """Yield the rounds of a group."""
+        groups, rounds, length = group.order.shape
+        ring_GR = group.order.reshape(groups, rounds * length)
+        for index in range(rounds):
+            start = index * length
+            seen_GT = ring_slice(ring_GR, *shape.span(start, start + length))
+            rows_GT = group.rows_of(seen_GT)
+            scale_GT1 = self.scale.index_select(0, rows_GT.flatten()).view(*rows_GT.shape, 1)
+            yield _Round(
+                index,
+                group,
+                shape,
+                order=ring_GR[:, start : start + length],
+                seen=seen_GT,
+                rows=rows_GT,
+                positions=seen_GT.to(self.scale.dtype),
+                scale=scale_GT1,
+                qk=self.qk,
+                v=self.v,
+            )
+
+
+def _inner(left: Tensor, right: Tensor) -> Tensor:
+    return (left * right).sum(dim=-1)
 
 
 def _unsort(x_GLD: Tensor, undo_GL: Tensor, into_GLD: Tensor) -> Tensor:
@@ -229,22 +279,22 @@ def lsh_attention(
     # A group's blocks read each other's places, other groups never do.
     at_once = into is not qk_BLE
     out_BLE = torch.empty_like(v_BLE, memory_format=torch.contiguous_format) if into is None else into
-    qk_BLE, v_BLE = qk_BLE.contiguous(), v_BLE.contiguous()
+    texts = _Texts.of(qk_BLE.contiguous(), v_BLE.contiguous(), order_BHNL.shape[1])
     weights_BHNL = torch.ones(order_BHNL.shape, dtype=at_least_float32(qk_BLE[:0]).dtype, device=qk_BLE.device)
     room: Tensor | None = None
     for group in _groups(order_BHNL, key_mask_BL):
-        rounds = list(_rounds(group, qk_BLE, v_BLE, shape))
+        rounds = list(texts.rounds(group, shape))
         if len(rounds) == 1:
             for turn in rounds:
                 out_GLD = None if at_once else turn.empty(*turn.order.shape)
                 for start, stop, _, operands, settings in turn.blocks():
                     out_CQD, _ = attend_block(*operands, **settings)
                     if out_GLD is None:
-                        group.put(out_BLE, turn.order[:, start:stop], out_CQD)
+                        group.put(out_BLE, turn.own_rows[:, start:stop], out_CQD)
                     else:
                         out_GLD[:, start:stop] = out_CQD.view(-1, stop - start, out_GLD.shape[-1])
                 if out_GLD is not None:
-                    group.put(out_BLE, turn.order, out_GLD)
+                    group.put(out_BLE, turn.own_rows, out_GLD)
             continue
         if room is None:  # of the first group, than which none is larger
             room = rounds[0].empty(1 + len(rounds), *rounds[0].order.shape)
@@ -298,20 +348,19 @@ def lsh_attention_backward(
     """
     grad_BLE, qk_BLE, v_BLE, out_BLE = (x.contiguous() for x in (grad_BLE, qk_BLE, v_BLE, out_BLE))
     grads_BLE = (qk_BLE, v_BLE) if in_place else (torch.empty_like(qk_BLE), torch.empty_like(v_BLE))
+    texts = _Texts.of(qk_BLE, v_BLE, order_BHNL.shape[1])
     rounds = order_BHNL.shape[2]
-    room = totals = None
+    room = totals = along_R = None
+    if rounds > 1:
+        # The product of output and gradient is the same for all rounds but for their weight.
+        along_R = _of_vectors(_inner, order_BHNL.shape[1], grad_BLE, out_BLE)
     for group in _groups(order_BHNL, key_mask_BL):
-        if rounds > 1:
-            # The product of output and gradient is the same for all rounds but for their weight.
-            along_BHL = at_least_float32(group.part(grad_BLE)).mul(group.part(out_BLE)).sum(dim=-1)
-            along_GL = along_BHL.reshape(group.order.shape[0], -1)
-        for turn in _rounds(group, qk_BLE, v_BLE, shape):
+        for turn in texts.rounds(group, shape):
             weight_GL = delta_GL = None
-            if rounds > 1:
-                order_GL = turn.order.long()
+            if along_R is not None:
                 weight_GL = weights_BHNL[group.rows, group.heads, turn.index].reshape(turn.order.shape)
-                weight_GL = weight_GL.gather(1, order_GL)
-                delta_GL = along_GL.gather(1, order_GL).mul_(weight_GL)
+                weight_GL = weight_GL.gather(1, turn.order.long())
+                delta_GL = along_R.index_select(0, turn.own_rows.flatten()).view(turn.order.shape).mul_(weight_GL)
             if room is None:  # of the first group, than which none is larger
                 room = turn.empty(2, *turn.seen.shape)
                 totals = turn.empty(3, *turn.order.shape) if rounds > 1 else None
@@ -320,7 +369,7 @@ def lsh_attention_backward(
                 _add_tokens(turn, parts, totals[:, : len(turn.order)])
             else:
                 for part_GTD, into in zip(parts, grads_BLE, strict=True):
-                    group.put(into, turn.order, _folded(turn, part_GTD))
+                    group.put(into, turn.own_rows, _folded(turn, part_GTD))
         if totals is not None:
             for total_GLD, grad in zip(totals[:2], grads_BLE, strict=True):
                 into_BHLD = group.part(grad)
@@ -337,9 +386,10 @@ def _attend_round_backward(
     more, T, D), is memory for the gradients.
     """
     chunk, own = turn.shape.chunk_length, turn.own.start
-    grad_qk_GTD, grad_v_GTD = room[:, : len(turn.order)].zero_()
+    grad_qk_GTD, grad_v_GTD = room[:, : len(turn.order)]
+    shared = turn.shape.window - chunk
     for start, stop, qk_GTD, operands, settings in turn.blocks():
-        grad_GLD = turn.group.take(grad_BLE, turn.order[:, start:stop])
+        grad_GLD = turn.group.take(grad_BLE, turn.own_rows[:, start:stop])
         if weight_GL is not None:
             grad_GLD.mul_(weight_GL[:, start:stop].unsqueeze(-1))
         grad_q_CQD, grad_k_CWD, grad_v_CWD = attend_block_backward(
@@ -349,11 +399,14 @@ def _attend_round_backward(
             **settings,
         )
         # What this block's keys give their vectors, and then its queries: each block's share by itself, in cache.
-        part_GTD = torch.zeros_like(qk_GTD)
-        add_windows(part_GTD, 0, grad_k_CWD, chunk)
-        key_scale_backward(part_GTD, qk_GTD)[:, own : own + stop - start].add_(grad_q_CQD.view(grad_GLD.shape))
-        grad_qk_GTD[:, start : start + qk_GTD.shape[1]].add_(part_GTD)
-        add_windows(grad_v_GTD, start, grad_v_CWD, chunk)
+        seen = slice(start, start + qk_GTD.shape[1])
+        part_GTD = key_scale_backward(joined(grad_k_CWD, len(qk_GTD), chunk), qk_GTD, turn.scale[:, seen])
+        part_GTD[:, own : own + stop - start].add_(grad_q_CQD.view(grad_GLD.shape))
+        parts = (grad_qk_GTD[:, seen], part_GTD), (grad_v_GTD[:, seen], joined(grad_v_CWD, len(qk_GTD), chunk))
+        for into_GTD, part_GTD in parts:
+            if start:  # The block before wrote to the places that both see.
+                part_GTD[:, :shared].add_(into_GTD[:, :shared])
+            into_GTD.copy_(part_GTD)
     return grad_qk_GTD, grad_v_GTD
 
 

@@ -14,6 +14,7 @@ from modelwright.core.logging import get_logger
 from modelwright.models.reformer.backbone import ReformerModel, ReformerModelOutput, ReformerPreTrainedModel
 from modelwright.models.reformer.cache import ReformerCache
 from modelwright.models.reformer.configuration_reformer import ReformerConfig
+from modelwright.nn.decode_layout import apply_linear
 from modelwright.nn.losses import lean_causal_lm_loss
 from modelwright.nn.resizing import resize_rows, zeros
 from modelwright.nn.task_losses import token_classification_loss
@@ -72,7 +73,7 @@ class ReformerOnlyLMHead(nn.Module):
         return torch.cat([self._scores(part) for part in torch.split(hidden, self.chunk_size, dim=1)], dim=1)
 
     def _scores(self, hidden: Tensor) -> Tensor:
-        scores: Tensor = self.decoder(hidden)
+        scores = apply_linear(self.decoder, hidden)
         others = torch.is_grad_enabled() or torch.compiler.is_compiling() or self.decoder._forward_hooks
         if others or scores.dtype != self.bias.dtype:
             return scores + self.bias

@@ -68,9 +68,26 @@ def add_windows(total_RLD: Tensor, start: int, grad_NWD: Tensor, chunk_length: i
             taken += count
 
 
+def joined(grad_NWD: Tensor, rows: int, chunk_length: int) -> Tensor:
+    """Add up windows (R*N, W, D) where they overlap, (R, T, D): the gradient of `windows`."""
+    parts = grad_NWD.view(rows, -1, grad_NWD.shape[1] // chunk_length, chunk_length, grad_NWD.shape[2])
+    count, after = parts.shape[1], parts.shape[2] - 1
+    total = parts.new_empty(rows, count + after, *parts.shape[3:])
+    total[:, :count] = parts[:, :, 0]
+    total[:, count:] = 0.0
+    for index in range(1, after + 1):
+        total[:, index : index + count].add_(parts[:, :, index])
+    return total.flatten(1, 2)
+
+
 def _scores(q_NQD: Tensor, k_NWD: Tensor, bias_NQW: Tensor, scale: float, overwrites_bias: bool) -> Tensor:
     multiply = bias_NQW.baddbmm_ if overwrites_bias else bias_NQW.baddbmm
     return multiply(q_NQD, k_NWD.transpose(1, 2), alpha=scale)
+
+
+def _probabilities(scores_NQW: Tensor) -> Tensor:
+    """Return the softmax of the scores, in their memory: another block of that size would push them out of cache."""
+    return torch.softmax(scores_NQW, dim=-1, out=scores_NQW)
 
 
 def attend_block(
@@ -90,9 +107,10 @@ def attend_block(
     `overwrites_bias`: the scores may take its place.
     """
     scores_NQW = _scores(q_NQD, k_NWD, bias_NQW, scale, overwrites_bias)
-    probs_NQW = scores_NQW.softmax(dim=-1)
+    top_NQ = scores_NQW.amax(dim=-1) if need_lse else None
+    probs_NQW = _probabilities(scores_NQW)
     # The largest probability is exp(largest score - logsumexp): no second pass of exponentials.
-    lse_NQ = scores_NQW.amax(dim=-1) - probs_NQW.amax(dim=-1).log() if need_lse else None
+    lse_NQ = None if top_NQ is None else top_NQ - probs_NQW.amax(dim=-1).log()
     keep = seeded_keep(probs_NQW, dropout, generator)
     if keep is not None:
         probs_NQW = probs_NQW.mul_(keep)
@@ -117,7 +135,7 @@ def attend_block_backward(
     If the softmax of which these scores are a part has other parts (hash rounds), `grad` carries this part's share of
     it and `delta` the inner product of the whole output and its gradient, times that share.
     """
-    probs_NQW = _scores(q_NQD, k_NWD, bias_NQW, scale, overwrites_bias).softmax(dim=-1)
+    probs_NQW = _probabilities(_scores(q_NQD, k_NWD, bias_NQW, scale, overwrites_bias))
     grad_probs_NQW = torch.bmm(grad_NQD, v_NWD.transpose(1, 2))
     keep = seeded_keep(probs_NQW, dropout, generator)
     if keep is None:
