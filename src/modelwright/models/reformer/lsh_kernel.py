@@ -208,8 +208,9 @@ class _Round:
 
 def _of_vectors(function: Callable[..., Tensor], num_heads: int, *tensors_BLE: Tensor) -> Tensor:
     """Return the function's result for all vectors, (B*L*H, D) each, in fp32 at least; a part at a time, in cache."""
-    rows_RD = [x.reshape(-1, x.shape[-1] // num_heads).split(num_heads * BLOCK_TOKENS) for x in tensors_BLE]
-    return torch.cat([function(*map(at_least_float32, parts)) for parts in zip(*rows_RD, strict=True)])
+    rows_RD = (x.reshape(-1, x.shape[-1] // num_heads) for x in tensors_BLE)
+    parts = zip(*(torch.split(x_RD, num_heads * BLOCK_TOKENS) for x_RD in rows_RD), strict=True)
+    return torch.cat([function(*map(at_least_float32, part)) for part in parts])
 
 
 @dataclass(frozen=True)
