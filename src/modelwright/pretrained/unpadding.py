@@ -31,7 +31,8 @@ class UnpaddingMixin:
         if not encoders:
             name = type(self).__name__
             raise NotImplementedError(
-                f"{name}.to_bettertransformer: {name} has no encoder that runs unpadded; the encoders of BERT, ProphetNet and T5 do"
+                f"{name}.to_bettertransformer: {name} has no encoder that runs unpadded; those of BERT, ProphetNet and "
+                "T5 do"
             )
         for encoder in encoders:
             encoder.unpadded = True
