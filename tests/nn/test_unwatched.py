@@ -99,6 +99,28 @@ def test_hooks_are_seen_whichever_came_and_went_before():
             assert unwatched.hold(model)
 
 
+def test_hooks_that_were_put_aside_and_back_are_seen():
+    model = network()
+    model[0].register_forward_hook(lambda *_: None)
+    aside = dict(model[0]._forward_hooks)
+    with torch.no_grad():
+        model[0]._forward_hooks.clear()
+        unwatched = Unwatched(model, FORWARDS)
+        assert unwatched.hold(model)
+        model[0]._forward_hooks.update(aside)
+        assert not unwatched.hold(model)
+
+
+def test_a_call_that_is_compiled_again_is_seen():
+    model = network()
+    compiled(model)
+    model[2]._compiled_call_impl = None
+    with torch.no_grad():
+        unwatched = Unwatched(model, FORWARDS)
+        compiled(model)
+        assert not unwatched.hold(model)
+
+
 def test_a_patched_class_is_seen(monkeypatch):
     model = network()
     with torch.no_grad():

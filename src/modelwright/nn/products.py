@@ -212,7 +212,7 @@ def _row_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tens
     """Return a function of one row, (..., K) -> (..., N): row W^T + b for a weight [N, K] that lies by inputs.
 
     Each thread takes its share of the inputs, which lies together, and their sums are added up. In half precision it
-    takes its share of the outputs, so that each is rounded once.
+    takes its share of the outputs, where these can be shared out, so that each is rounded once.
     """
     (N, K), threads = weight.shape, torch.get_num_threads()
     pieces = threads if weight.dtype != torch.float32 and N % threads == 0 else 1

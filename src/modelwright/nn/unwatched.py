@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
-from torch.utils.hooks import RemovableHandle
 
 from modelwright.nn.decode_layout import is_hooked
 from modelwright.nn.tracing import is_recorded
@@ -54,13 +53,14 @@ class Unwatched:
         self._tables = [each for each in tables if each]
         self._hooks = [getattr(module, name) for module in self._modules for name in _HOOKS]
         self._hooks += [getattr(torch_module, f"_global{name}") for name in _HOOKS]
-        self._newest_hook = -1
         self._parts = self._parts_now()
         self._tensors = [each for each in self._parts if isinstance(each, Tensor)]
         self._numbers = [] if in_place else self._tensors
         self._are_plain = (
             all(each in forwards for each in self._types[1:])
             and not any(map(is_hooked, self._modules))
+            # A call that is no longer compiled leaves its name, and one that is again does not make it longer.
+            and not any("_compiled_call_impl" in each for each in self._own)
             and all(map(is_plain, self._tensors))
             # Changes of inference tensors go unnoticed.
             and not any(map(Tensor.is_inference, self._tensors))
@@ -84,7 +84,7 @@ class Unwatched:
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
             and not is_recorded()
-            and not self._are_hooked()
+            and not any(self._hooks)
             and list(map(len, self._own)) == self._lengths
             and all(map(is_, map(_FORWARD, self._forwards), self._forwards.values()))
             and list(map(type, self._modules)) == self._types
@@ -93,16 +93,6 @@ class Unwatched:
             and all(map(is_, parts, self._parts))
             and self._state_of_tensors() == self._state
         )
-
-    def _are_hooked(self) -> bool:
-        """Tell whether there are hooks; it looks again only where a hook of any kind has been registered since."""
-        newest = RemovableHandle.next_id
-        if newest == self._newest_hook:
-            return False
-        if any(self._hooks):
-            return True
-        self._newest_hook = newest
-        return False
 
     def _training_now(self) -> list[bool]:
         return list(map(dict.__getitem__, self._modes, repeat("training")))

@@ -56,6 +56,31 @@ def test_cached_is_the_whole_text(case, prompt):
         assert torch.allclose(found[:, column - prompt], expected, atol=1e-4), column
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layer", ["query", "query_key"])
+def test_queries_of_another_precision_are_attended_with(layer, dtype):
+    model, tokens = build(**ONE_LSH).eval().to(dtype), ids(2, 24)
+    other = torch.bfloat16 if dtype is torch.float32 else torch.float32
+    for name, module in model.named_modules():
+        if name.endswith(f".{layer}"):
+            module.to(other).register_forward_pre_hook(lambda _, inputs: (inputs[0].to(other),))
+    found, _ = decode(model, tokens, 20)
+    with torch.no_grad():
+        expected = model(tokens, use_cache=False).logits[:, -1]
+    assert found.dtype is dtype
+    assert torch.allclose(found[:, -1].float(), expected.float(), atol=0.1 * float(expected.abs().max()))
+
+
+def test_probabilities_of_fp64_are_those_of_a_whole_text():
+    model, tokens = build(**ONE_LSH).eval().double(), ids(1, 20)
+    with torch.no_grad():
+        cache = model(tokens[:, :-1], use_cache=True).past_buckets_states
+        output = model(tokens[:, -1:], past_buckets_states=cache, use_cache=True, output_attentions=True)
+        expected = model(tokens, use_cache=False).logits[:, -1:]
+    assert torch.allclose(output.logits, expected)
+    assert all(torch.allclose(each.sum(-1), torch.ones_like(each.sum(-1))) for each in output.attentions)
+
+
 def test_every_layer_of_a_stack_attends_to_what_it_kept():
     """Each layer's output for a token is that of its ordinary attention over the inputs that were kept."""
     model = build(**{**LARGE, "num_hashes": 2}).eval()

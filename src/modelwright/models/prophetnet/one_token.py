@@ -182,7 +182,7 @@ def plain_step(
     plain = _PLAIN.get(cache)
     if plain is None or (plain.layers is not None and not plain.hold(blocks)):
         plain = _PLAIN[cache] = PlainDecoder(blocks)
-        if len(hidden) > len(cross[0].keys):
+        if plain.layers is not None and len(hidden) > len(cross[0].keys):
             _lay_out_for_beams(cross)
     (C, _, S, _), B = cross[0].keys.shape, len(hidden)
     if plain.layers is None or states.shape[:2] != (C, S) or B % C:

@@ -24,7 +24,8 @@ def attend(
     In fp32 at least. `bias`, (B, 1 or H, M), is added to the scores, which `scale` multiplies.
     """
     dtype = v_BHMD.dtype
-    if dtype is not torch.float32:  # For one token each question takes its time.
+    # Asked once: for one token each question takes its time. Queries may come from a layer of another precision.
+    if not q_BHD.dtype is dtype is torch.float32:
         q_BHD, k_BHMD, v_BHMD = at_least_float32(q_BHD), at_least_float32(k_BHMD), at_least_float32(v_BHMD)
         bias = bias.to(q_BHD.dtype)
     if not need_probs:
