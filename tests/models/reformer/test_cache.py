@@ -57,8 +57,8 @@ def test_cached_is_the_whole_text(case, prompt):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("layer", ["query", "query_key"])
-def test_queries_of_another_precision_are_attended_with(layer, dtype):
+@pytest.mark.parametrize("layer", ["query", "query_key", "key"])
+def test_a_projection_of_another_precision_is_taken(layer, dtype):
     model, tokens = build(**ONE_LSH).eval().to(dtype), ids(2, 24)
     other = torch.bfloat16 if dtype is torch.float32 else torch.float32
     for name, module in model.named_modules():

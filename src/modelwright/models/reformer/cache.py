@@ -56,7 +56,7 @@ class LocalCache:
         """Keep the text of some rows, (rows, T, H, D) each of queries, keys and values."""
         _, k_BTHD, v_BTHD = projected
         if self.ring is None:
-            self.ring = KeyRing(k_BTHD, batch, (self.num_before + 1) * self.chunk_length)
+            self.ring = KeyRing(k_BTHD, v_BTHD, batch, (self.num_before + 1) * self.chunk_length)
         self.ring.fill(rows, k_BTHD, v_BTHD)
 
     def attend(

@@ -210,7 +210,7 @@ def _decode(model: ReformerModel, embedded: Tensor, cache: ReformerCache, call: 
             if head_mask is not None:
                 own = model.encoder.layers[index].attention.own_heads(head_mask[index])  # type: ignore[operator, union-attr]
                 probs = probs * own.unsqueeze(-1)
-            attentions.append(_by_token(probs, torch.from_numpy(tokens), max(step.lengths) + 1))
+            attentions.append(_by_token(probs, torch.tensor(tokens), max(step.lengths) + 1))
     cache.lengths = [length + 1 for length in cache.lengths]
     last: Tensor = model.encoder.layer_norm(torch.cat([x1, x2], dim=-1).unsqueeze(1))
     return (

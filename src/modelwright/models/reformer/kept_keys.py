@@ -24,8 +24,8 @@ def attend(
     In fp32 at least. `bias`, (B, 1 or H, M), is added to the scores, which `scale` multiplies.
     """
     dtype = v_BHMD.dtype
-    # Asked once: for one token each question takes its time. Queries may come from a layer of another precision.
-    if not q_BHD.dtype is dtype is torch.float32:
+    # Asked once: for one token each question takes its time. They may come from layers of different precisions.
+    if not q_BHD.dtype is k_BHMD.dtype is dtype is torch.float32:
         q_BHD, k_BHMD, v_BHMD = at_least_float32(q_BHD), at_least_float32(k_BHMD), at_least_float32(v_BHMD)
         bias = bias.to(q_BHD.dtype)
     if not need_probs:
@@ -131,10 +131,9 @@ class KeyPool:
 class KeyRing:
     """Keys and values of the last tokens, as many as local attention can see; token t is in place t modulo R."""
 
-    def __init__(self, like_BTHD: Tensor, rows: int, size: int) -> None:
-        shape = (rows, like_BTHD.shape[2], size, like_BTHD.shape[3])
-        self.keys = like_BTHD.new_zeros(shape)
-        self.values = like_BTHD.new_zeros(shape)
+    def __init__(self, keys_BTHD: Tensor, values_BTHD: Tensor, rows: int, size: int) -> None:
+        shape = (rows, keys_BTHD.shape[2], size, keys_BTHD.shape[3])
+        self.keys, self.values = keys_BTHD.new_zeros(shape), values_BTHD.new_zeros(shape)
 
     def fill(self, rows: Sequence[int], keys_BTHD: Tensor, values_BTHD: Tensor) -> None:
         """Set the first tokens of some rows."""
