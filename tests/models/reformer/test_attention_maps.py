@@ -1,5 +1,8 @@
 """Attention probabilities in chunks and as one matrix, and heads that are taken out."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from small_reformer import QUIET, build, ids
@@ -38,6 +41,15 @@ def test_matrix_times_values_is_what_the_layer_attends_to(case):
         assert matrix.shape == (2, 2, length, length)
         expected = split_heads(attended[:, :length], 2)
         assert torch.allclose(matrix @ split_heads(value[:, :length], 2), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_and_what_is_loaded_know_their_tokens_too(again):
+    model = build(ReformerModel, **QUIET).eval()
+    with torch.no_grad():
+        attentions = model(ids(2, 19), output_attentions=True).attentions
+    for found, expected in zip(dense_attentions(again(attentions)), dense_attentions(attentions), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_chunks_and_states_are_trimmed_to_the_text():

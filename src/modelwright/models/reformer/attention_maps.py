@@ -73,10 +73,19 @@ class ChunkedAttentions(tuple[Tensor, ...]):
     places: tuple[ChunkPlaces, ...]
 
     def __new__(cls, probs: Iterable[Tensor], places: Sequence[ChunkPlaces]) -> "ChunkedAttentions":
-        """Trim the probabilities to the real length."""
-        chosen = super().__new__(cls, [place.trim(each) for each, place in zip(probs, places, strict=True)])
+        """Return the tuple of probabilities that are trimmed to the real length."""
+        chosen = super().__new__(cls, probs)
         chosen.places = tuple(places)
         return chosen
+
+    def __getnewargs__(self) -> tuple[tuple[Tensor, ...], tuple[ChunkPlaces, ...]]:
+        """Return what a copy, and a loaded one, is made of."""
+        return tuple(self), self.places
+
+    @classmethod
+    def trimmed(cls, probs: Iterable[Tensor], places: Sequence[ChunkPlaces]) -> "ChunkedAttentions":
+        """Return them trimmed to the real length."""
+        return cls([place.trim(each) for each, place in zip(probs, places, strict=True)], places)
 
 
 def dense_attentions(attentions: Sequence[Tensor]) -> tuple[Tensor, ...]:

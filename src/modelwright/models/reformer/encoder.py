@@ -65,7 +65,7 @@ class ReformerEncoder(nn.Module):
         return (
             last,
             tuple(state.to(last.dtype) for state in hidden_states) if output_hidden_states else None,
-            ChunkedAttentions(attentions, [layer.places for layer in calls if layer.places])
+            ChunkedAttentions.trimmed(attentions, [layer.places for layer in calls if layer.places])
             if call.return_attentions
             else None,
         )
