@@ -125,5 +125,5 @@ def test_encoders_that_must_not(fields):
 
 def test_others_refuse_by_name():
     model = GPT2Model(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2))
-    with pytest.raises(NotImplementedError, match="GPT2Model has no encoder that runs unpadded; the encoders of BERT"):
+    with pytest.raises(NotImplementedError, match="GPT2Model has no encoder that runs unpadded; those of BERT"):
         model.to_bettertransformer()
