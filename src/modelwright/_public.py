@@ -509,7 +509,7 @@ DOORS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "modelwright.quantization": {
         "modelwright.quantization.descriptor": ("QuantDescriptor",),
-        "modelwright.quantization.fake_quant": ("fake_tensor_quant", "tensor_quant"),
+        "modelwright.quantization.fake_quant": ("fake_tensor_quant",),
         "modelwright.quantization.int8_linear": ("Int8Linear",),
         "modelwright.quantization.int8_model": ("to_int8",),
         "modelwright.quantization.layers": _QUANT_LAYERS,

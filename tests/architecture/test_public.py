@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 from collections import Counter
 
 import pytest
@@ -43,6 +44,15 @@ def test_a_door_serves_the_object_of_the_home_module(door: str, home: str, name:
     assert getattr(module, name) is getattr(importlib.import_module(home), name)
     assert name in module.__all__
     assert name in dir(module)
+
+
+@pytest.mark.parametrize(("door", "home", "name"), DOOR_NAMES)
+def test_a_door_serves_nothing_that_its_own_module_of_that_name_would_hide(door: str, home: str, name: str) -> None:
+    try:
+        hiding = importlib.util.find_spec(f"{door}.{name}")
+    except ModuleNotFoundError:  # The door is a module itself.
+        hiding = None
+    assert hiding is None or getattr(importlib.import_module(home), name) is importlib.import_module(f"{door}.{name}")
 
 
 def test_no_name_has_two_homes() -> None:

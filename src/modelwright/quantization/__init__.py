@@ -8,7 +8,7 @@ from modelwright.core.lazy import serve
 
 if TYPE_CHECKING:
     from modelwright.quantization.descriptor import QuantDescriptor
-    from modelwright.quantization.fake_quant import fake_tensor_quant, tensor_quant
+    from modelwright.quantization.fake_quant import fake_tensor_quant
     from modelwright.quantization.int8_linear import Int8Linear
     from modelwright.quantization.int8_model import to_int8
     from modelwright.quantization.layers import QuantConv1D, QuantConv1d, QuantConv2d, QuantLinear
@@ -41,7 +41,6 @@ __all__ = [
     "quantizers_of",
     "swap",
     "switches_restored",
-    "tensor_quant",
     "to_int8",
 ]
 
