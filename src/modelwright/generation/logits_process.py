@@ -148,11 +148,14 @@ class MinLengthLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores, the ends at minus infinity while the row is too short."""
-        return _without_end(scores, self.eos_token_id) if input_ids.shape[1] < self.min_length else scores
+        return _without_end(scores, self.eos_token_id) if self._is_too_short(input_ids) else scores
 
     def write_over(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Write the same over `scores` and return them."""
-        return _forbid_end_(scores, self.eos_token_id) if input_ids.shape[1] < self.min_length else scores
+        return _forbid_end_(scores, self.eos_token_id) if self._is_too_short(input_ids) else scores
+
+    def _is_too_short(self, input_ids: Tensor) -> bool:
+        return input_ids.shape[1] < self.min_length
 
 
 class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
@@ -177,13 +180,14 @@ class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores, the ends at minus infinity while too few tokens are new."""
-        new = input_ids.shape[1] - self.prompt_length_to_skip
-        return _without_end(scores, self.eos_token_id) if new < self.min_new_tokens else scores
+        return _without_end(scores, self.eos_token_id) if self._is_too_short(input_ids) else scores
 
     def write_over(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Write the same over `scores` and return them."""
-        new = input_ids.shape[1] - self.prompt_length_to_skip
-        return _forbid_end_(scores, self.eos_token_id) if new < self.min_new_tokens else scores
+        return _forbid_end_(scores, self.eos_token_id) if self._is_too_short(input_ids) else scores
+
+    def _is_too_short(self, input_ids: Tensor) -> bool:
+        return input_ids.shape[1] - self.prompt_length_to_skip < self.min_new_tokens
 
 
 def _without_end(scores: Tensor, ends: Tensor) -> Tensor:
